@@ -1,0 +1,102 @@
+"""The errors of hs_stream, named by who must act.
+
+::
+
+    HsStreamError
+    |-- ConfigurationError   the author of a settings or workflow file (path, line, what to write instead)
+    |   `-- UnknownToolError a tool or a version of it that no registry holds
+    |-- ToolError            the author of a tool: it raised, or broke its contract
+    |-- PayloadError         the device: never raised out of ingest, ends as a dead letter
+    |-- Unavailable          retry later
+    |   |-- StoreUnavailable
+    |   `-- BrokerUnavailable
+    |-- NotFound             who asked: no such stream, workflow or node
+    `-- LawViolation         us, or a general tool: a split or incremental law does not hold
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrokerUnavailable",
+    "ConfigurationError",
+    "HsStreamError",
+    "LawViolation",
+    "NotFound",
+    "PayloadError",
+    "StoreUnavailable",
+    "ToolError",
+    "Unavailable",
+    "UnknownToolError",
+]
+
+
+class HsStreamError(Exception):
+    """Root of every error that hs_stream raises on purpose.
+
+    ``hint`` says what to do about it, in one sentence without a full stop.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigurationError(HsStreamError):
+    """A settings file, a workflow file or a parameter is wrong. ``line`` counts from 1."""
+
+    def __init__(self, message: str, *, hint: str = "", path: str = "", line: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.line = line
+
+    def __str__(self) -> str:
+        where = self.path + (f":{self.line}" if self.line is not None else "")
+        text = super().__str__()
+        return f"{where}: {text}" if where else text
+
+
+class UnknownToolError(ConfigurationError):
+    """No tool of this name, or no version of it that the pin allows."""
+
+
+class ToolError(HsStreamError):
+    """A tool raised or broke its contract. ``stream`` is the text of the output's stream id."""
+
+    def __init__(self, message: str, *, hint: str = "", stream: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stream = stream
+
+
+class PayloadError(HsStreamError):
+    """What a device sent cannot become a reading.
+
+    ``reason`` is one of a small fixed set of words: it becomes a metric label.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class Unavailable(HsStreamError):
+    """Something outside does not answer. The caller may try again."""
+
+
+class StoreUnavailable(Unavailable):
+    """The store does not answer, or refuses (disk full, no access)."""
+
+
+class BrokerUnavailable(Unavailable):
+    """The MQTT broker does not answer, or refuses (password, client id, ACL)."""
+
+
+class NotFound(HsStreamError):
+    """What was asked for does not exist."""
+
+
+class LawViolation(HsStreamError):
+    """Two evaluations that must agree bit for bit differ."""

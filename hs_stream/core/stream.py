@@ -1,0 +1,121 @@
+"""Names of streams, and what was found when stored and new contents were compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hs_stream.core.batch import NOTHING, Batch, same_values
+from hs_stream.core.value import same
+
+__all__ = ["Difference", "StreamId", "difference"]
+
+Meta = tuple[tuple[str, str], ...]
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_FORBIDDEN: Final = re.compile(r"[\[\],=+#\x00-\x1f\x7f]")
+_TEXT: Final = re.compile(r"([^\[\]]+)(?:\[(.*)\])?", re.DOTALL)
+MAX_PLATE_VALUE: Final = 128
+
+
+def check_plate_value(value: str) -> str:
+    """``value`` itself, or ``ValueError`` with the reason why no plate may hold it."""
+    if not value or not value.strip():
+        raise ValueError("a plate value is empty")
+    if len(value) > MAX_PLATE_VALUE:
+        raise ValueError(f"a plate value has {len(value)} characters; at most {MAX_PLATE_VALUE} are allowed")
+    if found := _FORBIDDEN.search(value):
+        raise ValueError(f"a plate value holds the character {found.group()!r}; [ ] , = + # and control characters are not allowed")
+    return value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamId:
+    """``name`` and ``meta``, a sorted tuple of ``(plate, plate value)``.
+
+    >>> str(StreamId.parse("smooth[room=kitchen,house=1]"))
+    'smooth[house=1,room=kitchen]'
+    """
+
+    name: str
+    meta: Meta = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "meta", tuple(sorted((str(key), str(value)) for key, value in self.meta)))
+
+    @classmethod
+    def make(cls, name: str, meta: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> StreamId:
+        """From a mapping or pairs in any order. ``ValueError`` for a bad name, a repeated plate or a bad plate value."""
+        pairs = tuple(meta.items() if isinstance(meta, Mapping) else meta)
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a stream name: use letters, digits, _ . and -, beginning with a letter")
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise ValueError(f"{name}: a plate is named twice in {pairs}")
+        for _, value in pairs:
+            check_plate_value(value)
+        return cls(name, pairs)
+
+    @classmethod
+    def parse(cls, text: str) -> StreamId:
+        """From ``name`` or ``name[house=1,room=kitchen]``. ``ValueError`` for anything else."""
+        match = _TEXT.fullmatch(text.strip())
+        if not match:
+            raise ValueError(f"{text!r} is not a stream: write name or name[house=1,room=kitchen]")
+        name, inside = match.group(1), match.group(2)
+        pairs = []
+        for part in (inside or "").split(","):
+            key, equals, value = part.partition("=")
+            if part and not equals:
+                raise ValueError(f"{text!r} is not a stream: write name[house=1,room=kitchen]")
+            if part:
+                pairs.append((key.strip(), value))
+        return cls.make(name, pairs)
+
+    def value_of(self, plate: str) -> str | None:
+        """The plate value on ``plate``, or ``None``."""
+        return next((value for key, value in self.meta if key == plate), None)
+
+    def __str__(self) -> str:
+        inside = ",".join(f"{key}={value}" for key, value in self.meta)
+        return f"{self.name}[{inside}]" if inside else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns old contents into new ones. All three are disjoint in time."""
+
+    inserted: Batch
+    revised: Batch
+    retracted: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.inserted) or bool(self.revised) or bool(self.retracted)
+
+    def __len__(self) -> int:
+        return len(self.inserted) + len(self.revised) + len(self.retracted)
+
+    def times(self) -> list[int]:
+        """Every time at which old and new differ, ascending."""
+        return sorted([*self.inserted.times.tolist(), *self.revised.times.tolist(), *self.retracted])
+
+
+def difference(old: Batch, new: Batch) -> Difference:
+    """Compare contents over one and the same interval, bit for bit."""
+    if not old:
+        return Difference(new, NOTHING, [])
+    if np.array_equal(old.times, new.times) and same_values(old.values, new.values):
+        return Difference(NOTHING, NOTHING, [])
+    before = dict(old)
+    inserted, revised, kept = [], [], set()
+    for time, value in new:
+        if time not in before:
+            inserted.append((time, value))
+        else:
+            kept.add(time)
+            if not same(before[time], value):
+                revised.append((time, value))
+    return Difference(Batch.of(inserted), Batch.of(revised), [time for time in before if time not in kept])

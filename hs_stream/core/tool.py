@@ -1,0 +1,540 @@
+"""The contract of a tool, and base classes that keep the split law by construction.
+
+1. A tool is a frozen dataclass of parameters. It holds no state: state is a value that the engine holds.
+2. Its output at ``t`` depends on the parameters, on ``t``, and on the part of each input that `Tool.support` declares.
+3. ``evaluate((a, c])`` equals ``evaluate((a, b])`` followed by ``evaluate((b, c])``, bit for bit.
+4. `Tool.evaluate` gets, for input ``i``, every instance that rule 2 lets it read *for any t of the interval*: possibly
+   more (a superset in time), never less. It must not change them.
+5. It returns instances inside of the interval only, with canonical values, in ascending time.
+6. It never reads a clock, a global that changes, a file, the network, or a sequential random generator.
+
+Base classes own the loop over time, so that an author cannot break rule 3 with them:
+
+===============  ======================================  ====================================================
+base class       the author writes                        support
+===============  ======================================  ====================================================
+`MapTool`        ``map(value)``                           `Pointwise`
+`WindowTool`     ``reduce(window, t)``                    `Window`: ``(t - width, t]``
+`PreviousTool`   ``combine(previous, t)``                 `Previous` (n)
+`FoldTool`       ``initial()``, ``step(state, t, value)`` `Prefix`
+`AggregateTool`  ``aggregate(values, keys)``              `Pointwise` on every stream of a plate
+`Tool`           ``support``, ``drive``, ``evaluate``     any; must pass ``hs_stream.testing.check_tool``
+===============  ======================================  ====================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, NewType, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.time import Grid, TimeInterval, format_duration, parse_duration
+from hs_stream.core.value import Value, canonical
+
+__all__ = [
+    "SKIP",
+    "AggregateTool",
+    "Drive",
+    "Duration",
+    "FoldTool",
+    "FromInput",
+    "FromUnion",
+    "MapTool",
+    "OnGrid",
+    "Pointwise",
+    "Prefix",
+    "Previous",
+    "PreviousTool",
+    "Sources",
+    "Support",
+    "Tool",
+    "Window",
+    "WindowTool",
+]
+
+Duration = NewType("Duration", int)
+"""A parameter in milliseconds, given as ``"5m"``, a ``timedelta`` or a number of seconds (see `parse_duration`)."""
+
+
+class _Skip:
+    """The type of `SKIP`."""
+
+    def __repr__(self) -> str:
+        return "SKIP"
+
+
+SKIP: Final = _Skip()
+"""What ``map``, ``reduce``, ``combine``, ``step`` and ``aggregate`` return for "no instance here". ``None`` is a value."""
+
+
+# --- supports: which part of an input the output at t may read -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pointwise:
+    """The input instance at t."""
+
+    def __str__(self) -> str:
+        return "pointwise"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Input instances in ``(t - lookback, t + lookahead]`` (milliseconds, both >= 0, not both 0)."""
+
+    lookback: int
+    lookahead: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lookback < 0 or self.lookahead < 0 or self.lookback + self.lookahead == 0:
+            raise ConfigurationError("a window needs lookback >= 0 and lookahead >= 0, and one of them > 0")
+
+    def __str__(self) -> str:
+        ahead = f" +{format_duration(self.lookahead)}" if self.lookahead else ""
+        return f"window {format_duration(self.lookback)}{ahead}"
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The last ``n`` >= 1 input instances at or before t, however old."""
+
+    n: int = 1
+
+    def __str__(self) -> str:
+        return f"previous {self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Every input instance at or before t."""
+
+    def __str__(self) -> str:
+        return "prefix"
+
+
+Support = Pointwise | Window | Previous | Prefix
+
+
+# --- drives: where output times come from ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FromInput:
+    """A subset of the times of input ``slot``."""
+
+    slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FromUnion:
+    """A subset of the union of the times of all inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnGrid:
+    """A subset of the instants of ``grid``."""
+
+    grid: Grid
+
+
+Drive = FromInput | FromUnion | OnGrid
+
+
+class Sources(list[Batch]):
+    """One `Batch` per input. ``keys[i]`` is the plate value that input i comes from, for an `AggregateTool`.
+
+    An `AggregateTool` may get only those inputs that have an instance in the interval.
+    """
+
+    def __init__(self, batches: Iterable[Batch] = (), keys: Sequence[str] = ()) -> None:
+        super().__init__(batches)
+        self.keys = tuple(keys)
+
+
+class Tool(ABC):
+    """A pure function of declared inputs. Subclass a narrower base class where one fits (see the module's table).
+
+    A concrete tool is decorated with ``@dataclass(frozen=True, kw_only=True)`` and sets ``name`` and ``version``; the
+    first line of its docstring is its summary. Several versions are several classes of one name, side by side.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = ""
+    kind: ClassVar[str] = "tool"
+    arity: ClassVar[int | None] = 1
+    """How many inputs; ``None`` for one or more (or, for an `AggregateTool`, all streams over a plate)."""
+    takes: ClassVar[Literal["number", "boolean", "object", "any"]] = "any"
+    """What values the checker may feed. A tool that meets another type raises ``TypeError`` or ``ValueError``."""
+    samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    """Parameter sets that the checker and the documentation use: all interesting combinations."""
+
+    @abstractmethod
+    def support(self, slot: int) -> Support:
+        """Which part of input ``slot`` the output at t may read."""
+
+    @abstractmethod
+    def drive(self) -> Drive:
+        """Where output times come from."""
+
+    @abstractmethod
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The output's contents in ``interval``. See the module's rules 3 to 6.
+
+        ``interval.start`` may be minus infinity unless the tool has no inputs.
+        """
+
+    # --- parameters ---
+
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Self:
+        """The tool with these parameters. `ConfigurationError` names a parameter that is unknown, missing or wrong."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for given in parameters:
+            if given not in fields:
+                raise ConfigurationError(
+                    f"{cls.name} has no parameter {given!r}", hint=f"its parameters are {', '.join(fields) or 'none'}"
+                )
+        hints = typing.get_type_hints(cls)
+        values = {}
+        for field in fields.values():
+            if field.name in parameters:
+                try:
+                    values[field.name] = _coerce(parameters[field.name], hints[field.name])
+                except (TypeError, ValueError) as error:
+                    raise ConfigurationError(f"{cls.name}: parameter {field.name}: {error}") from None
+            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise ConfigurationError(f"{cls.name} needs the parameter {field.name!r}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{cls.name}: {error}") from None
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters as JSON-like values that `build` turns into an equal tool."""
+        hints = typing.get_type_hints(type(self))
+        return {
+            field.name: _plain(getattr(self, field.name), hints[field.name])
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n", 1)[0]
+
+    @property
+    def pin(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+class MapTool(Tool):
+    """One input; at each of its instances one output instance or none."""
+
+    kind = "map"
+
+    def support(self, slot: int) -> Support:
+        """The input instance at t."""
+        return Pointwise()
+
+    def drive(self) -> Drive:
+        """The input's times."""
+        return FromInput(0)
+
+    def map(self, value: Value) -> Value:
+        """The output for ``value``, or `SKIP`."""
+        raise TypeError(f"{type(self).__name__} defines neither map, map_at nor map_batch")
+
+    def map_at(self, time: int, value: Value) -> Value:
+        """The output for ``value`` at ``time``, or `SKIP`. Override it instead of `map` where the time matters."""
+        return self.map(value)
+
+    def map_batch(self, batch: Batch) -> Batch:
+        """All outputs at once. Override it for speed; each output may depend on its own instance only."""
+        times, values = [], []
+        for time, value in batch:
+            result = self.map_at(time, value)
+            if result is not SKIP:
+                times.append(time)
+                values.append(result)
+        return Batch.build(times, values)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """`map_batch` of the instances in ``interval``."""
+        batch = sources[0].slice(interval.start, interval.end)
+        return self.map_batch(batch) if batch else NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowTool(Tool):
+    """One input; a function of its instances in ``(t - width, t]``, at each of its times or on a grid.
+
+    ``every`` gives a grid of output times, ``tz`` puts it on a local clock (see `hs_stream.core.time.Grid`), where a
+    ``width`` of whole days is as many local days (23 to 25 hours each). A window without an instance has no output.
+    """
+
+    kind = "window"
+    width: Duration
+    every: Duration | None = None
+    tz: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.width <= 0:
+            raise ValueError(f"width must be longer than 0, not {format_duration(self.width)}")
+        if self.every is not None and self.every <= 0:
+            raise ValueError(f"every must be longer than 0, not {format_duration(self.every)}")
+        if self.tz is not None and self.every is None:
+            raise ValueError("tz needs every: it says on whose clock the grid lies")
+        if self.tz is not None:
+            Grid(1000, self.tz)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of output times, or ``None`` for the input's own times."""
+        return None if self.every is None else Grid(self.every, self.tz)
+
+    def support(self, slot: int) -> Support:
+        """``(t - width, t]``; with a zone a bound of it."""
+        grid = self.grid
+        return Window(self.width if grid is None else grid.lookback(self.width))
+
+    def drive(self) -> Drive:
+        """The grid, or the input's times."""
+        grid = self.grid
+        return FromInput(0) if grid is None else OnGrid(grid)
+
+    def reduce(self, window: Batch, time: int) -> Value:
+        """The output at ``time`` for the instances of ``(time - width, time]`` (at least one), or `SKIP`."""
+        raise TypeError(f"{type(self).__name__} defines neither reduce nor reduce_windows")
+
+    def reduce_windows(
+        self, source: Batch, low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], times: npt.NDArray[np.int64]
+    ) -> Sequence[Value] | npt.NDArray[Any]:
+        """The outputs for the windows ``source.slice_index(low[i], high[i])``, ``low < high``, ending at ``times[i]``.
+
+        Override it for speed. Output i may depend on window i and ``times[i]`` only, bit for bit; `SKIP` is allowed
+        in a list.
+        """
+        return [
+            self.reduce(source.slice_index(first, last), time)
+            for first, last, time in zip(low.tolist(), high.tolist(), times.tolist(), strict=True)
+        ]
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """`reduce_windows` over every window that ends in ``interval`` and is not empty."""
+        source, grid = sources[0], self.grid
+        if not source:
+            return NOTHING
+        if grid is None:
+            times = source.slice(interval.start, interval.end).times
+            begins = times - self.width
+        else:
+            times = grid_times_near(grid, source.times, interval, grid.lookback(self.width))
+            if grid.tz is None:
+                begins = times - self.width
+            else:
+                begins = np.array([grid.back(time, self.width) for time in times.tolist()], np.int64)
+        low = source.times.searchsorted(begins, "right")
+        high = source.times.searchsorted(times, "right")
+        filled = low < high
+        if not filled.all():
+            low, high, times = low[filled], high[filled], times[filled]
+        if not len(times):
+            return NOTHING
+        return _batch_of(times, self.reduce_windows(source, low, high, times))
+
+
+class PreviousTool(Tool):
+    """One input; at each of its instances a function of the last ``count`` instances, that one included."""
+
+    kind = "previous"
+    count: ClassVar[int] = 2
+
+    def support(self, slot: int) -> Support:
+        """The last ``count`` instances."""
+        return Previous(self.count)
+
+    def drive(self) -> Drive:
+        """The input's times."""
+        return FromInput(0)
+
+    @abstractmethod
+    def combine(self, previous: Sequence[tuple[int, Value]], time: int) -> Value:
+        """The output at ``time`` for up to ``count`` instances, oldest first, the last one at ``time``; or `SKIP`."""
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """`combine` at each instance in ``interval``."""
+        source = sources[0]
+        low = int(source.times.searchsorted(interval.start, "right"))
+        high = int(source.times.searchsorted(interval.end, "right"))
+        first = max(low - self.count + 1, 0)
+        items = list(source.slice_index(first, high)) if high > low else []
+        times, values = [], []
+        for at in range(low - first, high - first):
+            time = items[at][0]
+            result = self.combine(items[max(at - self.count + 1, 0) : at + 1], time)
+            if result is not SKIP:
+                times.append(time)
+                values.append(result)
+        return Batch.build(times, values)
+
+
+class FoldTool(Tool):
+    """One input; a state that steps through its instances in time order. The engine holds and stores the state."""
+
+    kind = "fold"
+
+    def support(self, slot: int) -> Support:
+        """Everything up to t."""
+        return Prefix()
+
+    def drive(self) -> Drive:
+        """The input's times."""
+        return FromInput(0)
+
+    @abstractmethod
+    def initial(self) -> Value:
+        """The state before the first instance: a canonical value (it is stored)."""
+
+    @abstractmethod
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """``(next state, output or SKIP)``. Must not change ``state`` in place."""
+
+    def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
+        """`step` through ``batch``: the state behind it and the outputs."""
+        times, values = [], []
+        for time, value in batch:
+            state, result = self.step(state, time, value)
+            if result is not SKIP:
+                times.append(time)
+                values.append(result)
+        return state, Batch.build(times, values)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """From `initial` through the whole input, then the part in ``interval``."""
+        _, result = self.run(self.initial(), sources[0].slice(-(1 << 63) + 1, interval.end))
+        return result.slice(interval.start, interval.end)
+
+
+class AggregateTool(Tool):
+    """All streams over a plate; at each time at which any of them has an instance, a function of those that have."""
+
+    kind = "aggregate"
+    arity = None
+
+    def support(self, slot: int) -> Support:
+        """The instances at t."""
+        return Pointwise()
+
+    def drive(self) -> Drive:
+        """The union of the inputs' times."""
+        return FromUnion()
+
+    @abstractmethod
+    def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
+        """The output for the values at one time, in the order of their plate values ``keys``; or `SKIP`."""
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """`aggregate` at each time of the union in ``interval``."""
+        keys = sources.keys if isinstance(sources, Sources) and sources.keys else [str(i) for i in range(len(sources))]
+        at: dict[int, tuple[list[Value], list[str]]] = {}
+        for key, source in zip(keys, sources, strict=True):
+            for time, value in source.slice(interval.start, interval.end):
+                values, names = at.setdefault(time, ([], []))
+                values.append(value)
+                names.append(key)
+        times, results = [], []
+        for time in sorted(at):
+            result = self.aggregate(*at[time])
+            if result is not SKIP:
+                times.append(time)
+                results.append(result)
+        return Batch.build(times, results)
+
+
+def grid_times_near(
+    grid: Grid, times: npt.NDArray[np.int64], interval: TimeInterval, lookback: int, lookahead: int = 0
+) -> npt.NDArray[np.int64]:
+    """Grid instants t of ``interval`` whose window ``(t - lookback, t + lookahead]`` may hold one of ``times``.
+
+    Its cost follows the number of ``times`` and of results, not the width of ``interval``, which may be infinite.
+    """
+    if not len(times):
+        return np.empty(0, np.int64)
+    begins, ends = times - lookahead - 1, times + max(lookback - 1, 0)
+    gaps = np.flatnonzero(begins[1:] > ends[:-1])
+    firsts = begins[np.concatenate(([0], gaps + 1))].tolist()
+    lasts = ends[np.concatenate((gaps, [len(times) - 1]))].tolist()
+    pieces = [
+        grid.times(max(first, interval.start), min(last, interval.end))
+        for first, last in zip(firsts, lasts, strict=True)
+        if last > interval.start and first < interval.end
+    ]
+    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def _batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray[Any]) -> Batch:
+    if isinstance(values, np.ndarray):
+        return Batch.build(times, values)
+    kept = [index for index, value in enumerate(values) if value is not SKIP]
+    if len(kept) == len(values):
+        return Batch.build(times, values)
+    return Batch.build(times[kept], [values[index] for index in kept])
+
+
+# --- parameters ----------------------------------------------------------------------------------------------------
+
+
+def _coerce(value: Any, hint: Any) -> Any:
+    """``value`` as ``hint`` wants it, or ``ValueError`` that says what is expected. No silent narrowing."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return canonical(value) if not callable(value) else value
+    if hint is Duration:
+        return parse_duration(value)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        failures = []
+        for option in options:
+            try:
+                return _coerce(value, option)
+            except (TypeError, ValueError) as error:
+                failures.append(str(error))
+        raise ValueError("; or ".join(failures[: len(options)]))
+    if origin is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise ValueError(f"{value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}")
+    if origin in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{value!r} is not a list")
+        return tuple(_coerce(item, typing.get_args(hint)[0]) for item in value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError(f"{value!r} is not a finite number")
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    if hint is type(None) and value is None:
+        return None
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
+    raise ValueError(f"{value!r} is not {names.get(hint, getattr(hint, '__name__', str(hint)))}")
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    if value is not None and (hint is Duration or Duration in typing.get_args(hint)):
+        return format_duration(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return value

@@ -1,0 +1,355 @@
+"""What the engine asks of the outside: stores, sources, sinks and clocks.
+
+Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing.check_store`` checks:
+
+1. `Store.append` is durable when it returns. Its ``changed`` marks become durable no later than the readings they are
+   about: after a crash inside of it, there may be marks without readings, never late readings without marks.
+2. `Store.commit` is atomic and durable: after a crash inside of it, either all of it is there after `Store.open`
+   or nothing of it. Its outbox entries are part of it.
+3. Both are idempotent: the same `Append` or `Commit` (same ``seq``) once more changes nothing.
+4. What is not there is empty, not an error. What fails raises `StoreUnavailable`, and may be tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY, TimeIntervals
+from hs_stream.core.value import Value
+
+__all__ = [
+    "Append",
+    "Change",
+    "Clock",
+    "Commit",
+    "DeadLetter",
+    "Delivery",
+    "HistoryEntry",
+    "OutboxEntry",
+    "Publication",
+    "Reading",
+    "Recovery",
+    "Sink",
+    "Snapshot",
+    "Source",
+    "Store",
+    "StreamChange",
+    "StreamRecord",
+    "ToolRecord",
+]
+
+
+# --- streams ---
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRecord:
+    """Which tool version with which parameters (JSON-like) a stream is computed by."""
+
+    name: str
+    version: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRecord:
+    """What is stored of a stream besides its instances.
+
+    ``upper``: for a raw stream its watermark, for a derived one the end of everything that was ever computed; ``None``
+    when nothing was. ``coverage`` of a raw stream is always ``(-inf, upper]`` and is not stored by callers.
+    """
+
+    id: int
+    stream: StreamId
+    kind: Literal["raw", "derived"]
+    workflow: str = ""
+    tool: ToolRecord | None = None
+    fingerprint: str = ""
+    coverage: TimeIntervals = EMPTY
+    upper: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a fold behind the input instance at ``time``; ``state`` is a canonical value."""
+
+    time: int
+    state: Value
+
+
+# --- writes ---
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something that could not be used, kept with its reason. ``time`` is the arrival (ms)."""
+
+    time: int
+    source: str
+    reason: str
+    message: str
+    topic: str = ""
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Raw readings of one delivery round.
+
+    ``inserts`` hold instances later than anything stored in their streams; ``upserts`` may replace. ``changed`` marks
+    the late part: intervals in which descendants may already be computed. ``seq`` rises by one per append.
+    """
+
+    seq: int
+    inserts: Sequence[tuple[int, Batch]] = ()
+    upserts: Sequence[tuple[int, Batch]] = ()
+    changed: Mapping[int, TimeIntervals] = field(default_factory=dict)
+    dead_letters: Sequence[DeadLetter] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChange:
+    """What a commit does to one stream.
+
+    ``inserted`` at times without a stored instance, ``revised`` over stored ones, ``retracted`` times whose instances
+    go. ``revisions`` gives the new revision of each time of the three whose revision is not 0 (a retracted time keeps
+    its revision, so that a later instance at that time continues it). ``fresh``: ``inserted`` lies behind everything
+    ever stored in the stream (a hint for speed). ``coverage`` and ``upper`` are the values after the commit.
+    ``snapshots`` are added; stored ones inside of ``snapshots_dropped`` go first.
+    ``publish``: the change goes to the outbox.
+    """
+
+    stream: int
+    coverage: TimeIntervals
+    upper: int | None
+    inserted: Batch = field(default_factory=lambda: NOTHING)
+    revised: Batch = field(default_factory=lambda: NOTHING)
+    retracted: Sequence[int] = ()
+    revisions: Mapping[int, int] = field(default_factory=dict)
+    fresh: bool = False
+    snapshots: Sequence[Snapshot] = ()
+    snapshots_dropped: TimeIntervals = EMPTY
+    publish: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """Who computed what, when (ms) and why. ``cause``: arrival, late, backfill, request, version, retry."""
+
+    time: int
+    stream: str
+    tool: str
+    start: int
+    end: int
+    instances: int
+    changed: int
+    cause: str
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One executor step. ``seq`` rises by one per commit.
+
+    ``consumed``: every append with a ``seq`` up to it is fully accounted for in the coverages of this commit, so its
+    marks may be forgotten. ``proven``: the latest instant that idle watermarks were derived from (ms).
+    """
+
+    seq: int
+    streams: Sequence[StreamChange]
+    consumed: int
+    proven: int
+    history: Sequence[HistoryEntry] = ()
+
+
+# --- outbox ---
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One published change of one instance. ``value`` of a retraction is ``None``."""
+
+    time: int
+    kind: Literal["insert", "revise", "retract"]
+    value: Value
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """The changes of one stream by the commit ``seq``, ascending in time."""
+
+    seq: int
+    stream: int
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Where a store was left. ``changed`` are the marks of appends not yet consumed.
+
+    ``append_seq``, ``commit_seq`` and ``published_seq`` are the last used ones, 0 for none.
+    """
+
+    changed: Mapping[int, TimeIntervals]
+    append_seq: int
+    commit_seq: int
+    published_seq: int
+    proven: int | None
+
+
+DocumentKind = Literal["workflows", "plates", "sessions"]
+
+
+class Store(Protocol):
+    """Keeps streams, instances, snapshots, the outbox and small documents. See the module's rules."""
+
+    name: str
+
+    async def open(self) -> Recovery:
+        """Connect, create what is missing, finish an interrupted commit. `StoreUnavailable` says what to do."""
+
+    async def close(self) -> None:
+        """Flush and disconnect. Idempotent."""
+
+    async def ping(self) -> None:
+        """Return when the store answers, else raise `StoreUnavailable`."""
+
+    async def streams(self) -> list[StreamRecord]:
+        """Every stream, by id."""
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        """Insert or replace these records (id, name, kind, tool, fingerprint, coverage, upper); durable."""
+
+    async def append(self, append: Append) -> None:
+        """Rules 1 and 3."""
+
+    async def commit(self, commit: Commit) -> None:
+        """Rules 2 and 3."""
+
+    async def advance(self, uppers: Mapping[int, int]) -> None:
+        """Remember watermarks of raw streams (a convenience for readers; need not be durable at once)."""
+
+    async def read(
+        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        """Instances in ``(start, end]``, ascending; with ``limit`` the first (or with ``newest`` the last) of them."""
+
+    async def last(self, stream: int, instant: int, count: int) -> Batch:
+        """The last ``count`` instances at or before ``instant``, ascending."""
+
+    async def get(self, stream: int, times: Sequence[int]) -> Batch:
+        """The instances that exist at ``times``, ascending."""
+
+    async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        """The revisions of ``times``, retracted ones included, where they are not 0."""
+
+    async def count(self, stream: int, start: int, end: int) -> int:
+        """How many instances are in ``(start, end]``."""
+
+    async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
+        """The last snapshot at or before ``instant``."""
+
+    async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
+        """The first ``limit`` snapshots in ``(start, end]``, ascending."""
+
+    async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
+        """Entries with ``seq > after`` in order of (seq, stream): all of at most ``limit`` commits."""
+
+    async def published(self, seq: int) -> None:
+        """Every entry up to ``seq`` is published, and may be forgotten."""
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """The newest dead letters, newest first."""
+
+    async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
+        """The newest history entries, newest first."""
+
+    async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
+        """Insert or replace a small document; durable."""
+
+    async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
+        """Every document of ``kind`` by key."""
+
+
+# --- connectors ---
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One decoded reading of one source: event time (ms) and a canonical value."""
+
+    source: str
+    meta: tuple[tuple[str, str], ...]
+    time: int
+    value: Value
+
+
+@dataclass(slots=True)
+class Delivery:
+    """Readings together with their acknowledgement.
+
+    ``arrival`` in ms. ``ack()`` is called exactly once, after the readings are durable, in the order in which the
+    source produced its deliveries, and never from another thread. ``size`` is the payload's size in bytes.
+    """
+
+    readings: list[Reading]
+    dead_letters: list[DeadLetter]
+    arrival: int
+    ack: Callable[[], None]
+    size: int = 0
+
+
+class Source(Protocol):
+    """Produces deliveries. Must bound what it holds: while nobody takes deliveries, it stops taking from outside."""
+
+    name: str
+
+    async def run(self, deliver: Callable[[Delivery], Awaitable[None]], connected: Callable[[bool], None]) -> None:
+        """Deliver until cancelled. ``await deliver(d)`` returns when there is room, not when ``d`` is durable.
+
+        ``connected(True/False)`` reports whether silence means that nothing was sent (rule 1.5 of the semantics).
+        Raises only `ConfigurationError`; everything else is retried with a bounded, jittered backoff.
+        """
+
+    async def stop(self) -> None:
+        """Take no more deliveries from outside. Acknowledgements still go out until `run` is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One change on its way out. ``newest``: no later instance of the stream was ever published."""
+
+    stream: StreamId
+    workflow: str
+    plates: tuple[str, ...]
+    tool: str
+    change: Change
+    newest: bool
+    options: Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """Publishes changes, at least once and in order per stream."""
+
+    name: str
+
+    async def run(self, connected: Callable[[bool], None]) -> None:
+        """Keep the connection until cancelled; reconnect with a bounded, jittered backoff."""
+
+    async def publish(self, publications: Sequence[Publication]) -> None:
+        """Return when all of them are confirmed by the other side. May wait for a connection for ever."""
+
+
+class Clock(Protocol):
+    """Where the engine gets the time from. ``hs_stream.testing`` has one that is turned by hand."""
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
