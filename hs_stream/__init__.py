@@ -1,0 +1,19 @@
+"""Streams of a smart home, recomputed incrementally: MQTT in, workflows of versioned tools, results stored and published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hs_stream.builder import Workflow
+
+__all__ = ["Workflow"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing hs_stream.core must not load the YAML reader and every tool.
+    if name == "Workflow":
+        from hs_stream.builder import Workflow  # noqa: PLC0415
+
+        return Workflow
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

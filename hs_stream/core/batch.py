@@ -194,8 +194,9 @@ def same_values(left: Values, right: Values) -> bool:
             bits = left.view(np.int64) == right.view(np.int64)
             return bool(np.all(bits | (np.isnan(left) & np.isnan(right))))
         return np.array_equal(left, right)
-    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
-        return not len(left) and not len(right)
+    # A slice of a list may hold one numeric type only, and is still a list.
+    left = left.tolist() if isinstance(left, np.ndarray) else left
+    right = right.tolist() if isinstance(right, np.ndarray) else right
     return len(left) == len(right) and all(map(same, left, right))
 
 

@@ -353,3 +353,6 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+    def subscribe(self, turned: Callable[[], None]) -> None:
+        """Call ``turned`` whenever the time is turned by hand (a virtual clock); a real one need not."""

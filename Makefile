@@ -1,0 +1,34 @@
+# `make demo` and `make test` are all that a fresh clone needs; each installs what it uses (see scripts/bootstrap).
+SHELL := /bin/bash
+BIN := .venv/bin
+export PATH := $(PATH):/usr/sbin
+SECONDS_OF_DEMO ?= 60
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint benchmark chaos clean
+
+demo:
+	@scripts/bootstrap demo
+	@$(BIN)/hs-stream demo --for $(SECONDS_OF_DEMO)
+
+test: lint
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos" $(PYTEST_ARGS)
+
+lint:
+	@scripts/bootstrap test
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "make lint: the files above need 'ruff format'" >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache >/dev/null || { $(BIN)/lint-imports --no-cache; exit 1; }
+
+benchmark:
+	@scripts/bootstrap test
+	@$(BIN)/python -m benchmarks.steady
+
+chaos:
+	@scripts/bootstrap test
+	@$(BIN)/python -m pytest -m chaos --timeout 3600 tests/chaos
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

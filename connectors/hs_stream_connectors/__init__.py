@@ -1,0 +1,1 @@
+"""What connects hs_stream to the world: MQTT in and out, payload codecs, and a simulated house."""

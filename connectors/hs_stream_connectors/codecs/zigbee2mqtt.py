@@ -1,0 +1,81 @@
+"""zigbee2mqtt: a JSON object of properties per device, ``zigbee2mqtt/<friendly name>``.
+
+::
+
+    mqtt: "zigbee2mqtt/{device#}"    # a friendly name may hold /, so bind all remaining levels
+    codec: zigbee2mqtt
+    fields: [temperature, humidity]  # optional
+
+The event time is ``last_seen`` where zigbee2mqtt sends it (``advanced.last_seen: ISO_8601``, ``ISO_8601_local`` or
+``epoch``; numbers from 10^11 on are milliseconds, smaller ones seconds), and the arrival otherwise. It is not part of
+the value.
+
+zigbee2mqtt publishes a device's *cached* properties along with those that just changed, and everything again after its
+own restart. With ``last_seen`` a repeat is the same reading at the same time and changes nothing, so switch it on. Without
+it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
+
+``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also with a property behind) are not readings:
+`Zigbee2MqttCodec.decode` returns an empty list for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
+
+from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, retained_error, to_value
+from hs_stream_connectors.codecs.objects import load_json
+
+__all__ = ["Zigbee2MqttCodec"]
+
+_FIELD: Final = "last_seen"
+_COMMANDS: Final = frozenset({"set", "get"})
+_MILLISECONDS_FROM: Final = 100_000_000_000
+_ISO: Final = TimeSpec(_FIELD, "iso")
+_MS: Final = TimeSpec(_FIELD, "ms")
+_S: Final = TimeSpec(_FIELD, "s")
+
+
+@dataclass(frozen=True, slots=True)
+class Zigbee2MqttCodec:
+    """See the module."""
+
+    options: CodecOptions
+    name: str = "zigbee2mqtt"
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any]) -> Self:
+        """From the options of a workflow file. ``time`` cannot be chosen."""
+        if "time" in options and TimeSpec.parse(options["time"]).field not in (None, _FIELD):
+            raise ConfigurationError(
+                "codec zigbee2mqtt: the time is last_seen or the arrival", hint="leave `time` out, or use codec: json"
+            )
+        parsed = CodecOptions.parse("zigbee2mqtt", options)
+        return cls(replace(parsed, time=_ISO))
+
+    def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
+        """See `hs_stream_connectors.codecs.base.Codec`."""
+        if self.is_ignored(topic):
+            return []
+        self.options.check_size(payload)
+        item = load_json(payload)
+        if type(item) is not dict:
+            raise PayloadError("type", "the payload is not an object of properties")
+        seen = item.pop(_FIELD, None)
+        if seen is None:
+            if retained:
+                raise retained_error()
+            time = arrival
+        else:
+            number = isinstance(seen, (int, float)) and not isinstance(seen, bool)
+            spec = _ISO if not number else _MS if abs(seen) >= _MILLISECONDS_FROM else _S
+            time = spec.instant(seen, self.options.earliest)
+        return [(time, to_value(self.options.select(item, None)))]
+
+    @staticmethod
+    def is_ignored(topic: str) -> bool:
+        """Whether the topic carries something else than a device's properties."""
+        levels = topic.split("/")
+        return levels[1:2] == ["bridge"] or levels[-1] == "availability" or not _COMMANDS.isdisjoint(levels[2:])

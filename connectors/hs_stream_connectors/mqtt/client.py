@@ -1,0 +1,226 @@
+"""An MQTT client that stays connected: reconnects with a jittered backoff, and hands out messages in bursts.
+
+One `MqttClient` is one client id and so one session at the broker. It holds at most one burst (what one read of at most
+256 KiB brought); until that is taken it reads nothing more, so the rest stays at the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hs_stream.core.errors import BrokerUnavailable
+from hs_stream_connectors.mqtt.connection import BrokerRefuses, Connection, open_socket
+from hs_stream_connectors.mqtt.options import MqttOptions, Will
+from hs_stream_connectors.mqtt.packets import Message
+
+__all__ = ["ClientStatistics", "MqttClient"]
+
+logger = logging.getLogger(__name__)
+
+_STABLE_SECONDS = 5.0
+_SUSPICIOUS = 3
+# Not every broker says "session taken over": mosquitto 2.0 just closes the connection of the first client.
+_TAKEN = "does another client use the same mqtt.client_id? give each service its own"
+
+
+@dataclass(slots=True)
+class ClientStatistics:
+    """Since the client was made. ``connects`` counts good CONNACKs, so reconnects are ``connects - 1``."""
+
+    connected: bool = False
+    connects: int = 0
+    failures: int = 0
+    received: int = 0
+    confirmed: int = 0
+    last_error: str = ""
+
+
+class MqttClient:
+    """Keeps one session connected while `run` runs.
+
+    ``clean``: no session at the broker (for a client that subscribes to nothing). ``ready(connection)`` is called when
+    the connection is good and every filter is subscribed, ``lost()`` when a ready connection is gone,
+    ``confirmed(mid, error)`` per PUBACK, ``goodbye(connection)`` before we close a ready connection. All callbacks are on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        options: MqttOptions,
+        *,
+        clean: bool = False,
+        will: Will | None = None,
+        ready: Callable[[Connection], None] | None = None,
+        lost: Callable[[], None] | None = None,
+        confirmed: Callable[[int, str], None] | None = None,
+        goodbye: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.options = options
+        self._clean, self._will = clean, will
+        self._ready, self._lost, self._confirmed, self._goodbye = ready, lost, confirmed, goodbye
+        self._filters: list[str] = []
+        self._connection: Connection | None = None
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._last_error: BrokerUnavailable | None = None
+        self._statistics = ClientStatistics()
+
+    def set_filters(self, filters: Sequence[str]) -> None:
+        """What to subscribe to, from now and at every connection; each filter once."""
+        self._filters = list(dict.fromkeys(filters))
+        if self._connection is not None and self._statistics.connected:
+            self._connection.subscribe(self._filters)
+
+    def statistics(self) -> ClientStatistics:
+        """The live counters; read only."""
+        return self._statistics
+
+    async def run(self) -> None:
+        """Connect, and again whenever the connection is lost, until cancelled. Raises only `ConfigurationError`."""
+        attempt = short = 0
+        while True:
+            started = asyncio.get_running_loop().time()
+            connects = self._statistics.connects
+            try:
+                await self._one_connection()
+            except BrokerUnavailable as error:
+                if asyncio.get_running_loop().time() - started > _STABLE_SECONDS:
+                    attempt = short = 0
+                elif self._statistics.connects > connects:
+                    short += 1
+                self._report(error if short < _SUSPICIOUS or error.hint else BrokerUnavailable(error.message, hint=_TAKEN))
+            await asyncio.sleep(self._delay(attempt))
+            attempt += 1
+
+    def _delay(self, attempt: int) -> float:
+        ceiling = min(self.options.backoff_max, self.options.backoff_min * 2.0 ** min(attempt, 30))
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, no secret
+
+    async def wait_connected(self, timeout: float) -> None:
+        """Return when connected and subscribed.
+
+        Raises `BrokerUnavailable`: at once with the broker's own words when it answers and refuses us, or after
+        ``timeout`` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._statistics.connected:
+                    if isinstance(self._last_error, BrokerRefuses):
+                        raise self._last_error
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise self._last_error or BrokerUnavailable(
+                f"no connection to {self.options.url} within {timeout:g} s", hint="check mqtt.url"
+            ) from None
+
+    async def receive(self) -> tuple[Connection, list[Message]]:
+        """The next burst of messages and the connection to acknowledge them on. For one caller at a time."""
+        while True:
+            connection = self._connection
+            if connection is not None and connection.is_open and not self._stopped:
+                messages = connection.take()
+                if messages:
+                    self._statistics.received += len(messages)
+                    return connection, messages
+                connection.resume()
+            self._changed.clear()
+            await self._changed.wait()
+
+    def stop_receiving(self) -> None:
+        """Hand out no more messages; acknowledgements and pings still go out."""
+        self._stopped = True
+        if self._connection is not None:
+            self._connection.pause()
+
+    async def _one_connection(self) -> None:
+        sock = await _open_in_thread(self.options)
+        over: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
+
+        def lost(error: BrokerUnavailable) -> None:
+            if not over.done():
+                over.set_result(error)
+
+        connection = Connection(
+            self.options,
+            sock,
+            clean=self._clean,
+            will=self._will,
+            connected_cb=self._on_connected,
+            subscribed_cb=self._on_subscribed,
+            confirmed_cb=self._on_confirmed,
+            burst_cb=self._on_burst,
+            lost_cb=lost,
+        )
+        self._connection = connection
+        try:
+            connection.start()
+            raise await over
+        finally:
+            if connection.is_open and self._statistics.connected and self._goodbye is not None:
+                self._goodbye(connection)
+            self._connection = None
+            await connection.close()
+            if self._statistics.connected:
+                self._statistics.connected = False
+                if self._lost is not None:
+                    self._lost()
+
+    def _on_connected(self) -> None:
+        assert self._connection is not None
+        self._statistics.connects += 1
+        if self._filters:
+            self._connection.subscribe(self._filters)
+        else:
+            self._on_subscribed([])
+
+    def _on_subscribed(self, refused: list[str]) -> None:
+        assert self._connection is not None
+        if refused:
+            logger.error(
+                "the MQTT broker refuses the subscription to %s (check the broker's access list)", ", ".join(refused[:5])
+            )
+        if self._statistics.connected:
+            return
+        self._last_error = None
+        self._statistics.connected = True
+        logger.info("connected to %s as %s", self.options.url, self.options.client_id)
+        self._changed.set()
+        if self._ready is not None:
+            self._ready(self._connection)
+
+    def _on_confirmed(self, mid: int, error: str) -> None:
+        self._statistics.confirmed += 1
+        if self._confirmed is not None:
+            self._confirmed(mid, error)
+
+    def _on_burst(self) -> None:
+        if self._connection is not None:
+            self._connection.pause()
+        self._changed.set()
+
+    def _report(self, error: BrokerUnavailable) -> None:
+        self._statistics.failures += 1
+        if str(error) != self._statistics.last_error or self._last_error is None:
+            logger.error("%s; trying again", error)
+        self._statistics.last_error = str(error)
+        self._last_error = error
+        self._changed.set()
+
+
+async def _open_in_thread(options: MqttOptions) -> socket.socket:
+    opening = asyncio.get_running_loop().run_in_executor(None, open_socket, options)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_discard)
+        raise
+
+
+def _discard(opening: asyncio.Future[socket.socket]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

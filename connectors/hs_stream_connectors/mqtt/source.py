@@ -1,0 +1,188 @@
+"""The MQTT source: one connection, one session, every source of every workflow.
+
+One delivery is what one read from the socket brought. Its ``ack()`` acknowledges the QoS 1 messages in it in arrival
+order, on the connection that they came on; when that is gone it does nothing, and the broker sends them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.engine.ports import DeadLetter, Delivery, Reading
+from hs_stream_connectors.codecs import BatchError, Codec, Decoded
+from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
+from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.packets import Message
+from hs_stream_connectors.mqtt.topics import Meta, TopicTemplate
+
+__all__ = ["MAX_DEAD_PAYLOAD", "MqttSource", "SourceSpec", "SourceStatistics"]
+
+MAX_DEAD_PAYLOAD: Final = 64 * 1024
+_CACHED_TOPICS: Final = 20_000
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One source of a workflow: the topics it reads and how it decodes them. ``name`` becomes `Reading.source`."""
+
+    name: str
+    template: TopicTemplate
+    codec: Codec
+
+
+@dataclass(slots=True)
+class SourceStatistics:
+    """Since the source was made. ``ignored``: messages that are neither readings nor errors, by source.
+
+    ``unmatched``: messages for no source, such as those of a subscription of an earlier configuration.
+    """
+
+    messages: int = 0
+    readings: int = 0
+    dead_letters: int = 0
+    ignored: dict[str, int] = field(default_factory=dict)
+    unmatched: int = 0
+    redelivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    source: str
+    topic: str
+    meta: Meta
+    decode: Callable[[str, bytes, int, bool], Decoded]
+    error: PayloadError | None
+
+
+class MqttSource:
+    """Implements `hs_stream.engine.ports.Source` for all ``specs`` over one connection. ``now`` gives arrivals (ms)."""
+
+    def __init__(
+        self, name: str, options: MqttOptions, specs: Iterable[SourceSpec], *, now: Callable[[], int] = _now
+    ) -> None:
+        self.name = name
+        self._specs = list(specs)
+        names = [spec.name for spec in self._specs]
+        if len(set(names)) != len(names):
+            raise ConfigurationError(f"MQTT source {name}: two sources have the same name")
+        self._now = now
+        self._routes: dict[bytes, list[_Route]] = {}
+        self._connected: Callable[[bool], None] = lambda _: None
+        self._statistics = SourceStatistics()
+        self._client = MqttClient(
+            options, ready=lambda _: self._connected(True), lost=lambda: self._connected(False)
+        )
+        self._client.set_filters([spec.template.filter for spec in self._specs])
+
+    async def run(self, deliver: Callable[[Delivery], Awaitable[None]], connected: Callable[[bool], None]) -> None:
+        """See `hs_stream.engine.ports.Source.run`."""
+        self._connected = connected
+        connection_task = asyncio.create_task(self._client.run(), name=f"{self.name}: connection")
+        delivery_task = asyncio.create_task(self._deliver(deliver), name=f"{self.name}: deliveries")
+        tasks = (connection_task, delivery_task)
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """See `hs_stream.engine.ports.Source.stop`."""
+        self._client.stop_receiving()
+
+    async def wait_connected(self, timeout: float) -> None:
+        """Return when connected and subscribed, else `BrokerUnavailable` with what to do. Needs `run` to run."""
+        await self._client.wait_connected(timeout)
+
+    def statistics(self) -> SourceStatistics:
+        """The live counters; read only."""
+        return self._statistics
+
+    def connection_statistics(self) -> ClientStatistics:
+        """The live counters of the connection; read only."""
+        return self._client.statistics()
+
+    async def _deliver(self, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
+        while True:
+            connection, messages = await self._client.receive()
+            await deliver(self.decode(messages, partial(connection.acknowledge, messages)))
+
+    def decode(self, messages: list[Message], ack: Callable[[], None]) -> Delivery:
+        """One delivery of all ``messages``, in their order."""
+        arrival = self._now()
+        readings: list[Reading] = []
+        dead: list[DeadLetter] = []
+        routes_of = self._routes
+        size = 0
+        for message in messages:
+            payload, retained = message.payload, message.retain
+            size += len(payload)
+            for route in routes_of.get(message.topic) or self._route(message.topic):
+                if route.error is not None:
+                    dead.append(_letter(route, payload, arrival, route.error))
+                    continue
+                try:
+                    decoded = route.decode(route.topic, payload, arrival, retained)
+                except BatchError as error:
+                    decoded = error.readings
+                    dead += [_letter(route, payload, arrival, bad) for bad in error.errors]
+                except PayloadError as error:
+                    dead.append(_letter(route, payload, arrival, error))
+                    continue
+                else:
+                    if not decoded:
+                        self._statistics.ignored[route.source] = self._statistics.ignored.get(route.source, 0) + 1
+                for when, value in decoded:
+                    readings.append(Reading(route.source, route.meta, when, value))
+        statistics = self._statistics
+        statistics.messages += len(messages)
+        statistics.readings += len(readings)
+        statistics.dead_letters += len(dead)
+        statistics.redelivered += sum([message.dup for message in messages])
+        return Delivery(readings, dead, arrival, ack, size)
+
+    def _route(self, raw: bytes) -> list[_Route]:
+        try:
+            topic = raw.decode()
+        except UnicodeDecodeError as error:
+            return [_Route(self.name, repr(raw), (), _refuse, PayloadError("encoding", f"the topic: {error}"))]
+        routes = []
+        for spec in self._specs:
+            try:
+                meta = spec.template.bind(topic)
+            except PayloadError as error:
+                routes.append(_Route(spec.name, topic, (), spec.codec.decode, error))
+            else:
+                if meta is not None:
+                    routes.append(_Route(spec.name, topic, meta, spec.codec.decode, None))
+        if not routes:
+            self._statistics.unmatched += 1
+        elif len(self._routes) >= _CACHED_TOPICS:
+            del self._routes[next(iter(self._routes))]
+        if routes:
+            self._routes[raw] = routes
+        return routes
+
+
+def _refuse(_topic: str, _payload: bytes, _arrival: int, _retained: bool) -> Decoded:
+    return []
+
+
+def _letter(route: _Route, payload: bytes, arrival: int, error: PayloadError) -> DeadLetter:
+    message = error.message
+    if len(payload) > MAX_DEAD_PAYLOAD:
+        message += f" (payload cut to {MAX_DEAD_PAYLOAD} of {len(payload)} bytes)"
+    return DeadLetter(arrival, route.source, error.reason, message, route.topic, payload[:MAX_DEAD_PAYLOAD])

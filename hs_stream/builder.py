@@ -1,0 +1,213 @@
+"""Workflows in Python: the same graph, the same checks and the same definition as the YAML file.
+
+>>> with Workflow("comfort") as w:
+...     house = w.plate("house")
+...     room = w.plate("room", parent=house)
+...     climate = w.source("climate", plates=[house, room], mqtt="home/{house}/{room}/climate", time=("ts", "ms"))
+...     temperature = climate.component(key="temperature", name="temperature")
+...     smooth = temperature.sliding_mean(width="5m", every="30s").publish(retain=True)
+...     house_mean = smooth.aggregate("mean", over=room)
+>>> house_mean
+<node temperature_sliding_mean_aggregate>
+
+1. Every tool of the registry is a method of a node: ``node.<tool>(...)``. Arguments that are nodes are further inputs;
+   other positional arguments are the tool's parameters in the order in which it declares them.
+2. ``name``, ``version`` (a range such as ``"^1.2"``) and ``over`` (plates) are no tool parameters but the factor's.
+3. A node's default name is ``<first input>_<tool>``, or ``<tool>`` without inputs. It never depends on the order of other
+   nodes, since stored results are found by it: where that name is taken, ``name`` must be given.
+4. Leaving the ``with`` block checks the whole graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.plate import Plate
+from hs_stream.core.time import Instant, format_time, to_ms
+from hs_stream.core.tool import Tool
+from hs_stream.service.workflow_file import from_document, topic_plates
+
+if TYPE_CHECKING:
+    from hs_stream.core.registry import ToolRegistry
+    from hs_stream.core.workflow import WorkflowDefinition
+
+__all__ = ["Node", "Workflow"]
+
+
+class Node:
+    """A source or the output of a factor. Its methods are the tools of the registry (rule 1)."""
+
+    def __init__(self, workflow: Workflow, name: str) -> None:
+        self._workflow = workflow
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}>"
+
+    def __getattr__(self, tool: str) -> Callable[..., Node]:
+        if tool.startswith("_"):
+            raise AttributeError(tool)
+        try:
+            self._workflow.registry.versions(tool)
+        except ConfigurationError as error:
+            raise AttributeError(str(error), name=tool, obj=self) from None
+
+        def factor(*arguments: Any, **options: Any) -> Node:
+            return self._workflow.factor(tool, self, *arguments, **options)
+
+        factor.__name__ = tool
+        return factor
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._workflow.registry.names()]
+
+    def publish(self, **options: Any) -> Self:
+        """Publish this node over MQTT; ``options`` are those of the workflow file."""
+        self._workflow.publish(self, options)
+        return self
+
+
+class Workflow:
+    """A workflow under construction. ``start`` is an aware datetime or milliseconds since the epoch.
+
+    ``registry`` defaults to every installed tool. Raises `ConfigurationError` for every mistake.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        online: bool = True,
+        start: Instant | None = None,
+        registry: ToolRegistry | None = None,
+    ) -> None:
+        self.name = name
+        self._registry = registry
+        self._document: dict[str, Any] = {"workflow": name, "description": description or None, "online": online}
+        if start is not None:
+            self._document["start"] = format_time(to_ms(start))
+        self._plates: dict[str, Any] = {}
+        self._sources: dict[str, Any] = {}
+        self._nodes: dict[str, Any] = {}
+        self._publish: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            _ = self.definition
+
+    @property
+    def registry(self) -> ToolRegistry:
+        """The tools that nodes have as methods."""
+        if self._registry is None:
+            from hs_stream.plugins import default_registry  # noqa: PLC0415 - loads every tool, only when it is needed
+
+            self._registry = default_registry()
+        return self._registry
+
+    @property
+    def definition(self) -> WorkflowDefinition:
+        """The checked graph as it is now."""
+        groups = {"plates": self._plates, "sources": self._sources, "nodes": self._nodes, "publish": self._publish}
+        return from_document({**self._document, **groups}, self.registry, f"workflow {self.name}")
+
+    def plate(self, name: str, *, parent: Plate | str | None = None, max: int | None = None) -> Plate:  # noqa: A002 - the file's word
+        """Declare a plate; ``max`` is how many values it may grow to under one value of its parent."""
+        if name in self._plates:
+            raise ConfigurationError(f"workflow {self.name}: the plate {name!r} is declared twice")
+        plate = Plate(name, _plate_name(parent), **({} if max is None else {"max": max}))
+        self._plates[name] = {"parent": plate.parent, "max": plate.max}
+        return plate
+
+    def source(
+        self,
+        name: str,
+        *,
+        plates: Iterable[Plate | str] = (),
+        time: tuple[str, str] | Mapping[str, Any] | str | None = None,
+        **options: Any,
+    ) -> Node:
+        """Declare a raw node. ``options`` are the connector's (``mqtt``, ``codec``, ``fields``, ...).
+
+        ``time`` is ``(field, unit)``, ``"arrival"``, or a mapping as in the file. ``plates`` must be those that the
+        topic binds; without ``mqtt`` they say on which plates imported readings are.
+        """
+        self._check_free(name)
+        names = [_plate_name(plate) or "" for plate in plates]
+        if isinstance(time, tuple):
+            time = {"field": time[0], "unit": time[1]}
+        source = {**options} if time is None else {**options, "time": time}
+        if "mqtt" in options:
+            bound = topic_plates(name, options)
+            if names and set(names) != set(bound):
+                raise ConfigurationError(
+                    f"source {name}: its topic binds {', '.join(bound) or 'no plate'}, not {', '.join(names)}",
+                    hint="write each plate as {plate} into the topic",
+                )
+        elif names:
+            source["plates"] = names
+        self._sources[name] = source
+        return Node(self, name)
+
+    def factor(
+        self,
+        tool: str,
+        *arguments: Any,
+        name: str | None = None,
+        version: str = "",
+        over: Plate | str | Iterable[Plate | str] = (),
+        **parameters: Any,
+    ) -> Node:
+        """The output of ``tool`` applied to the nodes in ``arguments``. ``w.factor("clock", every="1m")`` has no input."""
+        inputs = [argument for argument in arguments if isinstance(argument, Node)]
+        pin = f"{tool}@{version}" if version else tool
+        given = self._parameters(pin, [item for item in arguments if not isinstance(item, Node)], parameters)
+        if name is None:
+            name = "_".join([*(node.name for node in inputs[:1]), tool])
+        self._check_free(name)
+        for node in inputs:
+            if node._workflow is not self:
+                raise ConfigurationError(f"node {name}: {node.name} belongs to another workflow")
+        document: dict[str, Any] = {"tool": pin, "from": [node.name for node in inputs], "with": given}
+        over_names = [_plate_name(item) for item in ([over] if isinstance(over, (Plate, str)) else over)]
+        self._nodes[name] = document | ({"over": over_names} if over_names else {})
+        return Node(self, name)
+
+    def publish(self, node: Node, options: Mapping[str, Any] | None = None) -> None:
+        """The same as ``node.publish(**options)``."""
+        self._publish[node.name] = dict(options or {})
+
+    def _check_free(self, name: str) -> None:
+        if name in self._sources or name in self._nodes:
+            raise ConfigurationError(
+                f"workflow {self.name}: there is a node {name!r} already", hint="give this one a name: name=..."
+            )
+
+    def _parameters(self, pin: str, positional: list[Any], parameters: dict[str, Any]) -> dict[str, Any]:
+        """Checked at once, so that the error points at the line of the caller."""
+        kind: type[Tool] = self.registry.resolve(pin)
+        fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        if len(positional) > len(fields):
+            raise ConfigurationError(
+                f"{kind.name} has {len(fields)} parameters, but {len(positional)} are given",
+                hint=f"its parameters are {', '.join(fields) or 'none'}",
+            )
+        by_position = dict(zip(fields, positional, strict=False))
+        for twice in by_position.keys() & parameters.keys():
+            raise ConfigurationError(f"{kind.name}: the parameter {twice} is given twice")
+        given = by_position | parameters
+        kind.build(given)
+        return given
+
+
+def _plate_name(plate: Plate | str | None) -> str | None:
+    return plate.name if isinstance(plate, Plate) else plate

@@ -1,0 +1,226 @@
+"""What every command shares: errors to exit codes, times, stores, finding streams and workflows."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
+
+import typer
+
+from hs_stream.core.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    HsStreamError,
+    LawViolation,
+    NotFound,
+    StoreUnavailable,
+    ToolError,
+    Unavailable,
+)
+from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.engine import Engine
+from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.service.logs import configure_logging
+from hs_stream.service.session import check_unused
+from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.wiring import (
+    EmbeddedStore,
+    engine_settings,
+    load_registry,
+    load_workflows,
+    make_store,
+    source_check,
+)
+from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.yaml_items import did_you_mean
+
+__all__ = [
+    "DEBUG",
+    "Config",
+    "find_record",
+    "find_workflow",
+    "guarded",
+    "parse_span",
+    "reading_store",
+    "run",
+    "say_error",
+    "writing_engine",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
+Config = Annotated[
+    Path | None, typer.Option("--config", help="The settings file; see the documentation for the default.")
+]
+
+_CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
+    (ConfigurationError, 2),
+    (NotFound, 2),
+    (StoreUnavailable, 3),
+    (BrokerUnavailable, 3),
+    (Unavailable, 3),
+    (ToolError, 1),
+    (LawViolation, 1),
+    (HsStreamError, 1),
+)
+
+
+def say_error(message: str) -> None:
+    """One line on stderr."""
+    print(f"hs-stream: {' '.join(message.split())}", file=sys.stderr)
+
+
+def exit_code(error: HsStreamError) -> int:
+    """The exit code of an error by the law of the command line."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn our errors into one line on stderr and an exit code; with ``--debug`` they are raised."""
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except HsStreamError as error:
+            if DEBUG.get():
+                raise
+            say_error(str(error))
+            raise typer.Exit(exit_code(error)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def run(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Run it in a loop of its own."""
+    return asyncio.run(coroutine)
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def parse_span(start: str | None, end: str | None, *, until_now: bool = False) -> tuple[int, int]:
+    """``(start, end]`` from ``--from`` and ``--to``; open ends are infinite (``until_now``: the end is now)."""
+    now = now_ms()
+    bounds = []
+    for option, text, default in (("--from", start, MIN_TIME), ("--to", end, now if until_now else MAX_TIME)):
+        try:
+            bounds.append(default if text is None else parse_time(text, now=now))
+        except ValueError as error:
+            raise ConfigurationError(f"{option}: {error}") from None
+    if bounds[0] >= bounds[1]:
+        raise ConfigurationError("--from is not before --to", hint="the start is excluded, the end included")
+    return bounds[0], bounds[1]
+
+
+# --- stores ---
+
+
+def settings_of(config: Path | None) -> Settings:
+    """The settings, with logging of warnings only: commands print results."""
+    configure_logging("debug" if DEBUG.get() else "warning")
+    return load_settings(config)
+
+
+@asynccontextmanager
+async def reading_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store, only to be read: works beside a running service."""
+    if settings.store.url.startswith("memory://"):
+        raise ConfigurationError(
+            "memory:// keeps nothing between two commands", hint="set store.url to the store of your service"
+        )
+    embedded = EmbeddedStore(settings)
+    store = (
+        await embedded.open()
+        if settings.store.url.startswith("embedded://")
+        else make_store(settings, settings.store.url, read_only=True)
+    )
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+        await embedded.close()
+
+
+@asynccontextmanager
+async def writing_engine(
+    settings: Settings, workflows: Sequence[WorkflowDefinition], instead: str
+) -> AsyncIterator[Engine]:
+    """An engine over the store, opened. `ConfigurationError` when a service is using the store."""
+    embedded = EmbeddedStore(settings)
+    store = await embedded.open()
+    engine = Engine(store, settings=engine_settings(settings))
+    engine.hurry()
+    try:
+        await store.open()
+        await check_unused(store, now_ms(), instead)
+        await engine.open(workflows)
+        yield engine
+    finally:
+        await engine.close()
+        await embedded.close()
+
+
+# --- finding things ---
+
+
+def parse_stream(text: str) -> StreamId:
+    """A stream's name from the command line."""
+    try:
+        return StreamId.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+async def find_record(store: Store, text: str) -> StreamRecord:
+    """The stored stream ``text``. `NotFound` suggests others."""
+    stream = parse_stream(text)
+    records = {record.stream: record for record in await store.streams()}
+    if stream in records:
+        return records[stream]
+    same_name = [str(other) for other in records if other.name == stream.name]
+    hint = (
+        f"there is {', '.join(same_name[:5])}"
+        if same_name
+        else did_you_mean(str(stream), map(str, records))
+        if len(records) <= 20
+        else "see hs-stream streams"
+    )
+    raise NotFound(f"there is no stream {stream}", hint=hint)
+
+
+def all_workflows(settings: Settings) -> tuple[ToolRegistry, list[WorkflowDefinition]]:
+    """The registry and the workflows of the settings."""
+    registry = load_registry(settings)
+    return registry, load_workflows(settings, registry)
+
+
+def find_workflow(settings: Settings, name: str) -> tuple[WorkflowDefinition, list[WorkflowDefinition]]:
+    """A workflow by its name in the settings or by its file, and all that belong together with it."""
+    registry, workflows = all_workflows(settings)
+    for workflow in workflows:
+        if name == workflow.name or (Path(name).is_file() and Path(name).samefile(workflow.path)):
+            return workflow, workflows
+    if Path(name).is_file():
+        found = load_workflow(name, registry, source_check(settings))
+        return found, [*(other for other in workflows if other.name != found.name), found]
+    raise NotFound(
+        f"there is no workflow {name!r}", hint=did_you_mean(name, [item.name for item in workflows]) or "name its file"
+    )

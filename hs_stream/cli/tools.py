@@ -1,0 +1,78 @@
+"""``tools list|show|check``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hs_stream.cli.common import Config, guarded, say_error, settings_of
+from hs_stream.core.errors import LawViolation
+from hs_stream.service.routes import tool_json
+from hs_stream.service.wiring import load_registry
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The tool library and its checker.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+@guarded
+def list_(config: Config = None) -> None:
+    """List every version of every tool."""
+    table = Table("tool", "version", "kind", "inputs", "summary")
+    for tool in load_registry(settings_of(config)):
+        inputs = "one or more" if tool.arity is None else str(tool.arity)
+        table.add_row(tool.name, tool.version, tool.kind, inputs, tool.summary())
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+@guarded
+def show(name: str, config: Config = None) -> None:
+    """Show a tool: its versions, parameters and documentation. NAME may hold a version range: ``ewma@^1``."""
+    registry = load_registry(settings_of(config))
+    newest = registry.resolve(name)
+    versions = registry.versions(newest.name)
+    typer.echo(f"{newest.name}@{newest.version} ({newest.kind}); versions: {', '.join(t.version for t in versions)}")
+    typer.echo()
+    typer.echo(inspect.getdoc(newest) or "")
+    typer.echo()
+    table = Table("parameter", "type", "default")
+    for parameter in tool_json(newest)["parameters"]:
+        default = "required" if parameter["required"] else str(parameter["default"])
+        table.add_row(parameter["name"], parameter["type"], default)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+@guarded
+def check(
+    name: Annotated[str | None, typer.Argument(help="A tool or tool@version range; default: all tools.")] = None,
+    examples: Annotated[int, typer.Option(min=1, help="Histories per parameter set.")] = 20,
+    config: Config = None,
+) -> None:
+    """Check the split law of tools with random sources and cuts. Exit 1 when one breaks it."""
+    from hs_stream.testing.check_tool import check_tool  # noqa: PLC0415 - only this command needs the checker
+
+    registry = load_registry(settings_of(config))
+    if name is None:
+        tools = list(registry)
+    else:
+        tools = [registry.resolve(name)] if "@" in name else registry.versions(name)
+    broken = 0
+    for tool in tools:
+        try:
+            check_tool(tool, examples=examples)
+        except LawViolation as error:
+            broken += 1
+            say_error(f"{tool.name}@{tool.version}: {error}")
+        else:
+            typer.echo(
+                f"ok   {tool.name}@{tool.version} ({len(tool.samples)} parameter sets, {examples} histories each)"
+            )
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,152 @@
+"""``compute`` and ``verify``."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from hs_stream.cli.common import (
+    Config,
+    find_workflow,
+    guarded,
+    now_ms,
+    parse_span,
+    reading_store,
+    run,
+    settings_of,
+    writing_engine,
+)
+from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.session import running_session
+from hs_stream.service.settings import Settings
+from hs_stream.service.yaml_items import did_you_mean
+from hs_stream.testing.oracle import Verification, verify as compare
+
+__all__ = ["register"]
+
+_TRIES = 6
+_SHOWN = 10
+
+
+class Backend(StrEnum):
+    """Where steps are evaluated."""
+
+    LOCAL = "local"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (compute, verify):
+        app.command()(command)
+
+
+@guarded
+def compute(
+    workflow: Annotated[str, typer.Argument(help="Its name in the settings, or its file.")],
+    start: Annotated[str, typer.Option("--from", help="Excluded; ISO 8601, now or -1h.")],
+    end: Annotated[str, typer.Option("--to", help="Included.")],
+    node: Annotated[list[str] | None, typer.Option(help="Only this node; may be repeated.")] = None,
+    backend: Annotated[Backend, typer.Option(help="Only local exists.")] = Backend.LOCAL,
+    config: Config = None,
+) -> None:
+    """Compute on request: exactly what is missing in the interval."""
+    settings = settings_of(config)
+    found, workflows = find_workflow(settings, workflow)
+    first, last = parse_span(start, end)
+    for name in node or []:
+        if name not in found.nodes:
+            raise NotFound(f"workflow {found.name} has no node {name!r}", hint=did_you_mean(name, found.nodes))
+    run(_compute(settings, workflows, found, set(node or found.nodes), first, last))
+
+
+async def _compute(
+    settings: Settings,
+    workflows: list[WorkflowDefinition],
+    workflow: WorkflowDefinition,
+    nodes: set[str],
+    start: int,
+    end: int,
+) -> None:
+    instead = "ask it for /api/streams/ID/instances?compute=true"
+    async with writing_engine(settings, workflows, instead) as engine:
+        streams = [
+            status.stream
+            for status in engine.status()
+            if status.kind == "derived" and status.workflow == workflow.name and status.node in nodes
+        ]
+        if not streams:
+            raise NotFound(
+                f"workflow {workflow.name} has no streams yet",
+                hint="they come with readings: hs-stream import or serve",
+            )
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{len(streams)} streams", total=None)
+            await engine.compute(
+                streams, start, end, lambda done, total: bar.update(task, completed=done, total=max(total, 1))
+            )
+        written = engine.statistics().results
+    typer.echo(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
+
+
+def _span(start: int, end: int) -> str:
+    return f"({format_time(start)}, {format_time(end)}]"
+
+
+@guarded
+def verify(
+    workflow: Annotated[str, typer.Argument(help="Its name in the settings, or its file.")],
+    start: Annotated[str | None, typer.Option("--from", help="Excluded; default: the beginning.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Included; default: the end.")] = None,
+    config: Config = None,
+) -> None:
+    """Compare what is stored with an evaluation from scratch. Exit 1 and the first differences if they differ."""
+    settings = settings_of(config)
+    found, _ = find_workflow(settings, workflow)
+    first, last = parse_span(start, end)
+    result = run(_verify(settings, found, first, last))
+    typer.echo(summary(found.name, result))
+    if not result.clean:
+        for mismatch in result.mismatches[:_SHOWN]:
+            typer.echo(f"  {mismatch}")
+        if result.count > _SHOWN:
+            typer.echo(f"  ... and {result.count - _SHOWN} more")
+        raise typer.Exit(1)
+
+
+async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, end: int) -> Verification:
+    """A difference counts when it is there in every one of several looks: on a live store readings are in flight."""
+    result = Verification()
+    for attempt in range(_TRIES):
+        async with reading_store(settings) as store:
+            if not any(record.workflow == workflow.name for record in await store.streams()):
+                raise ConfigurationError(
+                    f"the store has no streams of {workflow.name}", hint="check store.url; hs-stream streams lists them"
+                )
+            result = await compare(store, [workflow], start, end)
+            if result.clean or not await running_session(store, now_ms()):
+                return result
+        if attempt < _TRIES - 1:
+            await asyncio.sleep(1.0)
+    return result
+
+
+def summary(name: str, result: Verification) -> str:
+    """One line, and one for what was not compared."""
+    state = "clean" if result.clean else f"{result.count} differences"
+    text = f"{name}: {state}. {result.streams} streams, {result.instances} instances compared with a run from scratch"
+    for stream, spans in list(result.not_computed.items())[:3]:
+        width = "unbounded" if spans.start <= MIN_TIME or spans.end >= MAX_TIME else format_duration(spans.measure())
+        text += f"\n  not computed ({width}): {stream}"
+    if len(result.not_computed) > 3:
+        text += f"\n  not computed: {len(result.not_computed) - 3} more streams"
+    for stream, error in list(result.not_computable.items())[:3]:
+        text += f"\n  cannot be computed: {stream}: {error}"
+    return text

@@ -1,0 +1,145 @@
+"""From a workflow's nodes to streams: one stream per node and combination of plate values that its inputs have.
+
+1. A raw stream is bound when its source is seen with new plate values.
+2. A derived stream exists when each of its inputs exists, matched on the plates that they share.
+3. An aggregate over a plate exists when one stream under it does, and grows by those that come later.
+4. Binding reports what is new, in topological order; the cost of binding follows what is new, not what exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hs_stream.core.plate import PlateValues
+from hs_stream.core.stream import Meta, StreamId
+from hs_stream.core.tool import AggregateTool
+from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+
+__all__ = ["Created", "Ground", "Joined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new stream of ``node``. ``keys[i]`` is the aggregated plate value of input i, for an aggregate."""
+
+    node: str
+    stream: StreamId
+    inputs: tuple[StreamId, ...]
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An existing aggregate ``stream`` has one more input."""
+
+    node: str
+    stream: StreamId
+    input: StreamId
+    key: str
+
+
+class Ground:
+    """The streams of one workflow, for the plate values seen so far."""
+
+    def __init__(self, workflow: WorkflowDefinition) -> None:
+        self.workflow = workflow
+        self.values = PlateValues(workflow.plates)
+        self._streams: dict[str, dict[Meta, StreamId]] = {
+            name: {} for name in (*workflow.sources, *workflow.order)
+        }
+        # (node, plates) -> projected meta -> metas of the node's streams: where matches are looked up
+        self._index: dict[tuple[str, tuple[str, ...]], dict[Meta, list[Meta]]] = {}
+        self._consumers = {name: workflow.consumers(name) for name in self._streams}
+
+    def sourceless(self) -> list[Created]:
+        """The streams that exist from the beginning: those of tools without inputs, and what follows from them."""
+        events: list[Created | Joined] = []
+        for name in self.workflow.order:
+            node = self.workflow.nodes[name]
+            if not node.inputs:
+                events += self._add(name, (), ())
+        return [event for event in events if isinstance(event, Created)]
+
+    def bind(self, source: str, meta: Meta) -> list[Created | Joined]:
+        """The streams that a raw stream ``source[meta]`` brings, itself first; nothing when it is known.
+
+        Raises `hs_stream.core.plate.PlateFull` when a plate takes no more values, and changes nothing then.
+        """
+        meta = tuple(sorted(meta))
+        if meta in self._streams[source]:
+            return []
+        self.values.admit(meta)
+        return self._add(source, meta, ())
+
+    def streams(self, node: str) -> list[StreamId]:
+        """The streams of a source or node."""
+        return list(self._streams[node].values())
+
+    def _add(self, name: str, meta: Meta, inputs: tuple[StreamId, ...]) -> list[Created | Joined]:
+        stream = StreamId(name, meta)
+        events: list[Created | Joined] = [Created(name, stream, inputs)]
+        self._remember(name, meta, stream)
+        for consumer in self._consumers[name]:
+            if isinstance(consumer.tool, AggregateTool):
+                events += self._aggregate(consumer, stream)
+            else:
+                for matched in self._matches(consumer, name, meta):
+                    target = self._output_meta(consumer, matched)
+                    if target not in self._streams[consumer.name]:
+                        events += self._add(consumer.name, target, matched)
+        return events
+
+    def _remember(self, name: str, meta: Meta, stream: StreamId) -> None:
+        self._streams[name][meta] = stream
+        for (node, plates), index in self._index.items():
+            if node == name:
+                index.setdefault(_project(meta, plates), []).append(meta)
+
+    def _aggregate(self, node: NodeDefinition, stream: StreamId) -> list[Created | Joined]:
+        over = [plate for plate in self.workflow.node_plates[node.inputs[0]] if plate in node.over]
+        values = dict(stream.meta)
+        key = "/".join(values[plate] for plate in over)
+        target = tuple(pair for pair in stream.meta if pair[0] not in node.over)
+        existing = self._streams[node.name].get(target)
+        if existing is not None:
+            return [Joined(node.name, existing, stream, key)]
+        events = self._add(node.name, target, (stream,))
+        first = events[0]
+        assert isinstance(first, Created)
+        return [Created(first.node, first.stream, first.inputs, (key,)), *events[1:]]
+
+    def _matches(self, node: NodeDefinition, name: str, meta: Meta) -> Iterator[tuple[StreamId, ...]]:
+        """Every choice of one stream per input that agrees with ``name[meta]`` in its place."""
+        partial: list[tuple[tuple[StreamId, ...], dict[str, str]]] = [((), dict(meta))]
+        for other in node.inputs:
+            extended = []
+            for chosen, values in partial:
+                if other == name:
+                    extended.append(((*chosen, StreamId(name, meta)), values))
+                    continue
+                shared = tuple(plate for plate in sorted(self.workflow.node_plates[other]) if plate in values)
+                wanted = tuple((plate, values[plate]) for plate in shared)
+                for found in self._lookup(other, shared).get(wanted, ()):
+                    extended.append(((*chosen, StreamId(other, found)), {**values, **dict(found)}))
+            partial = extended
+        return (chosen for chosen, _ in partial)
+
+    def _lookup(self, node: str, plates: tuple[str, ...]) -> dict[Meta, list[Meta]]:
+        index = self._index.get((node, plates))
+        if index is None:
+            index = self._index[node, plates] = {}
+            for meta in self._streams[node]:
+                index.setdefault(_project(meta, plates), []).append(meta)
+        return index
+
+    @staticmethod
+    def _output_meta(node: NodeDefinition, inputs: tuple[StreamId, ...]) -> Meta:
+        values: dict[str, str] = {}
+        for stream in inputs:
+            values.update(stream.meta)
+        return tuple(sorted(values.items()))
+
+
+def _project(meta: Meta, plates: tuple[str, ...]) -> Meta:
+    return tuple(pair for pair in meta if pair[0] in plates)

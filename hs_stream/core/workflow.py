@@ -1,0 +1,262 @@
+"""The factor graph of a workflow, as its author wrote it: plates, sources, nodes.
+
+1. A source is a raw node; every other node is the output of one factor: a tool applied to input nodes.
+2. The plates of a factor's output are the union of its inputs' plates, without those that it aggregates ``over``.
+3. Inputs of a factor are matched on plate values: an input that is on fewer plates is shared by all that agree with it.
+4. A graph has no circle, and every name is used once. Names are global in a store.
+
+The Python builder and the YAML file both end here. `Workflow` checks itself when it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from semantic_version import Version
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.plate import Plate, check_plates, closure, in_order
+from hs_stream.core.stream import StreamId
+from hs_stream.core.tool import AggregateTool, Tool
+
+__all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDefinition:
+    """A raw node. ``options`` are the connector's: topic template, codec, time, fields. ``plates`` in any order."""
+
+    name: str
+    plates: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDefinition:
+    """One factor and its output. ``publish`` is ``None`` for a node that is not published."""
+
+    name: str
+    tool: Tool
+    inputs: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    publish: Mapping[str, Any] | None = None
+    pin: str = ""
+
+
+@dataclass(frozen=True)
+class WorkflowDefinition:
+    """A checked workflow. ``start`` (ms) bounds online demand; ``None`` means from the earliest reading on.
+
+    ``path`` and ``lines`` (``"nodes.smooth"`` -> line) only serve error messages. Raises `ConfigurationError`.
+    """
+
+    name: str
+    plates: Mapping[str, Plate] = field(default_factory=dict)
+    sources: Mapping[str, SourceDefinition] = field(default_factory=dict)
+    nodes: Mapping[str, NodeDefinition] = field(default_factory=dict)
+    description: str = ""
+    online: bool = True
+    start: int | None = None
+    path: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    order: tuple[str, ...] = field(init=False, default=())
+    """Nodes (no sources), every node behind its inputs."""
+    node_plates: Mapping[str, tuple[str, ...]] = field(init=False, default_factory=dict)
+    """Plates of every source and node, ancestors first: the order of topic levels."""
+    fingerprints: Mapping[str, str] = field(init=False, default_factory=dict)
+    """What each source's and node's results depend on, as ``"<major>.<minor>"``: two digests that cover the major, or
+    the major and minor, versions of all tools involved. Equal fingerprints mean equal results."""
+
+    def __post_init__(self) -> None:
+        try:
+            StreamId.make(self.name)
+        except ValueError as error:
+            raise self.error("workflow", str(error)) from None
+        try:
+            check_plates(self.plates)
+        except ConfigurationError as error:
+            raise self.error("plates", error.message, error.hint) from None
+        self._check_names()
+        object.__setattr__(self, "order", self._topological())
+        object.__setattr__(self, "node_plates", self._resolve_plates())
+        object.__setattr__(self, "fingerprints", self._fingerprints())
+
+    def error(self, place: str, message: str, hint: str = "") -> ConfigurationError:
+        """A `ConfigurationError` at ``place`` (``"nodes.smooth"``), with path and line where they are known."""
+        line = self.lines.get(place)
+        while line is None and "." in place:
+            place = place.rpartition(".")[0]
+            line = self.lines.get(place)
+        return ConfigurationError(message, hint=hint, path=self.path, line=line)
+
+    def consumers(self, name: str) -> list[NodeDefinition]:
+        """The nodes that read ``name``, in topological order."""
+        return [self.nodes[other] for other in self.order if name in self.nodes[other].inputs]
+
+    def ancestors(self, name: str) -> set[str]:
+        """Every source and node that ``name`` depends on, itself excluded."""
+        result: set[str] = set()
+        stack = list(self.nodes[name].inputs) if name in self.nodes else []
+        while stack:
+            current = stack.pop()
+            if current not in result:
+                result.add(current)
+                stack.extend(self.nodes[current].inputs if current in self.nodes else ())
+        return result
+
+    # --- checks ---
+
+    def _check_names(self) -> None:
+        for group, names in (("sources", self.sources), ("nodes", self.nodes)):
+            for name in names:
+                try:
+                    StreamId.make(name)
+                except ValueError as error:
+                    raise self.error(f"{group}.{name}", str(error)) from None
+        for name in self.nodes:
+            if name in self.sources:
+                raise self.error(f"nodes.{name}", f"{name} is both a source and a node", "rename one of them")
+        for source in self.sources.values():
+            for plate in source.plates:
+                if plate not in self.plates:
+                    raise self.error(
+                        f"sources.{source.name}",
+                        f"source {source.name}: the plate {plate!r} is not declared",
+                        f"add '{plate}: {{}}' to plates",
+                    )
+        for node in self.nodes.values():
+            self._check_node(node)
+
+    def _check_node(self, node: NodeDefinition) -> None:
+        place = f"nodes.{node.name}"
+        for name in node.inputs:
+            if name not in self.sources and name not in self.nodes:
+                known = ", ".join([*self.sources, *self.nodes])
+                raise self.error(place, f"node {node.name}: there is no node {name!r} to read from", f"there is {known}")
+        arity, given = node.tool.arity, len(node.inputs)
+        aggregates = isinstance(node.tool, AggregateTool)
+        if aggregates and given != 1:
+            raise self.error(place, f"node {node.name}: {node.tool.name} aggregates one node over a plate, not {given}")
+        if not aggregates and arity is not None and given != arity:
+            raise self.error(place, f"node {node.name}: {node.tool.name} takes {arity} input(s), not {given}")
+        if not aggregates and arity is None and given < 1:
+            raise self.error(place, f"node {node.name}: {node.tool.name} takes at least one input")
+        if aggregates and not node.over:
+            raise self.error(place, f"node {node.name}: {node.tool.name} needs 'over'", "name the plate to aggregate over")
+        if node.over and not aggregates:
+            raise self.error(
+                place, f"node {node.name}: {node.tool.name} does not aggregate, so it takes no 'over'", "remove 'over'"
+            )
+
+    def _topological(self) -> tuple[str, ...]:
+        order: list[str] = []
+        state: dict[str, int] = {}
+        for root in self.nodes:
+            stack = [(root, iter(self.nodes[root].inputs))] if root not in state else []
+            if stack:
+                state[root] = 1
+            while stack:
+                name, rest = stack[-1]
+                advanced = False
+                for other in rest:
+                    if other in self.sources or state.get(other) == 2:
+                        continue
+                    if state.get(other) == 1:
+                        names = [entry[0] for entry in stack]
+                        circle = [*names[names.index(other) :], other]
+                        raise self.error(
+                            f"nodes.{name}", f"nodes form a circle: {' <- '.join(circle)}", "no node may depend on itself"
+                        )
+                    state[other] = 1
+                    stack.append((other, iter(self.nodes[other].inputs)))
+                    advanced = True
+                    break
+                if not advanced:
+                    state[name] = 2
+                    order.append(name)
+                    stack.pop()
+        return tuple(order)
+
+    def _resolve_plates(self) -> dict[str, tuple[str, ...]]:
+        plates = {
+            source.name: in_order(self.plates, closure(self.plates, source.plates)) for source in self.sources.values()
+        }
+        for source in self.sources.values():
+            if missing := set(plates[source.name]) - set(source.plates):
+                raise self.error(
+                    f"sources.{source.name}",
+                    f"source {source.name} is on {', '.join(source.plates)} but not on {', '.join(sorted(missing))}, "
+                    "which is a parent of one of them",
+                    f"bind {{{sorted(missing)[0]}}} in its topic too",
+                )
+        for name in self.order:
+            node = self.nodes[name]
+            together: set[str] = set()
+            for other in node.inputs:
+                mine = set(plates[other])
+                if together and mine and not together & mine:
+                    raise self.error(
+                        f"nodes.{name}",
+                        f"node {name}: {other} is on ({', '.join(plates[other])}) but the inputs before it are on "
+                        f"({', '.join(in_order(self.plates, together))}): no plate is shared to match them on",
+                        "aggregate one of them over its plates first",
+                    )
+                together |= mine
+            plates[name] = in_order(self.plates, together - self._over(node, together))
+        return plates
+
+    def _over(self, node: NodeDefinition, together: set[str]) -> set[str]:
+        place = f"nodes.{node.name}"
+        over = set(node.over)
+        for plate in node.over:
+            if plate not in together:
+                have = ", ".join(in_order(self.plates, together)) or "no plate"
+                raise self.error(
+                    place, f"node {node.name}: {node.inputs[0]} is not on the plate {plate!r}", f"it is on {have}"
+                )
+        for plate in together - over:
+            lost = (closure(self.plates, [plate]) & over) - {plate}
+            if lost:
+                raise self.error(
+                    place,
+                    f"node {node.name}: cannot aggregate over {', '.join(sorted(lost))} and keep {plate}, "
+                    f"whose parent it is",
+                    f"write over: [{', '.join(in_order(self.plates, over | {plate}))}]",
+                )
+        return over
+
+    def _fingerprints(self) -> dict[str, str]:
+        return {name: f"{major}.{minor}" for (name, major), minor in zip(
+            self._digests(1).items(), self._digests(2).values(), strict=True
+        )}
+
+    def _digests(self, precision: int) -> dict[str, str]:
+        result = {name: _digest(["source", name, list(self.node_plates[name])]) for name in self.sources}
+        for name in self.order:
+            node = self.nodes[name]
+            version = Version(node.tool.version)
+            result[name] = _digest(
+                [
+                    node.tool.name,
+                    [version.major, version.minor][:precision],
+                    _identity(node.tool),
+                    [result[other] for other in node.inputs],
+                    sorted(node.over),
+                ]
+            )
+        return result
+
+
+def _identity(tool: Tool) -> Any:
+    try:
+        return tool.parameters()
+    except ConfigurationError:  # a plain callable: it has no identity that outlives the process
+        return [repr(tool), id(tool)]
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,179 @@
+"""Reading a stream's contents as the current step sees them: tail first, then the store under what the step changed.
+
+A store that does not answer is asked again, with a bounded, jittered delay, until the engine stops: nothing is given up
+and nothing is skipped, so a store that is away means back-pressure, not loss.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.engine.graph import Stream
+from hs_stream.engine.ports import Clock, Store
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["Contents", "Overlay", "PatientStore"]
+
+Result = TypeVar("Result")
+_FIRST_DELAY: Final = 0.05
+_LAST_DELAY: Final = 5.0
+
+
+class PatientStore:
+    """Calls a store, times every call, and repeats it while the store is unavailable.
+
+    ``available`` says whether the last call succeeded. After `give_up`, an unavailable store raises.
+    """
+
+    def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
+        self.store = store
+        self.available = True
+        self.trouble = ""
+        self._clock = clock
+        self._telemetry = telemetry
+        self._patient = True
+
+    def give_up(self) -> None:
+        """From now on, do not wait for the store."""
+        self._patient = False
+
+    async def __call__(self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any) -> Result:
+        """``await call(*args, **kwargs)``, again and again on `StoreUnavailable`."""
+        delay = _FIRST_DELAY
+        while True:
+            started = time.perf_counter()
+            try:
+                result = await call(*args, **kwargs)
+            except StoreUnavailable as error:
+                self.available, self.trouble = False, str(error)
+                if not self._patient:
+                    raise
+                await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                delay = min(delay * 2, _LAST_DELAY)
+                continue
+            self.available = True
+            self._telemetry.store(operation, time.perf_counter() - started)
+            return result
+
+
+class Overlay:
+    """What the current step wrote to one stream and did not commit yet: inside of ``spans`` the contents are ``new``.
+
+    Holds the step's own lists, which may still grow; they are put in order when they are read.
+    """
+
+    __slots__ = ("_inside", "_merged", "_new", "_ordered", "_spans")
+
+    def __init__(self, spans: list[tuple[int, int]], new: list[Batch]) -> None:
+        self._spans = spans
+        self._new = new
+        self._inside = EMPTY
+        self._merged = NOTHING
+        self._ordered = 0
+
+    def apply(self, stored: Batch, start: int, end: int) -> Batch:
+        """``stored`` contents of ``(start, end]`` with the step's changes in them."""
+        if len(self._spans) != self._ordered:
+            self._ordered = len(self._spans)
+            order = sorted(range(len(self._spans)), key=self._spans.__getitem__)
+            self._merged = Batch.concat([self._new[index] for index in order])
+            self._inside = TimeIntervals(self._spans)
+        inside = (self._inside & TimeIntervals.of(start, end)).pairs
+        return stored.replace(inside, self._merged.slice(start, end)) if inside else stored
+
+
+class Contents:
+    """Reads for one executor."""
+
+    def __init__(self, store: PatientStore) -> None:
+        self._call = store
+        self._store = store.store
+        self.overlays: dict[int, Overlay] = {}
+        self.served_by_tail = 0
+        self.served_by_store = 0
+
+    async def read(self, stream: Stream, start: int, end: int) -> Batch:
+        """All instances in ``(start, end]``."""
+        tail = stream.tail
+        if start >= tail.low:
+            self.served_by_tail += 1
+            return tail.batch.slice(start, end)
+        batch, _ = await self.read_some(stream, start, end, limit=None)
+        return batch
+
+    async def read_some(
+        self, stream: Stream, start: int, end: int, *, limit: int | None, newest: bool = True
+    ) -> tuple[Batch, bool]:
+        """At most about ``limit`` instances of ``(start, end]`` from one of its ends, and whether these are all."""
+        tail = stream.tail
+        if start >= tail.low:
+            self.served_by_tail += 1
+            return tail.batch.slice(start, end), True
+        self.served_by_store += 1
+        version = tail.version
+        overlay = self.overlays.get(stream.id)
+        if tail.low < end and overlay is None:
+            # The tail may hold what this step changed: the store only serves what is older.
+            older = await self._call("read", self._store.read, stream.id, start, tail.low, limit=limit, newest=newest)
+            if tail.version == version:
+                if limit is not None and len(older) >= limit:
+                    part = Batch.concat([older, tail.batch.slice(tail.low, end)]) if newest else older
+                    return part, False
+                everything = Batch.concat([older, tail.batch])
+                tail.fill(start, everything, version)
+                return everything.slice(start, end), True
+            return await self.read_some(stream, start, end, limit=limit, newest=newest)
+        batch = await self._call("read", self._store.read, stream.id, start, end, limit=limit, newest=newest)
+        complete = limit is None or len(batch) < limit
+        if overlay is not None:
+            if not complete:
+                start, end = (batch.first_time - 1, end) if newest else (start, batch.last_time)
+            batch = overlay.apply(batch, start, end)
+        elif complete and end >= stream.frontier and end >= stream.upper:
+            tail.fill(start, batch, version)
+        return batch, complete
+
+    async def last(self, stream: Stream, instant: int, count: int) -> Batch:
+        """The last ``count`` instances at or before ``instant``."""
+        tail = stream.tail
+        found = tail.batch.last(instant, count)
+        if len(found) == count or tail.low <= MIN_TIME:
+            return found
+        self.served_by_store += 1
+        overlay = self.overlays.get(stream.id)
+        version = tail.version
+        if overlay is None:
+            found = await self._call("last", self._store.last, stream.id, instant, count)
+            if tail.version == version and instant >= stream.frontier and instant >= stream.upper and found:
+                tail.fill(found.first_time - 1, found, version)
+            return found
+        # The step may have removed some of those that the store still holds: read back until there are enough.
+        wanted = count
+        while True:
+            stored = await self._call("last", self._store.last, stream.id, instant, wanted)
+            everything = len(stored) < wanted
+            start = MIN_TIME if everything else stored.first_time - 1
+            found = overlay.apply(stored, start, instant).last(instant, count)
+            if len(found) == count or everything:
+                return found
+            wanted *= 4
+
+    async def nth_after(self, stream: Stream, instants: Sequence[int], n: int) -> list[int | None]:
+        """For each of the ascending ``instants``: the time of the n-th instance later than it, or ``None``."""
+        first, last = instants[0], instants[-1]
+        batch = await self.read(stream, first, last)
+        behind, wanted = NOTHING, n
+        while True:
+            behind, complete = await self.read_some(stream, last, MAX_TIME, limit=wanted, newest=False)
+            if complete or len(behind) >= n:
+                break
+            wanted *= 4
+        times = [*batch.times.tolist(), *behind.times.tolist()[:n]]
+        ranks = Batch.build(times, [0] * len(times)).times.searchsorted(instants, "right").tolist()
+        return [times[rank + n - 1] if rank + n - 1 < len(times) else None for rank in ranks]

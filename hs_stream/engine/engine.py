@@ -1,0 +1,423 @@
+"""The engine: one object that takes deliveries in and keeps every demanded stream right.
+
+``open`` recovers, ``run`` works until ``stop``; in between, `deliver` readings. Everything waits with a bound, and
+every task belongs to the one TaskGroup of `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from hs_stream.core.affected import required
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.tool import OnGrid
+from hs_stream.core.watermark import Silence
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.clock import SystemClock
+from hs_stream.engine.contents import PatientStore
+from hs_stream.engine.evaluate import CHUNK
+from hs_stream.engine.executor import Executor
+from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.ingest import Ingest
+from hs_stream.engine.outbox import Outbox
+from hs_stream.engine.ports import Clock, Delivery, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["Engine", "EngineSettings", "EngineStatistics", "StreamStatus"]
+
+_LAST_PUBLISH: Final = 2.0
+"""Seconds for what is committed to be published while stopping; the rest is published after the next start."""
+_AT_ONCE: Final = 64
+"""Streams that are looked up in the store at the same time while opening."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`."""
+
+    lateness: int = 0
+    idle: int = 10_000
+    max_future: int = 5_000
+    max_in_flight: int = 20_000
+    recompute_on: Literal["minor", "major"] = "minor"
+    chunk: int = CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream as it is now. ``coverage`` and ``upper`` include what silence proves; ``pending`` is owed."""
+
+    id: int
+    stream: StreamId
+    kind: Literal["raw", "derived"]
+    workflow: str
+    node: str
+    tool: str
+    coverage: TimeIntervals
+    upper: int | None
+    pending: TimeIntervals
+    failed: TimeIntervals
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """Counters since the start, and what waits right now. ``lag``: seconds from now back to the newest reading."""
+
+    pending_steps: int
+    in_flight_readings: int
+    outbox_pending: int
+    steps: int
+    readings: int
+    results: int
+    published: int
+    dead_letters: int
+    late: int
+    streams: int
+    store_available: bool
+    lag: Mapping[str, float]
+
+
+class Engine:
+    """Workflows over one store. Not thread-safe: use it from one event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        settings: EngineSettings | None = None,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self.settings = settings or EngineSettings()
+        self.clock = clock or SystemClock()
+        self.store = store
+        self._telemetry = telemetry or Telemetry()
+        self._patient = PatientStore(store, self.clock, self._telemetry)
+        self._sink = sink
+        self._graph = Graph()
+        self._executor: Executor
+        self._ingest: Ingest
+        self._outbox: Outbox
+        self._opened = False
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._running = False
+        self._requests = 0
+
+    # --- life ---
+
+    async def open(self, workflows: Sequence[WorkflowDefinition]) -> None:
+        """Open the store, recover, and ground ``workflows`` over the plate values that are stored.
+
+        Raises `ConfigurationError` (definitions that contradict each other) and `StoreUnavailable`.
+        """
+        recovery = await self.store.open()
+        records = await self.store.streams()
+        self._graph = Graph(records, restrict_to_major=self.settings.recompute_on == "major")
+        settings = self.settings
+        silence = Silence(settings.idle, MIN_TIME if recovery.proven is None else recovery.proven)
+        self._executor = Executor(
+            self._graph,
+            self._patient,
+            silence,
+            self.clock,
+            self._telemetry,
+            commit_seq=recovery.commit_seq,
+            chunk=settings.chunk,
+        )
+        self._ingest = Ingest(
+            self._graph,
+            self._patient,
+            self._executor,
+            self.clock,
+            self._telemetry,
+            append_seq=recovery.append_seq,
+            lateness=settings.lateness,
+            max_future=settings.max_future,
+            max_in_flight=settings.max_in_flight,
+        )
+        self._outbox = Outbox(
+            self._graph, self._patient, self._sink, self.clock, self._telemetry, recovery.published_seq
+        )
+        self._executor.committed = self._outbox.offer
+        self.clock.subscribe(self._executor.wake.set)
+        fresh: list[Stream] = []
+        for workflow in workflows:
+            fresh += self._graph.add_workflow(workflow)
+        self._graph.widen_demand(fresh)
+        for record in records:
+            if record.kind == "raw" and record.stream not in self._graph.streams:
+                self._graph.adopt(record.stream)
+        await self._recover(recovery)
+        self._opened = True
+
+    async def _recover(self, recovery: Recovery) -> None:
+        """Bring memory up to the store, and take up what was left to do."""
+        streams = list(self._graph.streams.values())
+        raw = [stream for stream in streams if stream.kind == "raw"]
+        for first in range(0, len(raw), _AT_ONCE):
+            await asyncio.gather(*(self._recall(stream) for stream in raw[first : first + _AT_ONCE]))
+        changed = [stream for stream in streams if self._is_new(stream)]
+        if changed:
+            await self.store.register([stream.record() for stream in changed])
+        self._executor.sourceless = [stream for stream in streams if stream.tool is not None and not stream.inputs]
+        await self._recall_begins()
+        now = self.clock.now()
+        for identity, spans in recovery.changed.items():
+            stream = self._graph.by_id.get(identity)
+            if stream is not None:
+                self._executor.arrived(stream, spans, now)
+        self._executor.marked = recovery.append_seq
+        self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
+        self._outbox.recover(recovery.commit_seq)
+        for stream in streams:
+            if stream.publish is not None:
+                stream.published_until = stream.frontier
+
+    def _is_new(self, stream: Stream) -> bool:
+        record = self._graph.records.get(stream.stream)
+        return record is None or record.fingerprint != stream.fingerprint or record.workflow != stream.workflow
+
+    async def _recall(self, stream: Stream) -> None:
+        """The newest instance of a raw stream: its watermark follows from it."""
+        newest = await self.store.last(stream.id, MAX_TIME, 1)
+        stream.frontier = newest.last_time if newest else MIN_TIME
+        if newest:
+            stream.upper = max(stream.upper, stream.frontier - self.settings.lateness)
+
+    async def _recall_begins(self) -> None:
+        """Where the streams without inputs begin: only asked for where there are such streams."""
+        for workflow in {stream.workflow for stream in self._executor.sourceless}:
+            firsts = []
+            for stream in self._graph.streams.values():
+                if stream.kind == "raw" and stream.workflow == workflow:
+                    found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
+                    firsts += [found.first_time] if found else []
+            if firsts:
+                self._executor.begin[workflow] = min(firsts)
+        for stream in self._executor.sourceless:
+            begin = self._executor.begin.get(stream.workflow)
+            found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
+            if begin is not None and found and isinstance(stream.drive, OnGrid):
+                if found.first_time > stream.drive.grid.next(begin - 1):
+                    stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1)
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises what cannot be retried; then nothing that was acknowledged is lost."""
+        self._running = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                ingest = group.create_task(self._ingest.run(), name="ingest")
+                executor = group.create_task(self._executor.run(), name="executor")
+                outbox = group.create_task(self._outbox.run(), name="outbox")
+                await self._stopping.wait()
+                self._ingest.finish()
+                await ingest
+                self._executor.finish()
+                await executor
+                self._write_down_silence()
+                await self._executor.step()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._outbox.drained(), _LAST_PUBLISH)
+                outbox.cancel()
+            await self._executor.write_uppers(self.clock.now())
+            await self._outbox.record()
+        finally:
+            self._running = False
+            self._stopped.set()
+
+    def _write_down_silence(self) -> None:
+        """Let the last step put what silence proves into the stored coverage too."""
+        horizon = self._executor.silence.advance(self.clock.now())
+        streams = self._graph.streams.values()
+        self._executor.look_at(
+            [stream for stream in streams if stream.kind == "derived" and stream.reach(horizon) > stream.end()],
+            "arrival",
+        )
+
+    async def stop(self) -> None:
+        """Finish the append and the step under way, commit, acknowledge, return. Idempotent."""
+        self._stopping.set()
+        if self._running:
+            await self._stopped.wait()
+
+    def hurry(self) -> None:
+        """Do not wait for a store that is away: `stop` then ends with `StoreUnavailable` instead of waiting."""
+        self._patient.give_up()
+
+    async def close(self) -> None:
+        """Close the store."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.close()
+
+    # --- input ---
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Take ``delivery`` in; waits while too much is in flight. ``delivery.ack`` is called when it is durable."""
+        await self._ingest.deliver(delivery)
+
+    def connected(self, up: bool) -> None:
+        """The source's connection came or went: while it is away, silence proves nothing."""
+        self._executor.silence.connected(up, self.clock.now())
+        self._executor.wake.set()
+
+    async def settle(self) -> None:
+        """Return when everything delivered is durable, computed and committed. What only silence can complete stays."""
+        while not self._ingest.idle or self._executor.busy:
+            if self._running:
+                await asyncio.sleep(0.002)
+            else:
+                await self._ingest.drain()
+                while await self._executor.step() or self._executor.pending:
+                    pass
+
+    # --- on request ---
+
+    async def compute(
+        self,
+        streams: Sequence[StreamId],
+        start: int,
+        end: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Compute exactly what is missing of ``streams`` in ``(start, end]``, also without `run`.
+
+        ``progress(done, total)`` is called with milliseconds of stream time. Returns when all that the inputs allow
+        is computed. Raises `NotFound`, and `ToolError` when an interval failed.
+        """
+        targets = [self._stream(stream) for stream in streams]
+        self._requests += 1
+        token = self._requests
+        window = TimeIntervals.of(start, end)
+        involved = self._request(targets, window, token)
+        total = sum((window - target.coverage).measure() for target in targets)
+        try:
+            for stream in involved:
+                stream.failed -= stream.requests[token]
+            self._executor.look_at((stream for stream in involved if stream.kind == "derived"), "request")
+            while await self._executor.step() or self._executor.owes(involved):
+                if progress is not None:
+                    left = sum((window - target.coverage).measure() for target in targets)
+                    progress(max(total - left, 0), total)
+        finally:
+            for stream in involved:
+                del stream.requests[token]
+        for stream in involved:
+            if stream.failed & window:
+                raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
+
+    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> list[Stream]:
+        involved: dict[int, Stream] = {}
+        stack = [(target, window) for target in targets]
+        while stack:
+            stream, wanted = stack.pop()
+            if stream.kind == "raw":
+                continue
+            known = stream.requests.get(token, EMPTY)
+            if stream.id in involved and wanted in known:
+                continue
+            stream.requests[token] = known | wanted
+            involved[stream.id] = stream
+            for slot, source in enumerate(stream.inputs):
+                stack.append((source, required(stream.support(slot), wanted)))
+        return list(involved.values())
+
+    # --- output ---
+
+    async def read(
+        self, stream: StreamId, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        """Stored instances in ``(start, end]``. Raises `NotFound`."""
+        return await self.store.read(self._stream(stream).id, start, end, limit=limit, newest=newest)
+
+    def find(self, stream: StreamId) -> StreamStatus:
+        """The status of ``stream``. Raises `NotFound`."""
+        return self._status(self._stream(stream))
+
+    def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
+        """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""
+        wanted = (meta or {}).items()
+        return [
+            self._status(stream)
+            for stream in self._graph.by_id.values()
+            if (name is None or stream.stream.name == name) and wanted <= dict(stream.stream.meta).items()
+        ]
+
+    def records(self) -> list[StreamRecord]:
+        """What the store would hold of every stream if everything known by now were written down."""
+        horizon = self._executor.silence.horizon
+        return [
+            replace(stream.record(), coverage=stream.covered(horizon) if stream.kind == "derived" else EMPTY)
+            for stream in self._graph.by_id.values()
+        ]
+
+    def plates(self) -> dict[str, dict[str, list[dict[str, str]]]]:
+        """Per workflow and plate: the values seen so far, each with those of its ancestors."""
+        return {name: ground.values.tree() for name, ground in self._graph.grounds.items()}
+
+    @property
+    def workflows(self) -> list[WorkflowDefinition]:
+        """The running workflows."""
+        return [ground.workflow for ground in self._graph.grounds.values()]
+
+    @property
+    def store_trouble(self) -> str:
+        """What the store said when it last failed; empty while it works."""
+        return "" if self._patient.available else self._patient.trouble
+
+    def statistics(self) -> EngineStatistics:
+        """What happened and what waits."""
+        now = self.clock.now()
+        newest: dict[str, int] = {}
+        for stream in self._graph.streams.values():
+            if stream.kind == "raw" and stream.frontier > MIN_TIME:
+                newest[stream.workflow] = max(newest.get(stream.workflow, MIN_TIME), stream.frontier)
+        return EngineStatistics(
+            self._executor.pending,
+            self._ingest.in_flight,
+            self._outbox.pending,
+            self._executor.steps,
+            self._ingest.readings,
+            self._executor.results,
+            self._outbox.count,
+            self._ingest.dead_letters,
+            self._ingest.late,
+            len(self._graph.streams),
+            self._patient.available,
+            {name: max(now - at, 0) / 1000 for name, at in newest.items()},
+        )
+
+    def _stream(self, stream: StreamId) -> Stream:
+        found = self._graph.streams.get(stream)
+        if found is None:
+            raise NotFound(f"there is no stream {stream}", hint="hs-stream streams lists those there are")
+        return found
+
+    def _status(self, stream: Stream) -> StreamStatus:
+        horizon = self._executor.silence.horizon
+        coverage = stream.covered(horizon)
+        upper = stream.reach(horizon)
+        return StreamStatus(
+            stream.id,
+            stream.stream,
+            stream.kind,
+            stream.workflow,
+            stream.node,
+            "" if stream.tool is None else stream.tool.pin,
+            coverage,
+            None if upper <= MIN_TIME else upper,
+            stream.owed,
+            stream.failed,
+            stream.error if stream.failed else "",
+        )
+
+

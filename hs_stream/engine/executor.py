@@ -1,0 +1,518 @@
+"""The incremental executor: from changed intervals to committed results.
+
+1. **Changed -> affected.** A change of an input takes the affected part of the output out of its coverage, before
+   anything is recomputed. What was stored there stays readable, and is what the new results are compared with.
+2. **Owed** is ``available & demanded - covered - failed``. It is evaluated, newest first, in bounded pieces; what does
+   not fit into the step is done in later steps, behind live data.
+3. **Cut off.** Only the difference between old and new contents is a change for the consumers, and is published.
+4. A step ends with one atomic commit. Coverage in the commit is the only record of what is owed: after a crash, what
+   is not covered is simply owed again. Marks of late readings are forgotten by the commit whose coverages reflect them.
+5. Between the instants at which something is *due*, a silent stream needs no work: `Stream.covered` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from hs_stream.core.affected import affected, available
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.stream import difference
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous, Sources, Window
+from hs_stream.core.watermark import Silence
+from hs_stream.engine.contents import Contents, Overlay, PatientStore
+from hs_stream.engine.evaluate import Evaluated, Evaluator
+from hs_stream.engine.fold import Folder, Invalid
+from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.history import Tally
+from hs_stream.engine.ports import Clock, Commit, OutboxEntry
+from hs_stream.engine.step import Step, Write, changes_of
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["Executor"]
+
+_STEP_BUDGET: Final = 60_000
+"""Input instances per step, beyond which what is left is done by later steps."""
+_UPPERS_EVERY: Final = 1000
+"""Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
+_MOST_BACKLOG: Final = 256
+"""Streams of the backlog that one step may look at; it does what the budget allows of them."""
+_MOST_POINTS: Final = 4096
+"""More changed instants than this are handed on as one interval that contains them."""
+
+
+class Executor:
+    """Runs steps over a `Graph`. One step at a time; the only writer of derived streams."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: PatientStore,
+        silence: Silence,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        commit_seq: int,
+        chunk: int,
+    ) -> None:
+        self.graph = graph
+        self.silence = silence
+        self.contents = Contents(store)
+        self.tally = Tally()
+        self.steps = 0
+        self.results = 0
+        self.seq = commit_seq
+        self.marked = 0
+        """The last append with marks of late readings that was reported by `arrived`."""
+        self._consumed = 0
+        self.committed: Callable[[int, Sequence[OutboxEntry], int], None] | None = None
+        """Called after each commit with its seq, what it publishes, and the arrival of the oldest reading behind it."""
+        self.begin: dict[str, int] = {}
+        """Per workflow: its earliest reading; streams without inputs begin there."""
+        self.sourceless: list[Stream] = []
+        self._store = store
+        self._clock = clock
+        self._telemetry = telemetry
+        self._evaluator = Evaluator(self.contents, telemetry, chunk)
+        self._folder = Folder(self.contents, store, telemetry, chunk)
+        self._arrived: dict[int, TimeIntervals] = {}
+        self._oldest_arrival = 0
+        self._touched: dict[int, tuple[Stream, str]] = {}
+        self._backlog: dict[int, Stream] = {}
+        self._uppers: dict[int, int] = {}
+        self._uppers_at = MIN_TIME
+        self._due: list[tuple[int, int]] = []
+        self._due_at: dict[int, int] = {}
+        self._lock = asyncio.Lock()
+        self.wake = asyncio.Event()
+        self._finishing = False
+
+    # --- what there is to do ---
+
+    def arrived(self, stream: Stream, changed: TimeIntervals, arrival: int) -> None:
+        """A raw stream's durable contents changed on ``changed``, or its watermark rose."""
+        known = self._arrived.get(stream.id)
+        self._arrived[stream.id] = changed if known is None else known | changed
+        if not self._oldest_arrival:
+            self._oldest_arrival = arrival
+        self.wake.set()
+
+    def look_at(self, streams: Iterable[Stream], cause: str) -> None:
+        """Touch derived streams in the next step, whatever changed."""
+        for stream in streams:
+            self._touched.setdefault(stream.id, (stream, cause))
+        self.wake.set()
+
+    def begin_at(self, workflow: str, first: int) -> None:
+        """The earliest reading of ``workflow`` is now at ``first``: streams without inputs begin there."""
+        known = self.begin.get(workflow)
+        self.begin[workflow] = first
+        for stream in self.sourceless:
+            if stream.workflow == workflow:
+                if known is not None:
+                    stream.coverage -= TimeIntervals.of(MIN_TIME, known - 1)
+                self.look_at([stream], "arrival")
+
+    @property
+    def pending(self) -> int:
+        """How many streams wait for a step."""
+        return len(self._arrived) + len(self._touched) + len(self._backlog)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is under way or waits, or something is due."""
+        due = self.next_due()
+        return bool(self.pending) or self._lock.locked() or (due is not None and due <= self.silence.horizon)
+
+    def owes(self, streams: Iterable[Stream]) -> bool:
+        """Whether any of ``streams`` has something left that can be computed."""
+        return any(stream.id in self._backlog or stream.id in self._touched for stream in streams)
+
+    def next_due(self) -> int | None:
+        """The horizon at which silence makes something computable; ``None`` when there is nothing of the kind."""
+        while self._due and self._due_at.get(self._due[0][1]) != self._due[0][0]:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    # --- one step ---
+
+    async def step(self) -> bool:
+        """Do one step; returns whether there was anything to do. Safe to call from several tasks."""
+        async with self._lock:
+            return await self._step()
+
+    async def _step(self) -> bool:
+        now = self._clock.now()
+        horizon = self.silence.advance(now)
+        step = Step(horizon, now)
+        consumed, arrival = self.marked, self._oldest_arrival
+        arrived, self._arrived, self._oldest_arrival = self._arrived, {}, 0
+        for identity, changed in arrived.items():
+            stream = self.graph.by_id[identity]
+            self._uppers[identity] = stream.upper
+            for child, slot in stream.children:
+                step.touch(child, slot, changed)
+        self._touch_others(step)
+        if not len(step) and not arrived:
+            return False
+        while (item := step.next()) is not None:
+            await self._process(*item, step)
+        await self._commit(step, consumed, arrival or now)
+        return True
+
+    def _touch_others(self, step: Step) -> None:
+        touched, self._touched = self._touched, {}
+        for stream, cause in touched.values():
+            step.touch(stream, cause=cause)
+        while (due := self.next_due()) is not None and due <= step.horizon:
+            _, identity = heapq.heappop(self._due)
+            del self._due_at[identity]
+            step.touch(self.graph.by_id[identity])
+        for stream in islice(self._backlog.values(), _MOST_BACKLOG):
+            step.touch(stream, cause="backfill")
+
+    async def _process(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
+        before = stream.end()
+        lost, invalid = await self._take_back(stream, changed, step)
+        may = self._available(stream, step.horizon)
+        owed = (may & stream.wanted()) - stream.coverage
+        if stream.failed:
+            owed -= stream.failed
+        rest = EMPTY
+        if owed:
+            if stream.is_fold:
+                rest = await self._folder.process(stream, owed, lost, invalid, step, self)
+            else:
+                rest = await self._evaluate_all(stream, owed, step)
+        elif invalid is not None:
+            stream.fold = None
+            step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
+        # What is lost and will not come back by itself is a change for the consumers: their results rest on it.
+        self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
+        if lost and stream.end() < before:
+            stream.waiting |= lost
+        self._settle(stream, rest)
+
+    async def _take_back(
+        self, stream: Stream, changed: dict[int, TimeIntervals], step: Step
+    ) -> tuple[TimeIntervals, Invalid | None]:
+        """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
+        end = stream.end()
+        known_until = end if stream.fold is None else max(end, stream.fold[0])
+        lost, invalid = EMPTY, None
+        for slot, spans in changed.items():
+            if slot < 0 or not spans:
+                continue
+            support = stream.support(slot)
+            if self._drives(stream, slot) and spans.end > end:
+                stream.waiting |= spans
+                if stream.pending_inputs is not None:
+                    known = stream.pending_inputs.get(slot)
+                    stream.pending_inputs[slot] = spans if known is None else known | spans
+            ahead = support.lookahead if isinstance(support, Window) else 0
+            if spans.start - ahead >= known_until and not stream.failed:
+                continue
+            later: Sequence[int | None] = ()
+            if isinstance(support, Previous):
+                later = await self.contents.nth_after(
+                    stream.inputs[slot], [pair[1] for pair in spans.pairs], support.n
+                )
+            touched = affected(support, spans, later)
+            lost |= touched & stream.coverage
+            if stream.is_fold:
+                if spans.start < known_until:
+                    first, last = invalid or (spans.start, spans.end)
+                    invalid = (min(first, spans.start), max(last, spans.end))
+                if stream.failed and spans.start <= stream.failed.start:
+                    stream.failed = EMPTY
+            elif stream.failed:
+                stream.failed -= touched
+        if lost:
+            stream.coverage -= lost
+            if stream.end() < end and stream.pending_inputs is not None:
+                stream.pending_inputs = None
+            if step.causes[stream.id] == "arrival":
+                step.causes[stream.id] = "late"
+            step.write(stream)
+        return lost, invalid
+
+    @staticmethod
+    def _drives(stream: Stream, slot: int) -> bool:
+        drive = stream.drive
+        return isinstance(drive, FromUnion) or (isinstance(drive, FromInput) and drive.slot == slot)
+
+    def _available(self, stream: Stream, horizon: int) -> TimeIntervals:
+        if not stream.inputs:
+            return TimeIntervals.of(MIN_TIME, max(self.silence.proven, MIN_TIME))
+        if stream.aggregate:
+            return self._available_aggregate(stream, horizon)
+        result = available(stream.supports[0], stream.inputs[0].covered(horizon))
+        for slot in range(1, len(stream.inputs)):
+            result &= available(stream.supports[slot], stream.inputs[slot].covered(horizon))
+        return result
+
+    @staticmethod
+    def _available_aggregate(stream: Stream, horizon: int) -> TimeIntervals:
+        """Inputs whose coverage has no holes only count with their ends."""
+        end, holes = MAX_TIME, []
+        for source in stream.inputs:
+            pairs = source.coverage.pairs
+            if source.kind == "raw" or (len(pairs) == 1 and pairs[0][0] == MIN_TIME):
+                reach = source.reach(horizon)
+                end = min(end, reach)
+            else:
+                holes.append(source)
+        result = TimeIntervals.of(MIN_TIME, end)
+        for source in holes:
+            result &= source.covered(horizon)
+        return result
+
+    async def _evaluate_all(self, stream: Stream, owed: TimeIntervals, step: Step) -> TimeIntervals:
+        rest = EMPTY
+        budget = _STEP_BUDGET if step.causes[stream.id] == "backfill" else 2 * _STEP_BUDGET
+        for start, end in reversed(owed.pairs):
+            if step.spent >= budget:
+                rest |= TimeIntervals.of(start, end)
+                continue
+            low = await self._evaluate_piece(stream, start, end, step)
+            if low > start:
+                rest |= TimeIntervals.of(start, low)
+        return rest
+
+    async def _evaluate_piece(self, stream: Stream, start: int, end: int, step: Step) -> int:
+        """Evaluate the newest part of ``(start, end]``; returns where it begins."""
+        if not stream.inputs:
+            begin = self._begin(stream)
+            if begin is None:
+                return end
+            if end <= begin:
+                await self.accept(stream, start, end, NOTHING, step)
+                return start
+            result = self._evaluator.evaluate(stream, max(start, begin, end - self._span(stream)), end, _NO_SOURCES)
+            low = result.done[0][0] if result.done else end
+            if low <= begin and result.done:
+                first = result.done[0]
+                result.done[0] = (start, first[1], first[2])
+                low = start
+            await self._accept_all(stream, result, step)
+            return low
+        sources, low = await self._evaluator.gather(stream, start, end)
+        step.spent += sum(map(len, sources)) + 1
+        await self._accept_all(stream, self._evaluator.evaluate(stream, low, end, sources), step)
+        return low
+
+    def _span(self, stream: Stream) -> int:
+        drive = stream.drive
+        assert isinstance(drive, OnGrid)
+        return drive.grid.every * self._evaluator.chunk
+
+    def _begin(self, stream: Stream) -> int | None:
+        start = stream.demand.pairs[0][0] if stream.demand else MIN_TIME
+        earliest = self.begin.get(stream.workflow)
+        if start > MIN_TIME:
+            return start
+        return None if earliest is None else earliest - 1
+
+    async def _accept_all(self, stream: Stream, result: Evaluated, step: Step) -> None:
+        for start, end, batch in result.done:
+            await self.accept(stream, start, end, batch, step)
+        if result.failed:
+            stream.failed |= TimeIntervals(result.failed)
+            stream.error = result.error
+            step.write(stream)
+
+    async def accept(self, stream: Stream, start: int, end: int, new: Batch, step: Step) -> None:
+        """The contents of ``(start, end]`` are ``new``: compare, remember, cover."""
+        write = step.write(stream)
+        fresh = start >= stream.frontier
+        old = NOTHING if fresh else await self.contents.read(stream, start, end)
+        found = difference(old, new)
+        if found:
+            write.differences.append(found)
+            write.fresh = write.fresh and fresh
+        write.spans.append((start, end))
+        write.new.append(new)
+        tail = stream.tail
+        if fresh and new:
+            tail.extend(stream.frontier, new)
+        elif not fresh:
+            tail.replace(((start, end),), new)
+        write.low = min(write.low, start)
+        if write.low < tail.low and stream.id not in self.contents.overlays:
+            self.contents.overlays[stream.id] = Overlay(write.spans, write.new)
+        if new:
+            stream.frontier = max(stream.frontier, new.last_time)
+        stream.coverage |= TimeIntervals.of(start, end)
+        self.tally.add(stream, step.causes[stream.id], start, end, len(new), len(found))
+        cause = step.causes[stream.id]
+        if cause != "arrival" and new:
+            self._telemetry.recomputed(cause, len(new))
+
+    def _hand_on(self, stream: Stream, step: Step, failed: TimeIntervals) -> None:
+        """Tell the consumers what changed (rule 3), and that more is covered."""
+        write = step.writes.get(stream.id)
+        if write is None or not stream.children:
+            return
+        changed = failed
+        for found in write.differences:
+            changed |= _changed(found.times(), fresh=write.fresh)
+        cause = step.causes[stream.id]
+        for child, slot in stream.children:
+            step.touch(child, slot, changed, cause)
+
+    def _settle(self, stream: Stream, rest: TimeIntervals) -> None:
+        """What is left, and when silence alone makes more computable."""
+        stream.owed = rest
+        stream.settled = not rest
+        if rest:
+            self._backlog[stream.id] = stream
+            self.wake.set()
+        else:
+            self._backlog.pop(stream.id, None)
+        end = stream.end()
+        if stream.waiting:
+            stream.waiting -= TimeIntervals.of(MIN_TIME, end)
+        if stream.pending_inputs:
+            kept = {}
+            for slot, spans in stream.pending_inputs.items():
+                if spans.end > end:
+                    kept[slot] = spans
+            stream.pending_inputs = kept
+        elif stream.aggregate and stream.pending_inputs is None and stream.coverage:
+            stream.pending_inputs = {
+                slot: TimeIntervals.of(end, source.frontier)
+                for slot, source in enumerate(stream.inputs)
+                if source.frontier > end
+            }
+        stream.due = self._find_due(stream, end)
+        if stream.due is None:
+            self._due_at.pop(stream.id, None)
+            return
+        # A stream without inputs waits for the time itself, not for silence.
+        at = shift(stream.due, stream.ahead if stream.inputs else -self.silence.idle)
+        if self._due_at.get(stream.id) != at:
+            self._due_at[stream.id] = at
+            heapq.heappush(self._due, (at, stream.id))
+            if self._due[0][1] == stream.id:
+                self.wake.set()
+
+    def _find_due(self, stream: Stream, end: int) -> int | None:
+        drive = stream.drive
+        if not stream.coverage or end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
+            return None
+        if not isinstance(drive, OnGrid):
+            return stream.waiting.start + 1 if stream.waiting else None
+        due = drive.grid.next(end)
+        if not stream.inputs:
+            return due
+        for slot, source in enumerate(stream.inputs):
+            support = stream.support(slot)
+            if isinstance(support, (Previous, Prefix)):
+                if source.frontier > MIN_TIME:
+                    return due
+            elif isinstance(support, Pointwise):
+                if source.frontier >= due:
+                    return due
+            elif source.frontier > due - support.lookback:
+                return due
+        return None
+
+    async def run(self) -> None:
+        """Step whenever there is something to do, until `finish`."""
+        while not self._finishing:
+            self.wake.clear()
+            if await self.step() or self.pending:
+                await asyncio.sleep(0)
+                continue
+            due = self.next_due()
+            wait = None if due is None else self.silence.wait(due, self._clock.now())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.wake.wait(), None if wait is None else max(wait, 1) / 1000)
+
+    def finish(self) -> None:
+        """Let `run` return behind the step under way."""
+        self._finishing = True
+        self.wake.set()
+
+    def welcome(self, streams: Iterable[Stream], cause: str) -> None:
+        """Take new derived streams in. Nothing is known of earlier changes of their inputs, so assume the most."""
+        for stream in streams:
+            end = stream.end()
+            for slot, source in enumerate(stream.inputs):
+                if source.frontier > end and self._drives(stream, slot):
+                    stream.waiting |= TimeIntervals.of(end, source.frontier)
+                    stream.pending_inputs = None
+            self.look_at([stream], cause)
+
+    # --- commit ---
+
+    async def _commit(self, step: Step, consumed: int, arrival: int) -> None:
+        changes, entries = [], []
+        for write in step.writes.values():
+            merged = write.merged() if write.differences else _NOTHING_CHANGED
+            if merged and not write.fresh:
+                await self._revise(write, merged.revised.times.tolist(), merged.retracted, merged.inserted.times.tolist())
+            changes.append(write.change(merged))
+            if merged:
+                for kind, count in (
+                    ("insert", len(merged.inserted)),
+                    ("revise", len(merged.revised)),
+                    ("retract", len(merged.retracted)),
+                ):
+                    if count:
+                        self._telemetry.written(kind, count)
+                self.results += len(merged)
+        if self._uppers and step.now >= self._uppers_at + _UPPERS_EVERY:
+            await self.write_uppers(step.now)
+        if not changes and consumed <= self._consumed:
+            return
+        history = self.tally.take(step.now)
+        commit = Commit(self.seq + 1, changes, consumed, self.silence.proven, history)
+        await self._store("commit", self._store.store.commit, commit)
+        self.seq += 1
+        self.steps += 1
+        self._consumed = consumed
+        self.contents.overlays.clear()
+        for change in changes:
+            if change.publish:
+                entries.append(changes_of(commit.seq, change))
+        if self.committed is not None:
+            self.committed(commit.seq, entries, arrival)
+
+    async def write_uppers(self, now: int) -> None:
+        """Let readers of the store see how far raw streams are."""
+        uppers, self._uppers, self._uppers_at = self._uppers, {}, now
+        await self._store("advance", self._store.store.advance, uppers)
+
+    async def _revise(self, write: Write, revised: list[int], retracted: list[int], inserted: list[int]) -> None:
+        """Number what changes: one more than before for what was there, and for what comes back after a retraction."""
+        times = sorted({*revised, *retracted, *inserted})
+        stored = await self._store("revisions", self._store.store.revisions, write.stream.id, times)
+        for time in (*revised, *retracted):
+            write.revisions[time] = stored.get(time, 0) + 1
+        for time in inserted:
+            if time in stored:
+                write.revisions[time] = stored[time] + 1
+
+
+def _changed(times: list[int], *, fresh: bool) -> TimeIntervals:
+    if fresh or len(times) > _MOST_POINTS:
+        return TimeIntervals.of(times[0] - 1, times[-1])
+    if len(times) > 8:
+        instants = np.array(times, np.int64)
+        breaks = np.flatnonzero(np.diff(instants) > 1)
+        starts = instants[np.concatenate(([0], breaks + 1))] - 1
+        ends = instants[np.concatenate((breaks, [len(instants) - 1]))]
+        return TimeIntervals(zip(starts.tolist(), ends.tolist(), strict=True))
+    return TimeIntervals.points(times)
+
+
+_NO_SOURCES: Final = Sources()
+_NOTHING_CHANGED: Final = difference(NOTHING, NOTHING)

@@ -1,0 +1,239 @@
+"""Folds: streams whose value depends on every earlier input instance, through a state that the engine carries.
+
+1. ``Stream.fold`` is ``(time, state)``: the state behind every input instance at or before ``time``.
+2. Snapshots of the state are stored every `SNAPSHOT_EVERY` input instances. A state that is not at hand is rebuilt
+   from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back behind a
+   changed instant drops those that it does not confirm.
+3. **Convergence.** Recomputing after a late reading goes from state to state. Where the new state is the same as the
+   old one at that time, and no input changed behind it, everything behind it is as it was: its coverage is given back
+   untouched. So a late reading costs what it really changes.
+4. An instance on which the tool raises fails everything behind it too, until an input at or before it changes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
+from hs_stream.core.tool import SKIP, FoldTool
+from hs_stream.core.value import Value, canonical, same
+from hs_stream.engine.contents import Contents, PatientStore
+from hs_stream.engine.evaluate import checked
+from hs_stream.engine.graph import Stream
+from hs_stream.engine.ports import Snapshot
+from hs_stream.engine.step import Step
+from hs_stream.engine.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from hs_stream.engine.executor import Executor
+
+__all__ = ["SNAPSHOT_EVERY", "Folder", "Invalid"]
+
+SNAPSHOT_EVERY: Final = 512
+_MOST_CANDIDATES: Final = 256
+
+Invalid = tuple[int, int]
+"""``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
+
+
+class _Raised(Exception):
+    """The tool raised at ``time``; ``results`` are the outputs before it."""
+
+    def __init__(self, time: int, state: Value, results: Batch, error: Exception) -> None:
+        super().__init__(str(error))
+        self.time = time
+        self.state = state
+        self.results = results
+        self.error = error
+
+
+class Folder:
+    """Evaluates fold streams for one executor."""
+
+    def __init__(self, contents: Contents, store: PatientStore, telemetry: Telemetry, chunk: int) -> None:
+        self._contents = contents
+        self._store = store
+        self._telemetry = telemetry
+        self._chunk = chunk
+
+    async def process(
+        self,
+        stream: Stream,
+        owed: TimeIntervals,
+        lost: TimeIntervals,
+        invalid: Invalid | None,
+        step: Step,
+        executor: Executor,
+    ) -> TimeIntervals:
+        """Evaluate what is owed, oldest first; returns what is left for later steps."""
+        head = stream.fold
+        if invalid is not None:
+            if head is not None and head[0] > invalid[0]:
+                stream.fold = None
+            step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
+        rest = EMPTY
+        todo = list(reversed(owed.pairs))
+        while todo:
+            start, end = todo.pop()
+            if rest:
+                rest |= TimeIntervals.of(start, end)
+                continue
+            left, again = await self._piece(stream, start, end, lost, invalid, head, step, executor)
+            rest |= left
+            todo += reversed(again.pairs)
+        return rest
+
+    async def _piece(
+        self,
+        stream: Stream,
+        start: int,
+        end: int,
+        lost: TimeIntervals,
+        invalid: Invalid | None,
+        head: tuple[int, Value] | None,
+        step: Step,
+        executor: Executor,
+    ) -> tuple[TimeIntervals, TimeIntervals]:
+        """Returns what is left for later, and what is still to do now behind a convergence."""
+        source = stream.inputs[0]
+        began = time.perf_counter()
+        try:
+            state = await self._state_at(stream, start, invalid, step)
+        except _Raised as raised:
+            self._fail(stream, min(raised.time - 1, start), raised, step)
+            return EMPTY, EMPTY
+        batch, complete = await self._contents.read_some(source, start, end, limit=self._chunk, newest=False)
+        step.spent += len(batch) + 1
+        until = end if complete else batch.last_time
+        old = await self._old_states(stream, start, until, lost, invalid, head)
+        write = step.write(stream)
+        results: list[Batch] = []
+        position = 0
+        converged = None
+        try:
+            for stop in [*sorted(old), until]:
+                high = int(batch.times.searchsorted(stop, "right"))
+                while position < high:
+                    upto = min(high, position + max(SNAPSHOT_EVERY - stream.fold_count, 1))
+                    state, part = self._run(stream, state, batch.slice_index(position, upto))
+                    results.append(part)
+                    stream.fold_count += upto - position
+                    position = upto
+                    if stream.fold_count >= SNAPSHOT_EVERY:
+                        write.snapshots.append(Snapshot(int(batch.times[upto - 1]), canonical(state)))
+                        stream.fold_count = 0
+                if stop in old and same(canonical(state), old[stop]):
+                    converged = stop
+                    break
+        except _Raised as raised:
+            results.append(raised.results)
+            until, state = raised.time - 1, raised.state
+            self._fail(stream, until, raised, step)
+        assert stream.tool is not None
+        self._telemetry.step(stream.tool.name, time.perf_counter() - began)
+        reached = until if converged is None else converged
+        if reached > start:
+            interval = TimeInterval(start, reached)
+            await executor.accept(stream, start, reached, checked(stream.tool, interval, Batch.concat(results)), step)
+        if converged is None:
+            stream.fold = (reached, state)
+            return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY
+        return EMPTY, self._converge(stream, converged, end, state, lost, invalid, head, step)
+
+    def _converge(
+        self,
+        stream: Stream,
+        at: int,
+        end: int,
+        state: Value,
+        lost: TimeIntervals,
+        invalid: Invalid | None,
+        head: tuple[int, Value] | None,
+        step: Step,
+    ) -> TimeIntervals:
+        """Rule 3: give back what lies behind ``at``; returns what is owed behind that."""
+        assert invalid is not None
+        back = lost & TimeIntervals.of(at, MAX_TIME)
+        stream.coverage |= back
+        stream.fold = head if head is not None and head[0] >= at else (at, state)
+        step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
+        return TimeIntervals.of(at, end) - back
+
+    def _run(self, stream: Stream, state: Value, batch: Batch) -> tuple[Value, Batch]:
+        tool = stream.tool
+        assert isinstance(tool, FoldTool)
+        try:
+            return tool.run(state, batch)
+        except Exception:  # noqa: BLE001 - found again below, instance by instance
+            self._telemetry.failed(tool.name)
+        times, values = [], []
+        for at, value in batch:
+            try:
+                state, result = tool.step(state, at, value)
+            except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
+                raise _Raised(at, state, Batch.build(times, values), error) from None
+            if result is not SKIP:
+                times.append(at)
+                values.append(result)
+        return state, Batch.build(times, values)
+
+    def _fail(self, stream: Stream, after: int, raised: _Raised, step: Step) -> None:
+        assert stream.tool is not None
+        stream.failed |= TimeIntervals.of(after, MAX_TIME)
+        kind = type(raised.error).__name__
+        stream.error = f"{stream.tool.pin} at {TimeInterval(raised.time - 1, raised.time)}: {kind}: {raised.error}"
+        step.write(stream)
+
+    async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Value:
+        """The state behind every input instance at or before ``instant``."""
+        tool = stream.tool
+        assert isinstance(tool, FoldTool)
+        at, state = MIN_TIME, None
+        if stream.fold is not None and stream.fold[0] <= instant:
+            at, state = stream.fold
+            if at == instant:
+                return state
+        elif instant > MIN_TIME and stream.frontier > MIN_TIME:
+            limit = instant if invalid is None else min(instant, invalid[0])
+            found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
+            if found is not None:
+                at, state = found.time, found.state
+        if at == MIN_TIME:
+            state = tool.initial()
+        stream.fold_count = 0
+        while at < instant:
+            batch, complete = await self._contents.read_some(
+                stream.inputs[0], at, instant, limit=self._chunk, newest=False
+            )
+            step.spent += len(batch)
+            state, _ = self._run(stream, state, batch)
+            stream.fold_count += len(batch)
+            at = instant if complete else batch.last_time
+        return state
+
+    async def _old_states(
+        self,
+        stream: Stream,
+        start: int,
+        until: int,
+        lost: TimeIntervals,
+        invalid: Invalid | None,
+        head: tuple[int, Value] | None,
+    ) -> dict[int, Value]:
+        """States from before the change at which the recomputation may converge, by time."""
+        if invalid is None or not lost:
+            return {}
+        first = max(start, invalid[1] - 1)
+        found: dict[int, Value] = {}
+        if first < until:
+            snapshots = await self._store(
+                "snapshots", self._store.store.snapshots, stream.id, first, until, limit=_MOST_CANDIDATES
+            )
+            found = {snapshot.time: snapshot.state for snapshot in snapshots}
+        if head is not None and first < head[0] <= until:
+            found[head[0]] = canonical(head[1])
+        return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
+
+

@@ -1,0 +1,258 @@
+"""From deliveries to durable raw streams, and only then to acknowledgements.
+
+1. A round takes what has been delivered so far: rounds follow the load, no timer is involved.
+2. Within a round and a stream the later delivery wins at equal times. Against the store: the same value again is no
+   change; a different one replaces the stored one.
+3. What lies behind the watermark is marked as changed in the same append, before it is stored.
+4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
+5. What cannot be stored (too far in the future, a plate that is full) is a dead letter of the same round. Nothing that
+   a device sends raises out of here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.plate import PlateFull
+from hs_stream.core.stream import StreamId, difference
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.engine.contents import PatientStore
+from hs_stream.engine.executor import Executor
+from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Reading
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["Ingest"]
+
+_ROUND: Final = 5_000
+"""Readings in one append, about."""
+
+
+class Ingest:
+    """Takes deliveries from a bounded queue. One round at a time; the only writer of raw streams."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        store: PatientStore,
+        executor: Executor,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        append_seq: int,
+        lateness: int,
+        max_future: int,
+        max_in_flight: int,
+    ) -> None:
+        self.seq = append_seq
+        self.in_flight = 0
+        self.readings = 0
+        self.dead_letters = 0
+        self.late = 0
+        self._graph = graph
+        self._store = store
+        self._executor = executor
+        self._clock = clock
+        self._telemetry = telemetry
+        self._lateness = lateness
+        self._max_future = max_future
+        self._limit = max_in_flight
+        self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Take ``delivery`` in as soon as fewer than ``max_in_flight`` readings wait to become durable."""
+        while self.in_flight >= self._limit:
+            self._room.clear()
+            await self._room.wait()
+        self.in_flight += max(len(delivery.readings), 1)
+        self._queue.put_nowait(delivery)
+
+    async def run(self) -> None:
+        """Round after round, until `finish`; everything delivered before that is still done."""
+        while (first := await self._queue.get()) is not None:
+            await self._round(self._take(first))
+
+    async def drain(self) -> None:
+        """Do what has been delivered, without `run`."""
+        while not self._queue.empty():
+            first = self._queue.get_nowait()
+            if first is not None:
+                await self._round(self._take(first))
+
+    def finish(self) -> None:
+        """Let `run` return when the queue is empty."""
+        self._queue.put_nowait(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was delivered is durable and acknowledged."""
+        return self.in_flight == 0
+
+    def _take(self, first: Delivery) -> list[Delivery]:
+        deliveries, size = [first], len(first.readings)
+        while size < _ROUND and not self._queue.empty():
+            delivery = self._queue.get_nowait()
+            if delivery is None:
+                self.finish()
+                break
+            deliveries.append(delivery)
+            size += len(delivery.readings)
+        return deliveries
+
+    async def _round(self, deliveries: Sequence[Delivery]) -> None:
+        now = self._clock.now()
+        horizon = self._executor.silence.advance(now)
+        dead = [letter for delivery in deliveries for letter in delivery.dead_letters]
+        latest: dict[int, tuple[Stream, dict[int, Reading]]] = {}
+        fresh: list[Stream] = []
+        for delivery in deliveries:
+            for reading in delivery.readings:
+                stream = self._admit(reading, now, dead, fresh)
+                if stream is not None:
+                    latest.setdefault(stream.id, (stream, {}))[1][reading.time] = reading
+        if fresh:
+            await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
+            self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
+        plans = [await self._plan(stream, readings, horizon) for stream, readings in latest.values()]
+        await self._append(plans, dead)
+        arrival = min(delivery.arrival for delivery in deliveries)
+        for plan in plans:
+            plan.remember(self._lateness)
+            self._executor.arrived(plan.stream, plan.changed, arrival)
+            self._telemetry.readings(plan.stream.node, plan.size)
+            self.readings += plan.size
+            self._notice_begin(plan)
+        self._count_dead(dead)
+        for delivery in deliveries:
+            delivery.ack()
+            self.in_flight -= max(len(delivery.readings), 1)
+        self._room.set()
+
+    def _admit(self, reading: Reading, now: int, dead: list[DeadLetter], fresh: list[Stream]) -> Stream | None:
+        if reading.time > now + self._max_future:
+            dead.append(
+                _letter(
+                    reading,
+                    now,
+                    "future",
+                    f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
+                    f"{format_time(now)}: check the clock of the device",
+                )
+            )
+            return None
+        key = (reading.source, reading.meta)
+        stream = self._known.get(key)
+        if stream is None:
+            try:
+                fresh += self._graph.bind(reading.source, reading.meta)
+            except PlateFull as error:
+                dead.append(_letter(reading, now, "plate_full", str(error)))
+                return None
+            identity = StreamId(reading.source, reading.meta)
+            stream = self._graph.streams.get(identity)
+            if stream is None:
+                stream = self._graph.adopt(identity)
+                fresh.append(stream)
+            self._graph.widen_demand(fresh)
+            self._known[key] = stream
+        return stream
+
+    async def _plan(self, stream: Stream, readings: dict[int, Reading], horizon: int) -> _Plan:
+        """What of a round's readings is new, what replaces, and what changes."""
+        times = sorted(readings)
+        batch = Batch.build(times, [readings[time].value for time in times])
+        upper = max(stream.upper, horizon)
+        if times[0] > stream.frontier:
+            inserts, upserts = batch, NOTHING
+            changed = TimeIntervals.of(times[0] - 1, times[-1])
+        else:
+            inserts = batch.slice(stream.frontier, MAX_TIME)
+            again = batch.slice(times[0] - 1, stream.frontier)
+            old = await self._stored(stream, again.times.tolist())
+            found = difference(old, again)
+            upserts = found.inserted.update(found.revised)
+            changed = TimeIntervals.points(upserts.times.tolist())
+            if inserts:
+                changed |= TimeIntervals.of(inserts.first_time - 1, inserts.last_time)
+        late = changed & TimeIntervals.of(MIN_TIME, upper)
+        count = int(np.searchsorted(batch.times, upper, "right"))
+        if count:
+            self.late += count
+            self._telemetry.late(count)
+        return _Plan(stream, len(readings), inserts, upserts, changed, late)
+
+    async def _stored(self, stream: Stream, times: list[int]) -> Batch:
+        if times[0] > stream.tail.low:
+            wanted = set(times)
+            return Batch.of(item for item in stream.tail.batch.slice(times[0] - 1, times[-1]) if item[0] in wanted)
+        return await self._store("get", self._store.store.get, stream.id, times)
+
+    async def _append(self, plans: Sequence[_Plan], dead: Sequence[DeadLetter]) -> None:
+        marks = {plan.stream.id: plan.late for plan in plans if plan.late}
+        inserts = [(plan.stream.id, plan.inserts) for plan in plans if plan.inserts]
+        upserts = [(plan.stream.id, plan.upserts) for plan in plans if plan.upserts]
+        if not inserts and not upserts and not dead:
+            return
+        append = Append(self.seq + 1, inserts, upserts, marks, dead)
+        await self._store("append", self._store.store.append, append)
+        self.seq += 1
+        if marks:
+            self._executor.marked = self.seq
+        written = sum(len(batch) for _, batch in inserts) + sum(len(batch) for _, batch in upserts)
+        if written:
+            self._telemetry.written("raw", written)
+
+    def _notice_begin(self, plan: _Plan) -> None:
+        """Streams without inputs begin at their workflow's earliest reading."""
+        if not plan.changed:
+            return
+        first = plan.changed.start + 1
+        known = self._executor.begin.get(plan.stream.workflow)
+        if known is None or first < known:
+            self._executor.begin_at(plan.stream.workflow, first)
+
+    def _count_dead(self, dead: Iterable[DeadLetter]) -> None:
+        for letter in dead:
+            self.dead_letters += 1
+            self._telemetry.dead_letters(letter.source, letter.reason, 1)
+
+
+class _Plan:
+    """What one round does to one raw stream."""
+
+    __slots__ = ("changed", "inserts", "late", "size", "stream", "upserts")
+
+    def __init__(
+        self, stream: Stream, size: int, inserts: Batch, upserts: Batch, changed: TimeIntervals, late: TimeIntervals
+    ) -> None:
+        self.stream = stream
+        self.size = size
+        self.inserts = inserts
+        self.upserts = upserts
+        self.changed = changed
+        self.late = late
+
+    def remember(self, lateness: int) -> None:
+        """Bring memory up to the store: tail, newest instance, watermark."""
+        stream = self.stream
+        if self.upserts:
+            stream.tail.update(self.upserts)
+        if self.inserts:
+            stream.tail.extend(stream.frontier, self.inserts)
+            stream.frontier = self.inserts.last_time
+            stream.upper = max(stream.upper, stream.frontier - lateness)
+
+
+def _letter(reading: Reading, now: int, reason: str, message: str) -> DeadLetter:
+    stream = StreamId(reading.source, reading.meta)
+    payload = json.dumps({"stream": str(stream), "time": reading.time, "value": reading.value}, default=str)
+    return DeadLetter(now, reading.source, reason, message, "", payload.encode()[:65536])

@@ -1,0 +1,155 @@
+"""From committed changes to confirmed publications.
+
+1. An entry is published after its commit, entries in order of commit, changes of a stream in order of event time.
+2. The cursor (``Store.published``) follows confirmations, not attempts: after a crash, what was not recorded as
+   confirmed is published again (at least once; ``(stream, time, revision)`` tells repeats).
+3. At most `_MEMORY` changes wait in memory. What does not fit is read back from the store when its turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from hs_stream.engine.contents import PatientStore
+from hs_stream.engine.graph import Graph
+from hs_stream.engine.ports import Change, Clock, OutboxEntry, Publication, Sink
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["Outbox"]
+
+_MEMORY: Final = 20_000
+_AT_ONCE: Final = 2_000
+_CURSOR_EVERY: Final = 250
+"""Milliseconds between two writes of the cursor while there is more to publish."""
+
+
+class Outbox:
+    """Publishes what the executor commits."""
+
+    def __init__(
+        self, graph: Graph, store: PatientStore, sink: Sink | None, clock: Clock, telemetry: Telemetry, published: int
+    ) -> None:
+        self.published = published
+        """The last commit whose changes are all confirmed."""
+        self.committed = published
+        self.count = 0
+        self._graph = graph
+        self._store = store
+        self._sink = sink
+        self._clock = clock
+        self._telemetry = telemetry
+        self._waiting: deque[tuple[int, Sequence[OutboxEntry], int]] = deque()
+        self._size = 0
+        self._overflow = False
+        self._recorded = published
+        self._recorded_at = 0
+        self._news = asyncio.Event()
+
+    def recover(self, committed: int) -> None:
+        """After a start: what was committed and not recorded as published is read from the store."""
+        self.committed = committed
+        self._overflow = self.published < committed
+        self._news.set()
+
+    def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:
+        """A commit is durable."""
+        self.committed = seq
+        if self._overflow:
+            return
+        size = sum(len(entry.changes) for entry in entries)
+        if self._size + size > _MEMORY:
+            self._overflow = True
+        else:
+            self._waiting.append((seq, entries, arrival))
+            self._size += size
+        self._news.set()
+
+    @property
+    def pending(self) -> int:
+        """How many changes wait, or how many commits where it is not known how many changes they hold."""
+        return self._size + (max(self.committed - self.published, 0) if self._overflow else 0)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            while self.published < self.committed:
+                await self._some()
+            await self.record()
+            self._news.clear()
+            if self.published >= self.committed:
+                await self._news.wait()
+
+    async def drained(self) -> None:
+        """Wait until everything that is committed is confirmed."""
+        while self.published < self.committed:
+            await asyncio.sleep(0.005)
+
+    async def record(self) -> None:
+        """Write the cursor now."""
+        if self._recorded < self.published:
+            seq = self.published
+            await self._store("published", self._store.store.published, seq)
+            self._recorded, self._recorded_at = seq, self._clock.now()
+
+    async def _some(self) -> None:
+        if not self._waiting:
+            await self._read_back()
+            if not self._waiting:
+                return
+        batch: list[Publication] = []
+        last, oldest, count = self.published, 0, 0
+        while self._waiting and count < _AT_ONCE:
+            seq, entries, arrival = self._waiting.popleft()
+            for entry in entries:
+                count += len(entry.changes)
+                if self._sink is not None:
+                    batch += self._publications(entry)
+            last, oldest = seq, oldest or arrival
+        if batch and self._sink is not None:
+            await self._sink.publish(batch)
+            now = self._clock.now()
+            if oldest:
+                self._telemetry.end_to_end((now - oldest) / 1000, len(batch))
+        self._size -= count
+        self.count += count
+        self.published = last
+        if self._clock.now() >= self._recorded_at + _CURSOR_EVERY:
+            await self.record()
+
+    async def _read_back(self) -> None:
+        committed = self.committed
+        entries = await self._store("outbox", self._store.store.outbox, self.published, 50)
+        if not entries:
+            # Nothing to publish up to what was committed when the question was asked.
+            self.published = max(self.published, committed)
+            self._overflow = self.committed > committed
+            return
+        by_seq: dict[int, list[OutboxEntry]] = {}
+        for entry in entries:
+            by_seq.setdefault(entry.seq, []).append(entry)
+        for seq, group in by_seq.items():
+            self._waiting.append((seq, group, 0))
+            self._size += sum(len(entry.changes) for entry in group)
+
+    def _publications(self, entry: OutboxEntry) -> list[Publication]:
+        stream = self._graph.by_id.get(entry.stream)
+        if stream is None or stream.publish is None:
+            return []
+        tool = "" if stream.tool is None else stream.tool.pin
+        result = []
+        for change in entry.changes:
+            newest = self._is_newest(change, stream.published_until)
+            if newest:
+                stream.published_until = change.time
+            result.append(
+                Publication(stream.stream, stream.workflow, stream.plates, tool, change, newest, stream.publish)
+            )
+        return result
+
+    @staticmethod
+    def _is_newest(change: Change, until: int) -> bool:
+        """A retraction of the newest instance is newest too: what is retained must not outlive it."""
+        return change.time >= until

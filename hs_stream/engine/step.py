@@ -1,0 +1,122 @@
+"""One executor step: what it touched, what it evaluated, and the commit that it becomes.
+
+A step walks the touched streams in topological order. For each it takes back the affected coverage, evaluates what is
+available, demanded and not covered, and hands the *difference* on to the stream's consumers. Everything that it found
+goes into one atomic `hs_stream.engine.ports.Commit`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.stream import Difference
+from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
+from hs_stream.engine.graph import Stream
+from hs_stream.engine.ports import Change, OutboxEntry, Snapshot, StreamChange
+
+__all__ = ["Step", "Write", "changes_of"]
+
+
+@dataclass(slots=True)
+class Write:
+    """What a step did to one stream."""
+
+    stream: Stream
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    new: list[Batch] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    low: int = MAX_TIME
+    """The lowest start of ``spans``."""
+    fresh: bool = True
+    revisions: dict[int, int] = field(default_factory=dict)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    snapshots_dropped: TimeIntervals = EMPTY
+
+    def merged(self) -> Difference:
+        """All differences as one."""
+        if len(self.differences) == 1:
+            return self.differences[0]
+        parts = sorted(self.differences, key=_first_time)
+        return Difference(
+            Batch.concat([part.inserted for part in parts]),
+            Batch.concat([part.revised for part in parts]),
+            [time for part in parts for time in part.retracted],
+        )
+
+    def change(self, difference: Difference) -> StreamChange:
+        """The part of the commit for this stream."""
+        stream = self.stream
+        return StreamChange(
+            stream.id,
+            stream.coverage,
+            stream.frontier,
+            difference.inserted,
+            difference.revised,
+            difference.retracted,
+            self.revisions,
+            self.fresh,
+            self.snapshots,
+            self.snapshots_dropped,
+            stream.publish is not None and bool(difference),
+        )
+
+
+def _first_time(difference: Difference) -> int:
+    firsts = [part.first_time for part in (difference.inserted, difference.revised) if part]
+    return min([*firsts, *difference.retracted[:1]], default=MAX_TIME)
+
+
+class Step:
+    """The work list of one step. ``horizon`` is what silence proves (ms), fixed for the whole step."""
+
+    def __init__(self, horizon: int, now: int) -> None:
+        self.horizon = horizon
+        self.now = now
+        self.writes: dict[int, Write] = {}
+        self.spent = 0
+        self.causes: dict[int, str] = {}
+        self._touched: dict[int, dict[int, TimeIntervals]] = {}
+        self._heap: list[tuple[int, int, Stream]] = []
+
+    def touch(self, stream: Stream, slot: int = -1, changed: TimeIntervals = EMPTY, cause: str = "arrival") -> None:
+        """Look at ``stream``; its input ``slot`` changed on ``changed``."""
+        slots = self._touched.get(stream.id)
+        if slots is None:
+            slots = self._touched[stream.id] = {}
+            self.causes[stream.id] = cause
+            heapq.heappush(self._heap, (stream.rank, stream.id, stream))
+        if changed:
+            known = slots.get(slot)
+            slots[slot] = changed if known is None else known | changed
+
+    def next(self) -> tuple[Stream, dict[int, TimeIntervals]] | None:
+        """The next touched stream in topological order, and what changed per input slot."""
+        if not self._heap:
+            return None
+        _, _, stream = heapq.heappop(self._heap)
+        return stream, self._touched.pop(stream.id)
+
+    def write(self, stream: Stream) -> Write:
+        """The record of what is done to ``stream``."""
+        known = self.writes.get(stream.id)
+        if known is None:
+            known = self.writes[stream.id] = Write(stream)
+        return known
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+
+def changes_of(seq: int, change: StreamChange) -> OutboxEntry:
+    """The outbox entry of one stream's part of a commit: its changes, ascending in time."""
+    revisions = change.revisions
+    changes = [Change(time, "insert", value, revisions.get(time, 0)) for time, value in change.inserted]
+    if change.revised or change.retracted:
+        changes += [Change(time, "revise", value, revisions.get(time, 0)) for time, value in change.revised]
+        changes += [Change(time, "retract", None, revisions.get(time, 0)) for time in change.retracted]
+        changes.sort(key=lambda item: item.time)
+    return OutboxEntry(seq, change.stream, changes)
+
+

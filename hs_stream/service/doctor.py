@@ -1,0 +1,176 @@
+"""``hs-stream doctor``: can this configuration work here, and what to do about what cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import re
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
+from semantic_version import SimpleSpec, Version
+
+from hs_stream.core.errors import HsStreamError, StoreUnavailable, Unavailable
+from hs_stream.core.time import format_duration, format_time, to_ms
+from hs_stream.service.session import running_session
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import EmbeddedStore, load_registry, load_workflows, make_store, mqtt_options, source_specs
+from hs_stream.store.open import redacted
+from hs_stream_connectors.mqtt.client import MqttClient
+
+__all__ = ["Finding", "examine"]
+
+_CONNECT_SECONDS: Final = 5.0
+_OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
+_CLOCK_MS: Final = 2_000
+_REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*((?:[<>=!~]=?\s*[\d.]+,?\s*)*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``unreachable``: a broker or store did not answer."""
+
+    what: str
+    ok: bool
+    text: str
+    hint: str = ""
+    unreachable: bool = False
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at everything, in order; one failure does not hide the next."""
+    return [
+        await _look("versions", _versions),
+        await _look("clock", _clock),
+        await _look("workflows", lambda: _workflows(settings)),
+        await _look("broker", lambda: _broker(settings)),
+        *await _store(settings),
+    ]
+
+
+async def _look(what: str, look: Callable[[], Coroutine[Any, Any, str]]) -> Finding:
+    try:
+        return Finding(what, True, await look())
+    except HsStreamError as error:
+        return Finding(what, False, _where(error), error.hint, isinstance(error, Unavailable))
+
+
+def _where(error: HsStreamError) -> str:
+    path, line = getattr(error, "path", ""), getattr(error, "line", None)
+    return f"{path}{f':{line}' if line else ''}: {error.message}" if path else error.message
+
+
+async def _versions() -> str:
+    try:
+        required = importlib.metadata.requires("hs_stream") or []
+    except importlib.metadata.PackageNotFoundError:
+        return "runs from a checkout that is not installed; dependencies are not checked"
+    checked = 0
+    for line in required:
+        match = None if ";" in line and "extra" in line else _REQUIREMENT.match(line)
+        if match is None:
+            continue
+        name, spec = match.group(1), match.group(2).replace(" ", "").rstrip(",")
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise HsStreamError(f"{name} is not installed", hint=f"pip install '{line}'") from None
+        if spec and Version.coerce(found) not in SimpleSpec(spec):
+            raise HsStreamError(f"{name} is {found}, but {spec} is needed", hint=f"pip install --upgrade '{line}'")
+        checked += 1
+    return f"{checked} dependencies fit"
+
+
+async def _clock() -> str:
+    now = datetime.now(UTC)
+    if now < _OLDEST:
+        raise HsStreamError(
+            f"this machine says it is {now.isoformat(timespec='seconds')}", hint="set its clock, for example with NTP"
+        )
+    return f"{now.isoformat(timespec='seconds')}"
+
+
+async def _workflows(settings: Settings) -> str:
+    workflows = load_workflows(settings, load_registry(settings))
+    if not workflows:
+        raise HsStreamError(
+            f"no file matches {', '.join(settings.workflows)}", hint="write a workflow file, or correct workflows"
+        )
+    sources = source_specs(workflows, settings)
+    nodes = sum(len(workflow.nodes) for workflow in workflows)
+    return f"{len(workflows)} load, with {len(sources)} topics and {nodes} nodes"
+
+
+async def _broker(settings: Settings) -> str:
+    # A client id of our own: the service's would throw a running service off the broker.
+    options = mqtt_options(settings).with_client_id(f"hs-stream-doctor-{secrets.token_hex(4)}")
+    client = MqttClient(options, clean=True)
+    task = asyncio.create_task(client.run(), name="doctor: broker")
+    try:
+        await client.wait_connected(_CONNECT_SECONDS)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    return f"{redacted(settings.mqtt.url)} takes us, with MQTT {'5' if options.version == 5 else '3.1.1'}"
+
+
+async def _store(settings: Settings) -> list[Finding]:
+    embedded = EmbeddedStore(settings)
+    try:
+        finding = await _look("store", lambda: _open(settings, embedded))
+        findings = [finding]
+        if finding.ok and settings.store.url.startswith("mongodb"):
+            findings.append(await _look("store's server", lambda: _server(settings.store.url)))
+        return findings
+    finally:
+        await embedded.close()
+
+
+async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
+    shown = redacted(settings.store.url)
+    if settings.store.url.startswith("mongodb"):
+        reader = make_store(settings, settings.store.url, read_only=True)
+        try:
+            await reader.open()
+            session = await running_session(reader, _now())
+        finally:
+            await reader.close()
+        if session:
+            return f"{shown} answers, and a service is writing to it"
+    store = await embedded.open()
+    try:
+        await store.open()
+        streams = await store.streams()
+        now = format_time(_now())
+        await store.put("sessions", "doctor", {"started": now, "stopped": now, "seen": now})
+    finally:
+        await store.close()
+    return f"{shown} can be read and written, {len(streams)} streams"
+
+
+async def _server(url: str) -> str:
+    try:
+        async with AsyncMongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
+            version = (await client.admin.command("buildInfo"))["version"]
+            before = _now()
+            hello = await client.admin.command("hello")
+            apart = abs(to_ms(hello["localTime"].replace(tzinfo=UTC)) - (before + _now()) // 2)
+    except PyMongoError as error:
+        raise StoreUnavailable(f"the server does not say its version: {error}") from None
+    if Version.coerce(version) < Version("6.0.0"):
+        raise HsStreamError(f"MongoDB {version} is too old", hint="upgrade it to 6.0 or newer")
+    if apart > _CLOCK_MS:
+        raise HsStreamError(
+            f"its clock and ours are {format_duration(apart)} apart", hint="set both clocks, for example with NTP"
+        )
+    return f"MongoDB {version}, clocks {apart} ms apart"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

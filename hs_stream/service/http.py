@@ -1,0 +1,89 @@
+"""The HTTP server inside of the service's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from hs_stream.core.errors import ConfigurationError
+
+__all__ = ["HttpServer", "bind"]
+
+_STOP_SECONDS = 2
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. `ConfigurationError` when the port is taken or the address is not ours."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ConfigurationError(
+            f"http.host {host!r} cannot be resolved: {error.strerror}", hint='write host = "127.0.0.1"'
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigurationError(
+                f"http.port {port} on {host} is in use", hint="stop what listens there, or choose another http.port"
+            ) from None
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another http.host or http.port"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the service's."""
+        yield
+
+
+class HttpServer:
+    """Serves ``app`` on ``listener`` from `run` until `stop`."""
+
+    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+        self._listener = listener
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_keep_alive=15,
+            limit_concurrency=1000,
+        )
+        self._server = _Server(config)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._listener.getsockname()[1])
+
+    async def run(self) -> None:
+        """Serve until `stop`; open requests get a moment to end."""
+        await self._server.serve(sockets=[self._listener])
+
+    async def wait_started(self) -> None:
+        """Return when requests are answered."""
+        while not self._server.started:
+            await asyncio.sleep(0.01)
+
+    def stop(self) -> None:
+        """Take no more requests. `run` returns soon after."""
+        self._server.should_exit = True

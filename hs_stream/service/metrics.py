@@ -1,0 +1,207 @@
+"""What the service shows to Prometheus: `ServiceTelemetry` counts, gauges are read from the engine at scrape time.
+
+1. All names begin with ``hs_``; every service has a registry of its own, so two in one process do not mix.
+2. Label values are bounded: of each label the first `MAX_LABELS` values keep their own series, the rest are ``other``.
+3. Label children are kept, never looked up through the client library per call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from hs_stream.engine.telemetry import Telemetry
+
+__all__ = ["CONTENT_TYPE", "MAX_LABELS", "Gauges", "ServiceTelemetry"]
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+MAX_LABELS: Final = 200
+OTHER: Final = "other"
+
+_STEP_BUCKETS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0)
+_END_TO_END_BUCKETS: Final = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+
+
+class Gauges(Protocol):
+    """What a scrape asks for. ``lag`` is in seconds per workflow."""
+
+    def pending_steps(self) -> int: ...
+    def in_flight_readings(self) -> int: ...
+    def outbox_pending(self) -> int: ...
+    def lag(self) -> dict[str, float]: ...
+    def mqtt_connected(self) -> bool: ...
+    def mqtt_reconnects(self) -> int: ...
+
+
+class _Bounded:
+    """Words as label values, at most `MAX_LABELS` of them."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def __call__(self, word: str) -> str:
+        if word in self._known:
+            return word
+        if len(self._known) >= MAX_LABELS:
+            return OTHER
+        self._known.add(word)
+        return word
+
+
+class ServiceTelemetry(Telemetry):
+    """Counts into ``registry``. `exposition` is the text that ``/metrics`` serves."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._sources, self._reasons, self._tools, self._operations = _Bounded(), _Bounded(), _Bounded(), _Bounded()
+        self._readings = self._counter("readings", "Readings stored, repeats included", "source")
+        self._dead = self._counter("dead_letters", "What could not be used", "source", "reason")
+        self._late = self._counter("late_readings", "Readings below the watermark of their stream")
+        self._written = self._counter("instances_written", "Instances written", "kind")
+        self._recomputed = self._counter("recomputed_instances", "Derived instances evaluated again", "cause")
+        self._failed = self._counter("failed_steps", "Evaluations that raised", "tool")
+        self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
+        self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
+        self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
+        self._count_of: dict[tuple[str, ...], Counter] = {}
+        self._histogram_of: dict[tuple[str, str], Histogram] = {}
+        self.end_to_end_samples = Samples()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace="hs", registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
+
+    def attach(self, gauges: Gauges) -> None:
+        """Serve these gauges too. Once."""
+        self.registry.register(_GaugeCollector(gauges))
+
+    def exposition(self) -> bytes:
+        """The text format of Prometheus, `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    # --- Telemetry ---
+
+    def readings(self, source: str, count: int) -> None:
+        child = self._count_of.get(("readings", source))
+        if child is None:
+            child = self._keep(("readings", source), self._readings.labels(self._sources(source)))
+        child.inc(count)
+
+    def dead_letters(self, source: str, reason: str, count: int) -> None:
+        child = self._count_of.get(("dead", source, reason))
+        if child is None:
+            labels = self._dead.labels(self._sources(source), self._reasons(reason))
+            child = self._keep(("dead", source, reason), labels)
+        child.inc(count)
+
+    def late(self, count: int) -> None:
+        self._late.inc(count)
+
+    def written(self, kind: str, count: int) -> None:
+        child = self._count_of.get(("written", kind))
+        if child is None:
+            child = self._keep(("written", kind), self._written.labels(kind))
+        child.inc(count)
+
+    def recomputed(self, cause: str, count: int) -> None:
+        child = self._count_of.get(("recomputed", cause))
+        if child is None:
+            child = self._keep(("recomputed", cause), self._recomputed.labels(cause))
+        child.inc(count)
+
+    def step(self, tool: str, seconds: float) -> None:
+        child = self._histogram_of.get(("step", tool))
+        if child is None:
+            child = self._step.labels(self._tools(tool))
+            self._keep_histogram(("step", tool), child)
+        child.observe(seconds)
+
+    def store(self, operation: str, seconds: float) -> None:
+        child = self._histogram_of.get(("store", operation))
+        if child is None:
+            child = self._store.labels(self._operations(operation))
+            self._keep_histogram(("store", operation), child)
+        child.observe(seconds)
+
+    def end_to_end(self, seconds: float, count: int) -> None:
+        self._end_to_end.observe(seconds)
+        self.end_to_end_samples.add(seconds, count)
+
+    def failed(self, tool: str) -> None:
+        child = self._count_of.get(("failed", tool))
+        if child is None:
+            child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
+        child.inc()
+
+    def _keep(self, key: tuple[str, ...], child: Counter) -> Counter:
+        # What shares the series `other` is looked up each time: keeping a child for each would not be bounded.
+        if len(self._count_of) < 4 * MAX_LABELS:
+            self._count_of[key] = child
+        return child
+
+    def _keep_histogram(self, key: tuple[str, str], child: Histogram) -> None:
+        if len(self._histogram_of) < 4 * MAX_LABELS:
+            self._histogram_of[key] = child
+
+
+class Samples:
+    """The latest ``size`` durations, for percentiles without buckets."""
+
+    def __init__(self, size: int = 20_000) -> None:
+        self._size, self._at = size, 0
+        self._values: list[float] = []
+
+    def add(self, seconds: float, count: int) -> None:
+        """``count`` results took so long; at most 100 of them are kept, so that one step cannot push out all others."""
+        for _ in range(min(count, 100)):
+            if len(self._values) < self._size:
+                self._values.append(seconds)
+            else:
+                self._values[self._at] = seconds
+                self._at = (self._at + 1) % self._size
+
+    def percentile(self, percent: float) -> float | None:
+        """The sample at rank ``ceil(percent / 100 * n)``, ``None`` without samples."""
+        if not self._values:
+            return None
+        rank = -(-percent * len(self._values) // 100)
+        return sorted(self._values)[max(int(rank) - 1, 0)]
+
+
+class _GaugeCollector(Collector):
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        gauges = self._gauges
+        simple: tuple[tuple[str, str, Callable[[], float]], ...] = (
+            ("hs_pending_steps", "Streams with something owed and available", gauges.pending_steps),
+            ("hs_in_flight_readings", "Readings taken in but not yet durable", gauges.in_flight_readings),
+            ("hs_outbox_pending", "Steps with results that are not published yet", gauges.outbox_pending),
+            ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected),
+            ("hs_live_subscribers", "Live subscribers over HTTP", _none),
+        )
+        for name, text, read in simple:
+            yield GaugeMetricFamily(name, text, value=float(read()))
+        yield CounterMetricFamily(
+            "hs_mqtt_reconnects", "Connections to the broker after the first", gauges.mqtt_reconnects()
+        )
+        lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
+        for index, (workflow, seconds) in enumerate(sorted(gauges.lag().items())):
+            if index < MAX_LABELS:
+                lag.add_metric([workflow], seconds)
+        yield lag
+
+
+def _none() -> float:
+    return 0.0

@@ -1,0 +1,346 @@
+"""The paths of the HTTP API, and the shapes of their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, parse_time
+from hs_stream.core.tool import Duration, Tool
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.engine import StreamStatus
+from hs_stream.engine.ports import DeadLetter
+from hs_stream.service.api import ApiContext, JsonResponse
+from hs_stream.service.json_values import encode
+from hs_stream.service.pages import docs_page, overview_page
+from hs_stream.service.states import stream_json, stream_states
+from hs_stream.service.workflow_file import to_document
+from hs_stream.service.workflow_graph import dot, graph_json, mermaid
+from hs_stream.service.yaml_items import did_you_mean
+
+__all__ = ["Routes", "parse_instant", "tool_json"]
+
+_PAGE: Final = 100
+_MAX_PAGE: Final = 1000
+_MAX_INSTANCES: Final = 10_000
+_STREAM_QUERY: Final = ("name", "limit", "cursor")
+
+Start = Annotated[str, Query(description="excluded; ISO 8601, now, -1h, or milliseconds since the epoch")]
+End = Annotated[str, Query(description="included; in the same forms")]
+
+
+class Routes:
+    """The read-only API over ``context``. ``openapi`` gives the description that ``/docs`` shows."""
+
+    def __init__(self, context: ApiContext, openapi: Callable[[], dict[str, Any]]) -> None:
+        self._context = context
+        self._openapi = openapi
+        self._workflows = {workflow.name: workflow for workflow in context.workflows}
+
+    def register(self, app: FastAPI) -> None:
+        """Add every path to ``app``. The order matters: a stream's text may hold slashes."""
+        for path, endpoint, tag in (
+            ("/healthz", self.healthz, "service"),
+            ("/readyz", self.readyz, "service"),
+            ("/api/streams", self.streams, "streams"),
+            ("/api/streams/{stream:path}/instances", self.instances, "streams"),
+            ("/api/streams/{stream:path}", self.stream, "streams"),
+            ("/api/workflows", self.workflows, "workflows"),
+            ("/api/workflows/{workflow}/graph", self.graph, "workflows"),
+            ("/api/workflows/{workflow}", self.workflow, "workflows"),
+            ("/api/tools", self.tools, "tools"),
+            ("/api/plates", self.plates, "workflows"),
+            ("/api/sessions", self.sessions, "service"),
+            ("/api/deadletters", self.dead_letters, "service"),
+        ):
+            app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], response_class=JsonResponse)
+        app.add_api_route("/", self.overview, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/docs", self.docs, methods=["GET"], include_in_schema=False)
+
+    # --- service ---
+
+    async def healthz(self) -> Response:
+        """Whether the process answers. Needs no token."""
+        return JsonResponse({"ok": True, "version": self._context.version})
+
+    async def readyz(self) -> Response:
+        """Whether broker, store and lag are fine: 200 or 503, with each part."""
+        ready = await self._context.ready()
+        return JsonResponse(ready, 200 if ready["ready"] else 503)
+
+    async def sessions(self) -> Response:
+        """Every run of the service, newest first."""
+        documents = await self._context.store.documents("sessions")
+        rows = [{"id": key, **encode(document)} for key, document in documents.items()]
+        return JsonResponse({"sessions": sorted(rows, key=lambda row: str(row.get("started", "")), reverse=True)})
+
+    async def dead_letters(self, limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE) -> Response:
+        """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``."""
+        letters = await self._context.store.dead_letters(limit)
+        return JsonResponse({"dead_letters": [_letter_json(letter) for letter in letters]})
+
+    async def overview(self) -> Response:
+        """The status page."""
+        ready = await self._context.ready()
+        statistics = self._context.engine.statistics()
+        figures = {
+            "readings": statistics.readings,
+            "results": statistics.results,
+            "late readings": statistics.late,
+            "published": statistics.published,
+            "dead letters": statistics.dead_letters,
+            "streams": statistics.streams,
+            "steps": statistics.steps,
+            "steps pending": statistics.pending_steps,
+            "readings in flight": statistics.in_flight_readings,
+            "changes to publish": statistics.outbox_pending,
+        }
+        return HTMLResponse(overview_page(self._context.version, ready, figures, self._workflow_rows()))
+
+    async def docs(self) -> Response:
+        """The API in words."""
+        return HTMLResponse(docs_page(self._openapi()))
+
+    # --- streams ---
+
+    async def streams(
+        self,
+        request: Request,
+        name: Annotated[str | None, Query(description="the source's or node's name")] = None,
+        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE,
+        cursor: Annotated[int, Query(description="next of the page before")] = -1,
+    ) -> Response:
+        """Streams by id. Every plate is a parameter too: ``?room=kitchen``. ``next`` is the cursor of the next page."""
+        meta = {key: value for key, value in request.query_params.items() if key not in _STREAM_QUERY}
+        plates = {plate for workflow in self._workflows.values() for plate in workflow.plates}
+        for key in meta:
+            if key not in plates:
+                raise ConfigurationError(
+                    f"there is no plate {key!r}", hint=did_you_mean(key, [*_STREAM_QUERY, *sorted(plates)])
+                )
+        found = sorted(self._context.engine.status(name, meta), key=lambda status: status.id)
+        rest = [status for status in found if status.id > cursor]
+        page = rest[:limit]
+        return JsonResponse(
+            {
+                "streams": [stream_json(status) for status in page],
+                "total": len(found),
+                "next": page[-1].id if len(rest) > len(page) else None,
+            }
+        )
+
+    async def stream(self, stream: str, start: Start = "-inf", end: End = "now") -> Response:
+        """One stream, by id or as ``name[house=1,room=kitchen]``, with the states of ``(start, end]``."""
+        status = self._find(stream)
+        first, last = self._span(start, end)
+        states = await stream_states(self._context.engine, status, first, last)
+        return JsonResponse(stream_json(status) | {"start": format_time(first), "end": format_time(last)} | states)
+
+    async def instances(
+        self,
+        stream: str,
+        start: Start = "-inf",
+        end: End = "inf",
+        limit: Annotated[int, Query(ge=1, le=_MAX_INSTANCES)] = 1000,
+        cursor: Annotated[str | None, Query(description="next of the page before")] = None,
+        newest: Annotated[bool, Query(description="the last instances instead of the first; no pages")] = False,
+        compute: Annotated[bool, Query(description="compute what is missing first; needs start and end")] = False,
+    ) -> Response:
+        """Instances in ``(start, end]``, ascending in time, with the states of that interval.
+
+        Where there are more, ``next`` is the cursor of the next page. ``revision`` is there when it is not 0.
+        """
+        status = self._find(stream)
+        first, last = self._span(start, end)
+        problem = None
+        if compute:
+            problem = await self._compute(status, first, last)
+            status = self._find(stream)
+        low = first if cursor is None else max(first, self._cursor(cursor))
+        if low >= last:
+            raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
+        batch = await self._context.engine.read(status.stream, low, last, limit=limit + 1, newest=newest)
+        more = len(batch) > limit
+        page = batch.slice_index(1 if newest else 0, limit + (1 if newest else 0)) if more else batch
+        times = page.times.tolist()
+        revisions = await self._context.store.revisions(status.id, times) if status.kind == "derived" and times else {}
+        rows = [
+            {"time": format_time(time), "value": encode(value)}
+            | ({"revision": revisions[time]} if time in revisions else {})
+            for time, value in page
+        ]
+        return JsonResponse(
+            {
+                "stream": str(status.stream),
+                "id": status.id,
+                "start": format_time(first),
+                "end": format_time(last),
+                "instances": rows,
+                "next": str(times[-1]) if more and not newest else None,
+                "error": problem or status.error or None,
+                **await stream_states(self._context.engine, status, first, last),
+            }
+        )
+
+    async def _compute(self, status: StreamStatus, start: int, end: int) -> str | None:
+        if start <= MIN_TIME or end >= MAX_TIME:
+            raise ConfigurationError("compute=true needs start and end", hint="pass for example start=-1h&end=now")
+        if status.kind == "raw":
+            return None
+        try:
+            await self._context.engine.compute([status.stream], start, end)
+        except ToolError as error:
+            return str(error)
+        return None
+
+    def _find(self, text: str) -> StreamStatus:
+        engine = self._context.engine
+        if text.isdigit():
+            number = int(text)
+            found = next((status for status in engine.status() if status.id == number), None)
+            if found is None:
+                raise NotFound(f"there is no stream with the id {number}", hint="see /api/streams")
+            return found
+        try:
+            stream = StreamId.parse(text)
+        except ValueError as error:
+            raise ConfigurationError(str(error), hint="use the stream's id, or its text") from None
+        return engine.find(stream)
+
+    def _span(self, start: str, end: str) -> tuple[int, int]:
+        now = self._context.clock.now()
+        first, last = parse_instant("start", start, now), parse_instant("end", end, now)
+        if first >= last:
+            raise ConfigurationError(
+                f"start {format_time(first)} is not before end {format_time(last)}",
+                hint="start is excluded, end included",
+            )
+        return first, last
+
+    def _cursor(self, text: str) -> int:
+        if not re.fullmatch(r"-?\d{1,19}", text):
+            raise ConfigurationError(f"cursor: {text[:40]!r} is none", hint="pass what the page before had as next")
+        return int(text)
+
+    # --- workflows, plates, tools ---
+
+    async def workflows(self) -> Response:
+        """Every workflow of this service."""
+        return JsonResponse({"workflows": self._workflow_rows()})
+
+    async def workflow(self, workflow: str) -> Response:
+        """One workflow as a document in the shape of its file."""
+        return JsonResponse(encode(to_document(self._workflow(workflow), resolved=True)))
+
+    async def graph(
+        self, workflow: str, form: Annotated[str, Query(alias="format", description="json, mermaid or dot")] = "json"
+    ) -> Response:
+        """The factor graph of a workflow."""
+        found = self._workflow(workflow)
+        if form == "json":
+            return JsonResponse(encode(graph_json(found)))
+        if form in ("mermaid", "dot"):
+            return PlainTextResponse(mermaid(found) if form == "mermaid" else dot(found))
+        raise ConfigurationError(f"format: {form!r} is not one of json, mermaid, dot")
+
+    async def plates(self) -> Response:
+        """Every plate of every workflow with the values seen so far, each with those of its parents."""
+        values = self._context.engine.plates()
+        rows = [
+            {
+                "workflow": workflow.name,
+                "name": plate.name,
+                "parent": plate.parent,
+                "max": plate.max,
+                "values": values.get(workflow.name, {}).get(plate.name, []),
+            }
+            for workflow in self._workflows.values()
+            for plate in workflow.plates.values()
+        ]
+        return JsonResponse({"plates": rows})
+
+    async def tools(self) -> Response:
+        """Every version of every tool, with its parameters."""
+        return JsonResponse({"tools": [tool_json(tool) for tool in self._context.registry]})
+
+    def _workflow(self, name: str) -> WorkflowDefinition:
+        if name not in self._workflows:
+            raise NotFound(f"there is no workflow {name!r}", hint=did_you_mean(name, self._workflows))
+        return self._workflows[name]
+
+    def _workflow_rows(self) -> list[dict[str, Any]]:
+        engine = self._context.engine
+        lag = engine.statistics().lag
+        counts: dict[str, int] = {}
+        for status in engine.status():
+            counts[status.workflow] = counts.get(status.workflow, 0) + 1
+        return [
+            {
+                "name": workflow.name,
+                "description": workflow.description,
+                "online": workflow.online,
+                "start": None if workflow.start is None else format_time(workflow.start),
+                "sources": list(workflow.sources),
+                "nodes": list(workflow.order),
+                "streams": counts.get(workflow.name, 0),
+                "lag_seconds": lag.get(workflow.name),
+            }
+            for workflow in self._workflows.values()
+        ]
+
+
+def parse_instant(name: str, text: str, now: int) -> int:
+    """Rule 3 of the API. `ConfigurationError` names the parameter."""
+    text = text.strip()
+    if re.fullmatch(r"-?\d{1,19}", text):
+        return int(text)
+    # In a query string "+" is a space: 2026-01-01T00:00:00+01:00 arrives as "... 01:00".
+    text = re.sub(r"^(\S+T\S+) (\d\d:?\d\d)$", r"\1+\2", text)
+    try:
+        return parse_time(text, now=now)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _letter_json(letter: DeadLetter) -> Mapping[str, Any]:
+    try:
+        payload: Any = letter.payload.decode()
+    except UnicodeDecodeError:
+        payload = encode(letter.payload)
+    return {
+        "time": format_time(letter.time),
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": letter.topic,
+        "payload": payload,
+    }
+
+
+def tool_json(tool: type[Tool]) -> dict[str, Any]:
+    """Name, version, what it does, and its parameters."""
+    parameters = []
+    for field in dataclasses.fields(tool):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        default = None if field.default is dataclasses.MISSING else field.default
+        if isinstance(default, int) and not isinstance(default, bool) and "Duration" in str(field.type):
+            default = format_duration(Duration(default))
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+        entry = {"name": field.name, "type": kind, "required": required}
+        parameters.append(entry if required else entry | {"default": encode(default)})
+    return {
+        "name": tool.name,
+        "version": tool.version,
+        "kind": tool.kind,
+        "inputs": tool.arity,
+        "takes": tool.takes,
+        "summary": tool.summary(),
+        "parameters": parameters,
+    }

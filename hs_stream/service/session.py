@@ -1,0 +1,82 @@
+"""Sessions: each run of the service as a document in its store, with a heartbeat.
+
+The heartbeat lets commands that write (compute, import, query --compute) refuse to work beside a running service, which
+would not notice what they change. It is a guard against mistakes, not a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.time import format_time, parse_time
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Clock, Store
+
+__all__ = ["SessionBook", "check_unused", "running_session"]
+
+logger = structlog.get_logger(__name__)
+
+_BEAT_SECONDS: Final = 10.0
+_ALIVE_MS: Final = 30_000
+
+
+class SessionBook:
+    """The document of one run. ``counters()`` gives the figures that it keeps."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        workflows: Sequence[WorkflowDefinition],
+        version: str,
+        counters: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._store, self._clock, self._counters = store, clock, counters
+        self._started = format_time(clock.now())
+        self.id = f"{self._started}-{secrets.token_hex(3)}"
+        tools = {node.tool.pin for workflow in workflows for node in workflow.nodes.values()}
+        self._fixed = {
+            "started": self._started,
+            "versions": {"hs_stream": version, "python": platform.python_version(), "tools": sorted(tools)},
+            "workflows": [workflow.name for workflow in workflows],
+        }
+
+    async def write(self, *, stopped: bool = False) -> None:
+        """Put the document. Raises `StoreUnavailable`."""
+        now = format_time(self._clock.now())
+        document = {**self._fixed, "seen": now, "stopped": now if stopped else None, "counters": dict(self._counters())}
+        await self._store.put("sessions", self.id, document)
+
+    async def beat(self) -> None:
+        """Write the document again and again, until cancelled. A store that is away is left alone until the next beat."""
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            try:
+                await self.write()
+            except StoreUnavailable as error:
+                logger.debug("session not written", error=error.message)
+
+
+async def running_session(store: Store, now: int) -> str | None:
+    """The id of a session that has shown itself within the last 30 s and has not stopped."""
+    for key, document in (await store.documents("sessions")).items():
+        seen = document.get("seen")
+        if document.get("stopped") is None and isinstance(seen, str) and now - parse_time(seen, now=now) < _ALIVE_MS:
+            return key
+    return None
+
+
+async def check_unused(store: Store, now: int, instead: str) -> None:
+    """`ConfigurationError` when a service is using ``store``; ``instead`` says what to do in that case."""
+    if session := await running_session(store, now):
+        raise ConfigurationError(
+            f"a running service is using this store (session {session})",
+            hint=f"{instead}, or stop the service; after a crash wait 30 s",
+        )

@@ -1,0 +1,347 @@
+"""The settings of the service: a TOML file, and ``HS_STREAM__SECTION__KEY`` in the environment, which wins.
+
+1. The file is ``--config``, else ``$HS_STREAM_CONFIG``, else ``./config/hs-stream.toml`` or ``./hs-stream.toml`` where one
+   exists, else there is none and everything has its default. Relative paths in it start at the working directory.
+2. Durations are text (``"10s"``); lists in the environment are JSON or separated by commas.
+3. Every mistake is a `ConfigurationError` with the file, the line where it can be told, the key, and what to write.
+4. No ``repr`` shows a password: URLs are shown by `redacted`, tokens and passwords are read from files when needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.time import parse_duration, parse_time
+from hs_stream.store.open import redacted
+
+__all__ = ["Settings", "find_settings", "load_settings", "read_secret"]
+
+ENVIRONMENT_PREFIX = "HS_STREAM__"
+_DEFAULT_FILES = ("config/hs-stream.toml", "hs-stream.toml")
+_STORE_SCHEMES = ("mongodb", "mongodb+srv", "sqlite", "memory", "embedded")
+
+
+def read_secret(path: str, key: str) -> str:
+    """The first line of the file at ``path``, without the line's end. `ConfigurationError` names ``key``."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(
+            f"{key}: cannot read {path}: {reason}", hint="name a file that the service's user may read"
+        ) from None
+    secret = text.partition("\n")[0].strip("\r\n")
+    if not secret:
+        raise ConfigurationError(
+            f"{key}: the first line of {path} is empty", hint="write the secret into its first line"
+        )
+    return secret
+
+
+def _milliseconds(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is not a duration: write for example '30s', '5m' or '1h30m'")
+    result = parse_duration(value)
+    if result < 0:
+        raise ValueError(f"{value!r} is negative: write 0s or more")
+    return result
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("["):
+            return tuple(json.loads(text))
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _instant(value: Any) -> int:
+    if isinstance(value, str):
+        # A fixed bound: relative times would move with every restart.
+        if value.strip()[:1] in "+-" or value.strip() == "now":
+            raise ValueError(f"{value!r} is relative: write an ISO time such as 1971-01-01T00:00:00Z")
+        return parse_time(value, now=0)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r} is not a time: write for example '1971-01-01T00:00:00Z'")
+
+
+Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts)]
+Time = Annotated[int, BeforeValidator(_instant)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class StoreSettings(_Section):
+    """``[store]``. ``data_dir``: where ``embedded://`` keeps its files. ``*_days``: how long MongoDB keeps the books."""
+
+    url: str = Field(default="mongodb://localhost:27017/hs_stream", repr=False)
+    data_dir: str = "var"
+    history_days: Annotated[float, Field(gt=0)] = 90.0
+    dead_letter_days: Annotated[float, Field(gt=0)] = 30.0
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme not in _STORE_SCHEMES:
+            raise ValueError(
+                f"{redacted(url)!r} is not a store: write mongodb://host/database, sqlite:///path, memory:// or embedded://"
+            )
+        return url
+
+    def __repr_args__(self) -> Any:
+        return [*super().__repr_args__(), ("url", redacted(self.url))]
+
+
+class MqttSettings(_Section):
+    """``[mqtt]``. ``max_payload`` in bytes: what is longer becomes a dead letter. ``prefix``: of the topics out."""
+
+    url: str = Field(default="mqtt://localhost:1883", repr=False)
+    client_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^+#/\x00-\x1f]+$")] = "hs-stream"
+    username: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    version: Literal[5, 3] = 5
+    prefix: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^+#\x00/$][^+#\x00]*$")] = "hs"
+    max_payload: Annotated[int, Field(ge=256, le=256 * 1024 * 1024)] = 1_048_576
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError(f"{redacted(url)!r} is not a broker: write mqtt://host:1883, or mqtts://host:8883 for TLS")
+        if not 0 < (parts.port or 1883) < 65536:
+            raise ValueError(f"{redacted(url)!r} has no valid port")
+        return url
+
+    def __repr_args__(self) -> Any:
+        return [*super().__repr_args__(), ("url", redacted(self.url))]
+
+
+class HttpSettings(_Section):
+    """``[http]``. ``port`` 0 takes any free one. With a ``token_file`` every request but /healthz needs the token."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token_file: str = ""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach ``host``."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class ExecutorSettings(_Section):
+    """``[executor]``. ``max_in_flight``: readings taken in but not yet durable. The local backend has one worker."""
+
+    backend: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1, le=1)] = 1
+    max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+
+
+class WatermarkSettings(_Section):
+    """``[watermark]``, in milliseconds here. Readings before ``earliest`` are quarantined: a clock that was never set."""
+
+    lateness: Milliseconds = 0
+    idle: Milliseconds = 10_000
+    max_future: Milliseconds = 5_000
+    earliest: Time = parse_time("1971-01-01T00:00:00Z", now=0)
+
+
+class ToolSettings(_Section):
+    """``[tools]``."""
+
+    paths: Texts = ()
+    allow_development_tools: bool = True
+    recompute_on: Literal["minor", "major"] = "minor"
+
+
+class LoggingSettings(_Section):
+    """``[logging]``."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class Settings(BaseSettings):
+    """All settings. Made by `load_settings`; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+    path: ClassVar[str] = ""
+
+    workflows: Texts = ("config/workflows/*.yaml",)
+    store: StoreSettings = StoreSettings()
+    mqtt: MqttSettings = MqttSettings()
+    http: HttpSettings = HttpSettings()
+    executor: ExecutorSettings = ExecutorSettings()
+    watermark: WatermarkSettings = WatermarkSettings()
+    tools: ToolSettings = ToolSettings()
+    logging: LoggingSettings = LoggingSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class fixes the names
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, which comes as keyword arguments."""
+        return env_settings, init_settings
+
+
+def find_settings(config: str | os.PathLike[str] | None = None) -> Path | None:
+    """The settings file by rule 1, or ``None``. `ConfigurationError` when a named one does not exist."""
+    named, by = (config, "--config") if config else (os.environ.get("HS_STREAM_CONFIG"), "$HS_STREAM_CONFIG")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise ConfigurationError(f"{by} names {path}, which is no file", hint="name an existing settings file")
+        return path
+    return next((path for path in map(Path, _DEFAULT_FILES) if path.is_file()), None)
+
+
+def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Mapping[str, Any]) -> Settings:
+    """The settings by the module's rules. ``overrides`` (section -> keys) win over the file, not over the environment.
+
+    Raises `ConfigurationError`; only the first mistake is reported.
+    """
+    path = find_settings(config)
+    text = ""
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise _bad_toml(str(path), error) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"cannot read it: {error}", path=str(path)) from None
+    for section, keys in overrides.items():
+        content[section] = {**content.get(section, {}), **keys}
+    _check_environment()
+    try:
+        settings = Settings(**content)
+    except ValidationError as error:
+        raise _explain(error, str(path) if path else "", text) from None
+    except Exception as error:
+        if type(error).__name__ != "SettingsError":
+            raise
+        raise ConfigurationError(f"the environment: {error}", hint="lists are JSON or separated by commas") from None
+    if not settings.http.loopback and not settings.http.token_file:
+        raise ConfigurationError(
+            f"http.host = {settings.http.host!r} lets other machines in, but there is no http.token_file",
+            hint='write host = "127.0.0.1", or name a token_file that holds a secret',
+            path=str(path) if path else "",
+            line=_line_of(text, ("http", "host")),
+        )
+    return settings
+
+
+def _bad_toml(path: str, error: tomllib.TOMLDecodeError) -> ConfigurationError:
+    match = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+    message = str(error)[: match.start()] if match else str(error)
+    return ConfigurationError(
+        f"this is not TOML: {message}",
+        hint='text needs quotes, as in host = "127.0.0.1"',
+        path=path,
+        line=int(match.group(1)) if match else None,
+    )
+
+
+def _check_environment() -> None:
+    sections = list(Settings.model_fields)
+    for name in os.environ:
+        if name.startswith(ENVIRONMENT_PREFIX):
+            section = name[len(ENVIRONMENT_PREFIX) :].split("__")[0].lower()
+            if section not in sections:
+                raise ConfigurationError(
+                    f"the environment variable {name} sets nothing", hint=_suggest(section, sections, "sections")
+                )
+
+
+def _explain(error: ValidationError, path: str, text: str) -> ConfigurationError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = tuple(str(part) for part in first["loc"])
+    while place and place[-1].isdigit():
+        place = place[:-1]
+    key = ".".join(place)
+    model: Any = Settings
+    for part in place[:-1]:
+        model = model.model_fields[part].annotation if part in model.model_fields else model
+    message, hint = str(first["msg"]).removeprefix("Value error, "), ""
+    if first["type"] == "extra_forbidden":
+        message, hint = "there is no such key", _suggest(place[-1], list(model.model_fields), "keys")
+    elif first["type"] == "literal_error":
+        message = f"write one of {first['ctx']['expected'].replace(' or ', ', ')}"
+    elif first["type"] in ("tuple_type", "string_type") and place[-1] in ("workflows", "paths"):
+        message, hint = 'write a list of texts, such as ["first", "second"]', ""
+    elif first["type"] == "model_type":
+        message, hint = f"this is a section: write [{key}] and keys below it", ""
+    elif place and place[-1] in getattr(model, "model_fields", {}):
+        default = model.model_fields[place[-1]].default
+        hint = "" if ": write" in message else f"the default is {redacted(str(default))!r}"
+    variable = ENVIRONMENT_PREFIX + "__".join(part.upper() for part in place)
+    if any(name.upper() == variable for name in os.environ):
+        return ConfigurationError(f"{key}: {message}", hint=hint, path=f"the environment variable {variable}")
+    return ConfigurationError(f"{key}: {message}", hint=hint, path=path, line=_line_of(text, place))
+
+
+def _suggest(word: str, known: list[str], what: str) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"the {what} are {', '.join(known)}"
+
+
+def _line_of(text: str, place: tuple[str, ...]) -> int | None:
+    """The line of ``section.key`` in plain TOML (no dotted keys), else of the section, else ``None``."""
+    section, found = "", None
+    for number, line in enumerate(text.splitlines(), start=1):
+        bare = line.strip()
+        if header := re.fullmatch(r"\[\s*([\w.-]+)\s*\]\s*(?:#.*)?", bare):
+            section = header.group(1)
+            if place and place[0] == section:
+                found = number
+        elif assignment := re.match(r"([\w.-]+|\"[^\"]*\")\s*=", bare):
+            key = assignment.group(1).strip('"')
+            full = f"{section}.{key}" if section else key
+            if full == ".".join(place) or (not section and key == ".".join(place[:1]) and len(place) > 1):
+                return number
+    return found

@@ -1,0 +1,71 @@
+"""The five states of a stream's time, and streams as JSON.
+
+=================  ========================================================================
+state              in an interval of that state
+=================  ========================================================================
+``computed``       the contents are right, and there are instances
+``computed-empty`` the contents are right: there is no instance
+``stale``          was computed, and will be computed again since something before it changed
+``failed``         the tool raised; the stream's ``error`` says what
+``not-computed``   nothing is known yet
+=================  ========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals, format_time
+from hs_stream.service.json_values import intervals
+
+if TYPE_CHECKING:
+    from hs_stream.engine.engine import Engine, StreamStatus
+
+__all__ = ["MAX_PIECES", "stream_json", "stream_states"]
+
+MAX_PIECES: Final = 100
+
+
+def partition(status: StreamStatus, start: int, end: int) -> list[tuple[str, int, int]]:
+    """``(start, end]`` cut into ``(state, start, end)``, ascending, ``computed`` standing for both kinds of it."""
+    asked = TimeIntervals.of(start, end)
+    ever = EMPTY if status.upper is None else TimeIntervals.of(MIN_TIME, status.upper)
+    failed = status.failed & asked
+    computed = (status.coverage & asked) - failed
+    stale = ((status.pending & ever) & asked) - failed - computed
+    rest = asked - failed - computed - stale
+    parts = (("failed", failed), ("computed", computed), ("stale", stale), ("not-computed", rest))
+    pieces = [(state, *pair) for state, spans in parts for pair in spans.pairs]
+    return sorted(pieces, key=lambda piece: piece[1])
+
+
+async def stream_states(engine: Engine, status: StreamStatus, start: int, end: int) -> dict[str, Any]:
+    """``{states: [{state, start, end}], truncated}``: at most `MAX_PIECES` pieces, the latest ones."""
+    pieces = partition(status, start, end)
+    states = []
+    for state, first, last in pieces[-MAX_PIECES:]:
+        word = state
+        if state == "computed" and not await engine.read(status.stream, first, last, limit=1):
+            word = "computed-empty"
+        states.append({"state": word, "start": format_time(first), "end": format_time(last)})
+    return {"states": states, "truncated": len(pieces) > MAX_PIECES}
+
+
+def stream_json(status: StreamStatus) -> dict[str, Any]:
+    """What is known of a stream without reading it. ``coverage`` has at most `MAX_PIECES` intervals, the latest."""
+    return {
+        "id": status.id,
+        "stream": str(status.stream),
+        "name": status.stream.name,
+        "meta": dict(status.stream.meta),
+        "kind": status.kind,
+        "workflow": status.workflow,
+        "node": status.node,
+        "tool": status.tool or None,
+        "upper": None if status.upper is None else format_time(status.upper),
+        "coverage": intervals(TimeIntervals(status.coverage.pairs[-MAX_PIECES:])),
+        "coverage_intervals": len(status.coverage),
+        "pending": intervals(TimeIntervals(status.pending.pairs[-MAX_PIECES:])),
+        "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
+        "error": status.error or None,
+    }

@@ -1,0 +1,336 @@
+"""Workflow files: the YAML of a workflow to a `WorkflowDefinition`, and back to a JSON-like document.
+
+::
+
+    workflow: comfort               # its name; the keys below are optional
+    description: Comfort per room
+    online: true                    # false: computed on request only
+    start: 2026-01-01T00:00:00Z     # the beginning of online demand; default: the earliest reading
+    plates:
+      house: {}
+      room: {parent: house, max: 200}
+    sources:
+      climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
+      history: {plates: [house]}    # no connector: fed by hs-stream import
+    nodes:
+      smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
+    publish:
+      smooth: {retain: true}
+
+1. Unknown keys are refused everywhere. Every mistake is a `ConfigurationError` with file, line and what to write.
+2. What a connector's options mean is the connector's business: a `SourceCheck` that the service passes in says whether
+   they are right, and which plates they bind. Without one, the ``{name}`` of the topic are the plates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.plate import Plate
+from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.time import format_time, parse_time
+from hs_stream.core.tool import Tool
+from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
+from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_yaml
+
+__all__ = [
+    "MAX_FILE",
+    "SourceCheck",
+    "from_document",
+    "load_workflow",
+    "parse_workflow",
+    "source_options",
+    "to_document",
+    "topic_plates",
+]
+
+SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
+"""``check(name, options)``: the plates that the options bind, or a `ConfigurationError` without path and line."""
+
+MAX_FILE: Final = 1_000_000
+_TOP: Final = ("workflow", "description", "online", "start", "plates", "sources", "nodes", "publish")
+_NODE: Final = ("tool", "from", "over", "with")
+_PUBLISH: Final = ("retain", "payload", "homeassistant")
+_PAYLOADS: Final = ("json", "msgpack", "value")
+_VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
+_PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
+
+
+def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck | None = None) -> WorkflowDefinition:
+    """The workflow in the file at ``path``, at most `MAX_FILE` bytes of UTF-8."""
+    name = str(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read it: {error.strerror}", hint="name an existing workflow file", path=name
+        ) from None
+    if len(data) > MAX_FILE:
+        raise ConfigurationError(
+            f"{len(data)} bytes; a workflow file has at most {MAX_FILE}",
+            hint="split it into several workflows",
+            path=name,
+        )
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigurationError("this is not UTF-8 text", hint="save it as UTF-8", path=name, line=line) from None
+    return parse_workflow(text, registry, name, check)
+
+
+def parse_workflow(
+    text: str, registry: ToolRegistry, path: str = "<text>", check: SourceCheck | None = None
+) -> WorkflowDefinition:
+    """The workflow in ``text``; ``path`` only serves error messages."""
+    return _Parser(path, registry, check).workflow(read_yaml(text, path))
+
+
+def from_document(
+    document: Mapping[str, Any], registry: ToolRegistry, path: str = "<document>", check: SourceCheck | None = None
+) -> WorkflowDefinition:
+    """The inverse of `to_document`."""
+    return _Parser(path, registry, check).workflow(Item.of(document))
+
+
+def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
+    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins every tool to its exact version."""
+    document: dict[str, Any] = {"workflow": workflow.name}
+    if workflow.description:
+        document["description"] = workflow.description
+    document["online"] = workflow.online
+    if workflow.start is not None:
+        document["start"] = format_time(workflow.start)
+    document["plates"] = {
+        plate.name: ({"parent": plate.parent} if plate.parent else {}) | {"max": plate.max}
+        for plate in workflow.plates.values()
+    }
+    document["sources"] = {
+        source.name: dict(source.options) | ({} if "mqtt" in source.options else {"plates": list(source.plates)})
+        for source in workflow.sources.values()
+    }
+    document["nodes"] = {node.name: _node_document(node, resolved) for node in workflow.nodes.values()}
+    document["publish"] = {
+        node.name: dict(node.publish) for node in workflow.nodes.values() if node.publish is not None
+    }
+    return document
+
+
+def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
+    exact = f"{node.tool.name}@=={node.tool.version}"
+    document: dict[str, Any] = {"tool": exact if resolved else node.pin or exact}
+    for key, values in (("from", node.inputs), ("over", node.over)):
+        if values:
+            document[key] = values[0] if len(values) == 1 else list(values)
+    if parameters := node.tool.parameters():
+        document["with"] = parameters
+    return document
+
+
+def source_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in the form in which equal sources are equal: the codec of a topic is written out."""
+    return {"mqtt": options["mqtt"], "codec": "json", **options} if "mqtt" in options else dict(options)
+
+
+def topic_plates(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ``{name}`` of the topic: a `SourceCheck` that checks nothing else."""
+    topic = options.get("mqtt", "")
+    if not isinstance(topic, str):
+        raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
+    return tuple(dict.fromkeys(_VARIABLE.findall(topic)))
+
+
+class _Parser(Reader):
+    def __init__(self, path: str, registry: ToolRegistry, check: SourceCheck | None) -> None:
+        super().__init__(path)
+        self._registry = registry
+        self._check = check or topic_plates
+        self._lines: dict[str, int] = {}
+
+    def workflow(self, item: Item) -> WorkflowDefinition:
+        top = self.mapping(item, "a workflow file", _TOP)
+        if "workflow" not in top:
+            raise self.error("the workflow has no name", item, "begin with workflow: NAME")
+        plates = {name: self._plate(name, child, top["plates"]) for name, child in self._group(top, "plates")}
+        sources = {name: self._source(name, child, plates) for name, child in self._group(top, "sources")}
+        groups = dict(self._group(top, "nodes"))
+        names = [*sources, *groups]
+        publish = self._publish(top, groups, sources)
+        nodes = {name: self._node(name, child, names, plates, publish.get(name)) for name, child in groups.items()}
+        self._lines["workflow"] = top["workflow"].line or 0
+        return WorkflowDefinition(
+            name=self.text(top["workflow"], "workflow"),
+            plates=plates,
+            sources=sources,
+            nodes=nodes,
+            description=self._description(top),
+            online=self.boolean(top["online"], "online") if "online" in top else True,
+            start=self._start(top["start"]) if "start" in top else None,
+            path=self.path,
+            lines={place: line for place, line in self._lines.items() if line},
+        )
+
+    def _group(self, top: Mapping[str, Item], group: str) -> list[tuple[str, Item]]:
+        if group not in top:
+            return []
+        self._lines[group] = top[group].key_line or 0
+        children = self.mapping(top[group], group)
+        for name, child in children.items():
+            self._lines[f"{group}.{name}"] = child.key_line or 0
+        return list(children.items())
+
+    def _description(self, top: Mapping[str, Item]) -> str:
+        item = top.get("description")
+        return "" if item is None or item.value is None else self.text(item, "description")
+
+    def _start(self, item: Item) -> int:
+        text = self.text(item, "start")
+        if text.strip()[:1] in "+-" or text.strip() == "now":
+            raise self.error(f"start: {text!r} is relative", item, "write an ISO time such as 2026-01-01T00:00:00Z")
+        try:
+            return parse_time(text, now=0)
+        except ValueError as error:
+            raise self.error(f"start: {error}", item) from None
+
+    # --- plates and sources ---
+
+    def _plate(self, name: str, item: Item, plates: Item) -> Plate:
+        what = f"plate {name}"
+        options = self.mapping(item, what, ("parent", "max"))
+        parent = options.get("parent")
+        if parent is not None and parent.value is not None:
+            known = self.mapping(plates, "plates")
+            if self.text(parent, f"{what}: parent") not in known:
+                hint = did_you_mean(parent.value, [other for other in known if other != name])
+                raise self.error(
+                    f"{what}: its parent {parent.value!r} is not declared",
+                    parent,
+                    hint or f"add '{parent.value}: {{}}'",
+                )
+        plate = Plate(name, parent.value if parent is not None else None)
+        if "max" in options:
+            most = self.whole(options["max"], f"{what}: max")
+            if most < 1:
+                raise self.error(f"{what}: max must be at least 1, not {most}", options["max"])
+            plate = replace(plate, max=most)
+        return plate
+
+    def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
+        children = self.mapping(item, f"source {name}")
+        given = {key: child.plain() for key, child in children.items() if key != "plates"}
+        if "mqtt" in given and "plates" in children:
+            raise self.error(
+                f"source {name}: its topic says on which plates it is", children["plates"].key_line, "remove plates"
+            )
+        if "mqtt" not in given:
+            if given:
+                key = next(iter(given))
+                line = children[key].key_line or children[key].line
+                hint = did_you_mean(key, ["mqtt", "plates"])
+                raise self.error(f"source {name}: {key} without mqtt", line, hint if "?" in hint else "add mqtt: TOPIC")
+            bound = self.texts(children["plates"], f"source {name}: plates") if self._has(children, "plates") else ()
+        else:
+            try:
+                bound = self._check(name, given)
+            except ConfigurationError as error:
+                line = self._line_of(children, error)
+                raise self.error(_named("source", name, error.message), line, error.hint) from None
+        for plate in bound:
+            if plate not in plates:
+                hint = did_you_mean(plate, plates)
+                line = (children.get("mqtt") or children.get("plates") or item).line
+                raise self.error(
+                    f"source {name}: the plate {plate!r} is not declared",
+                    line,
+                    hint if "?" in hint else f"add '{plate}: {{}}' to plates",
+                )
+        return SourceDefinition(name, bound, source_options(given))
+
+    def _has(self, children: Mapping[str, Item], key: str) -> bool:
+        return key in children and children[key].value not in (None, [])
+
+    def _line_of(self, children: Mapping[str, Item], error: ConfigurationError) -> int | None:
+        """Of the option that the message names first, else of the topic."""
+        named = [key for key in children if re.search(rf"\b{re.escape(key)}\b", error.message)]
+        named.sort(key=error.message.find)
+        child = children[named[0] if named else "mqtt"]
+        return child.key_line or child.line
+
+    # --- nodes ---
+
+    def _node(
+        self,
+        name: str,
+        item: Item,
+        names: list[str],
+        plates: Mapping[str, Plate],
+        publish: Mapping[str, Any] | None,
+    ) -> NodeDefinition:
+        what = f"node {name}"
+        children = self.mapping(item, what, _NODE)
+        if "tool" not in children:
+            raise self.error(f"{what} has no tool", item.key_line or item.line, "write tool: NAME@^VERSION")
+        pin = self.text(children["tool"], f"{what}: tool")
+        inputs = self.texts(children["from"], f"{what}: from") if self._has(children, "from") else ()
+        over = self.texts(children["over"], f"{what}: over") if self._has(children, "over") else ()
+        for key, given, known in (("from", inputs, names), ("over", over, list(plates))):
+            for word in given:
+                if word not in known:
+                    kind = "node or source" if key == "from" else "plate"
+                    candidates = [other for other in known if other != name]
+                    hint = did_you_mean(word, candidates)
+                    raise self.error(f"{what}: there is no {kind} {word!r}", children[key], hint)
+        return NodeDefinition(name, self._tool(what, pin, children), inputs, over, publish, pin)
+
+    def _tool(self, what: str, pin: str, children: Mapping[str, Item]) -> Tool:
+        try:
+            tool = self._registry.resolve(pin)
+        except ConfigurationError as error:
+            raise self.error(f"{what}: {error.message}", children["tool"], error.hint) from None
+        given = self.mapping(children["with"], f"{what}: with") if "with" in children else {}
+        try:
+            return tool.build({key: child.plain() for key, child in given.items()})
+        except ConfigurationError as error:
+            match = _PARAMETER.search(error.message)
+            culprit = given.get(match.group(1)) if match else None
+            line = (culprit or children.get("with") or children["tool"]).line
+            hint = error.hint
+            if culprit is not None and "has no parameter" in error.message and match:
+                close = did_you_mean(match.group(1), tool.__dataclass_fields__)  # type: ignore[attr-defined]
+                hint = close if close.endswith("?") else hint
+            raise self.error(f"{what}: {error.message}", line, hint) from None
+
+    # --- publish ---
+
+    def _publish(
+        self, top: Mapping[str, Item], nodes: Mapping[str, Item], sources: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        result = {}
+        for name, item in self._group(top, "publish"):
+            what = f"publish {name}"
+            if name not in nodes:
+                hint = "its readings are on MQTT already" if name in sources else did_you_mean(name, nodes)
+                kind = "a source, not a node" if name in sources else "no node"
+                raise self.error(f"{what}: this is {kind}", item.key_line or item.line, hint)
+            options = self.mapping(item, what, _PUBLISH)
+            if "retain" in options:
+                self.boolean(options["retain"], f"{what}: retain")
+            if "payload" in options and options["payload"].value not in _PAYLOADS:
+                raise self.error(
+                    f"{what}: payload is not one of {', '.join(_PAYLOADS)}",
+                    options["payload"],
+                    did_you_mean(str(options["payload"].value), _PAYLOADS, "write"),
+                )
+            if "homeassistant" in options:
+                self.mapping(options["homeassistant"], f"{what}: homeassistant")
+            result[name] = {key: child.plain() for key, child in options.items()}
+        return result
+
+
+def _named(kind: str, name: str, message: str) -> str:
+    return message if name in message else f"{kind} {name}: {message}"

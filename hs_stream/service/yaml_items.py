@@ -1,0 +1,198 @@
+"""YAML text as values that know their lines.
+
+1. Only plain YAML 1.2: mappings with text keys, lists, text, numbers, booleans and null. No tags, no merge keys; what
+   looks like a date is text.
+2. A key that occurs twice in one mapping is an error, as are more than `MAX_ITEMS` values after aliases are expanded.
+3. Every mistake is a `ConfigurationError` with path and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from hs_stream.core.errors import ConfigurationError
+
+__all__ = ["MAX_ITEMS", "Item", "Reader", "did_you_mean", "read_yaml"]
+
+MAX_ITEMS: Final = 50_000
+_MAX_DEPTH: Final = 40
+_TAG: Final = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One value: a scalar, a ``list`` of items or a ``dict`` of items.
+
+    ``line`` counts from 1, ``None``: not from a file. ``key_line`` is the line of the key before it.
+    """
+
+    value: Any
+    line: int | None = None
+    key_line: int | None = None
+
+    def plain(self) -> Any:
+        """The value without lines."""
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        return self.value
+
+    @classmethod
+    def of(cls, value: Any) -> Item:
+        """The item of a plain JSON-like value, without lines."""
+        if isinstance(value, Mapping):
+            return cls({str(key): cls.of(item) for key, item in value.items()})
+        if isinstance(value, (list, tuple)):
+            return cls([cls.of(item) for item in value])
+        return cls(value)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint: the closest of ``known``, else all of them behind ``otherwise``."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"{otherwise or 'there is'} {', '.join(names)}" if names else ""
+
+
+def read_yaml(text: str, path: str) -> Item:
+    """The one document in ``text``."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        node = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(str(error.problem or error.context or "it cannot be read").split())
+        raise ConfigurationError(
+            f"this is not YAML: {problem}",
+            hint="check indentation, quotes and colons",
+            path=path,
+            line=mark.line + 1 if mark else None,
+        ) from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        problem = "it is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise ConfigurationError(f"this is not YAML: {problem}", path=path) from None
+    if node is None:
+        raise ConfigurationError("the file is empty", hint="begin with workflow: NAME", path=path, line=1)
+    return _Converter(path, yaml).item(node, 0, None)
+
+
+class _Converter:
+    def __init__(self, path: str, yaml: YAML) -> None:
+        self._path = path
+        self._constructor = yaml.constructor
+        self._left = MAX_ITEMS
+
+    def item(self, node: Node, depth: int, key_line: int | None) -> Item:
+        line = node.start_mark.line + 1
+        self._left -= 1
+        if self._left < 0:
+            raise self._error(f"more than {MAX_ITEMS} values", line, "check for aliases that repeat each other")
+        if depth > _MAX_DEPTH:
+            raise self._error(f"nested more than {_MAX_DEPTH} deep", line)
+        if isinstance(node, MappingNode):
+            return Item(self._mapping(node, depth), line, key_line)
+        if isinstance(node, SequenceNode):
+            return Item([self.item(child, depth + 1, None) for child in node.value], line, key_line)
+        return Item(self._scalar(node, line), line, key_line)
+
+    def _mapping(self, node: MappingNode, depth: int) -> dict[str, Item]:
+        result: dict[str, Item] = {}
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, ScalarNode):
+                raise self._error("a key is not text", line, "write the key as a word")
+            if key.tag == f"{_TAG}merge":
+                raise self._error("merge keys (<<) are not understood here", line, "write the keys out")
+            if key.value in result:
+                raise self._error(f"the key {key.value!r} occurs twice", line, "remove one of them")
+            result[key.value] = self.item(child, depth + 1, line)
+        return result
+
+    def _scalar(self, node: Node, line: int) -> Any:
+        if not isinstance(node, ScalarNode):
+            raise self._error("this is neither a value, a list nor a mapping", line)
+        kind = str(node.tag).removeprefix(_TAG)
+        if kind in ("str", "timestamp", "value"):
+            return str(node.value)
+        if kind not in ("null", "bool", "int", "float"):
+            raise self._error(f"the tag {str(node.tag).replace(_TAG, '!!')} is not allowed here", line, "remove it")
+        try:
+            value = self._constructor.construct_object(node)
+        except (ValueError, YAMLError):
+            raise self._error(f"{node.value!r} is not a value", line, "put text into quotes") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(f"{node.value!r} is not a finite number", line)
+        return value
+
+    def _error(self, message: str, line: int, hint: str = "") -> ConfigurationError:
+        return ConfigurationError(message, hint=hint, path=self._path, line=line)
+
+
+class Reader:
+    """Checked access to items; every refusal is a `ConfigurationError` at the item's line."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def error(self, message: str, item: Item | int | None, hint: str = "") -> ConfigurationError:
+        """At ``item``, or at a line."""
+        line = item.line if isinstance(item, Item) else item
+        return ConfigurationError(message, hint=hint, path=self.path, line=line)
+
+    def mapping(self, item: Item, what: str, known: Iterable[str] | None = None) -> dict[str, Item]:
+        """A mapping (null is an empty one) with keys out of ``known``, or with any keys."""
+        if item.value is None:
+            return {}
+        if not isinstance(item.value, dict):
+            raise self.error(f"{what} is not a mapping", item, "write key: value pairs")
+        if known is not None:
+            keys = list(known)
+            for key, child in item.value.items():
+                if key not in keys:
+                    line = child.key_line or child.line
+                    raise self.error(f"{what}: there is no key {key!r}", line, did_you_mean(key, keys, "the keys are"))
+        return item.value
+
+    def text(self, item: Item, what: str) -> str:
+        """Non-empty text."""
+        if not isinstance(item.value, str) or not item.value.strip():
+            hint = "write a word, in quotes if it is a number"
+            raise self.error(f"{what} is not text but {_show(item.value)}", item, hint)
+        return item.value
+
+    def texts(self, item: Item, what: str) -> tuple[str, ...]:
+        """One text or a list of texts."""
+        if isinstance(item.value, list):
+            return tuple(self.text(child, what) for child in item.value)
+        return (self.text(item, what),)
+
+    def boolean(self, item: Item, what: str) -> bool:
+        """``true`` or ``false``."""
+        if not isinstance(item.value, bool):
+            raise self.error(f"{what} is not true or false but {_show(item.value)}", item)
+        return item.value
+
+    def whole(self, item: Item, what: str) -> int:
+        """A whole number."""
+        if not isinstance(item.value, int) or isinstance(item.value, bool):
+            raise self.error(f"{what} is not a whole number but {_show(item.value)}", item)
+        return item.value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None or value == "" else repr(value)

@@ -1,0 +1,46 @@
+"""What all stores share: how a commit becomes outbox entries, and what a stream record says about a raw stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import MIN_TIME, TimeIntervals
+from hs_stream.engine.ports import Change, StreamChange, StreamRecord
+
+__all__ = ["changes_of", "complete", "merge_marks", "touched"]
+
+
+def complete(record: StreamRecord) -> StreamRecord:
+    """``record`` with the coverage of a raw stream filled in: ``(-inf, upper]``, empty without an ``upper``."""
+    if record.kind != "raw":
+        return record
+    upper = record.upper
+    return replace(record, coverage=TimeIntervals() if upper is None else TimeIntervals.of(MIN_TIME, upper))
+
+
+def touched(change: StreamChange) -> list[int]:
+    """Every time that ``change`` writes or retracts, in no particular order."""
+    return [*change.inserted.times.tolist(), *change.revised.times.tolist(), *change.retracted]
+
+
+def changes_of(
+    inserted: Batch, revised: Batch, retracted: Sequence[int], revisions: Mapping[int, int]
+) -> list[Change]:
+    """The outbox's view of one `StreamChange`, ascending in time."""
+    revision = revisions.get
+    changes = [Change(time, "insert", value, revision(time, 0)) for time, value in inserted]
+    if revised or retracted:
+        changes += [Change(time, "revise", value, revision(time, 0)) for time, value in revised]
+        changes += [Change(time, "retract", None, revision(time, 0)) for time in retracted]
+        changes.sort(key=lambda change: change.time)
+    return changes
+
+
+def merge_marks(marks: Iterable[tuple[int, TimeIntervals]]) -> dict[int, TimeIntervals]:
+    """The union of the marks of each stream."""
+    merged: dict[int, TimeIntervals] = {}
+    for stream, intervals in marks:
+        merged[stream] = merged[stream] | intervals if stream in merged else intervals
+    return merged

@@ -1,0 +1,550 @@
+"""A store in MongoDB that people can read with their own tools. Works on a standalone mongod: no multi-document transaction.
+
+Theory of operation
+
+1. A commit is first written to the journal (``outbox``, see `hs_stream.store.mongo_journal`) with ``j: true``. The last part of it
+   is the commit point. Then instances, retracted revisions and snapshots are applied.
+2. Coverage, watermarks, history and the state document follow together, at most every ``checkpoint_seconds`` and on
+   `MongoStore.close`: the *checkpoint*. Its last write says up to which commit everything is applied.
+3. `MongoStore.open` redoes each complete journal entry behind the last checkpoint, in order, and drops an incomplete one. Redoing
+   is idempotent: every write of it is an upsert or a delete. Until then this process knows the truth from memory.
+4. All of this rests on one property of the server: its journal is a sequential log, and a write with ``j: true`` makes every
+   earlier acknowledged write of the same mongod durable too. So only the last write of an append waits for the disk, and
+   a durable checkpoint proves that what it speaks of is durable. (In a replica set ``w: majority`` does the same for the oplog.)
+5. An append writes its marks, then dead letters, then readings. One without marks leaves no trace of its ``seq``, so
+   ``Recovery.append_seq`` may be lower than the last one used, but never lower than a mark or than what was consumed.
+6. A commit that touches a raw stream (a purge) is followed by a checkpoint at once: appends are not in the journal, so it
+   must never be redone over a later one.
+7. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
+   One process at a time may have a database open, apart from those with ``read_only``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, replace
+from typing import Any, Final
+
+from bson.binary import Binary
+from bson.max_key import MaxKey
+from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from pymongo.errors import DocumentTooLarge
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.time import MIN_TIME, TimeIntervals
+from hs_stream.engine.ports import (
+    Append,
+    Commit,
+    DeadLetter,
+    DocumentKind,
+    HistoryEntry,
+    OutboxEntry,
+    Recovery,
+    Snapshot,
+    StreamChange,
+    StreamRecord,
+)
+from hs_stream.store import mongo_layout
+from hs_stream.store.changes import complete, merge_marks, touched
+from hs_stream.store.mongo_journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
+from hs_stream.store.mongo_link import Document, Link, Write, identity, keys, span
+from hs_stream.store.mongo_values import date, decode, documents_of, encode
+from hs_stream.store.packing import pack, unpack
+
+__all__ = ["MongoStore"]
+
+_LOG: Final = logging.getLogger(__name__)
+_STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None}
+
+
+class MongoStore:
+    """See the module.
+
+    ``url`` names the database in its path, ``hs_stream`` by default. ``server_timeout``: seconds until an unreachable server is
+    `StoreUnavailable`. With ``read_only`` nothing is created, redone or written; writing raises `StoreUnavailable`.
+    ``on_step`` is called with ``marked``, ``journaled``, ``applied`` and ``checkpointed`` behind each of these steps, so that tests can stop there.
+    """
+
+    name: str = "mongodb"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        server_timeout: float = 5.0,
+        history_days: float = 90.0,
+        dead_letter_days: float = 30.0,
+        checkpoint_seconds: float = 0.5,
+        read_only: bool = False,
+    ) -> None:
+        self._link = Link(url, server_timeout)
+        self._days = {"history_days": history_days, "dead_letter_days": dead_letter_days}
+        self._checkpoint_seconds = checkpoint_seconds
+        self._read_only = read_only
+        self.on_step: Callable[[str], None] = lambda step: None
+        self._append_lock = asyncio.Lock()
+        self._commit_lock = asyncio.Lock()
+        self._checkpoint_lock = asyncio.Lock()
+        self._opened = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._records: dict[int, StreamRecord] = {}
+        self._state: dict[str, Any] = dict(_STATE)
+        self._saved: dict[str, Any] = {}
+        self._progress: dict[int, tuple[TimeIntervals, int | None]] = {}
+        self._history: list[Document] = []
+        self._pending = Pending()
+        self._forgotten = 0
+        self._marked = False
+        self._retracted: set[int] = set()
+        self._timer: asyncio.Task[None] | None = None
+
+    # --- opening ---
+
+    async def open(self) -> Recovery:
+        """Connect, create what is missing, redo what was interrupted. `StoreUnavailable` says what to do."""
+        if not self._opened:
+            self._reset()
+        await self._link.connect()
+        try:
+            with self._link.talking():
+                if not self._opened:
+                    await self._load()
+                marks = await self._marks()
+        except BaseException:
+            await self.abandon()
+            raise
+        self._opened = True
+        state = self._state
+        state["append"] = max([state["append"], state["consumed"], *(seq for seq, _ in marks)])
+        self._marked = bool(marks)
+        changed = merge_marks(pair for seq, one in marks if seq > state["consumed"] for pair in one.items())
+        return Recovery(changed, state["append"], state["commit"], state["published"], state["proven"])
+
+    async def _load(self) -> None:
+        if not self._read_only:
+            await mongo_layout.create(self._link.database, **self._days)
+        found = await self._link.collection("state").find_one({"_id": "store"}) or {}
+        if found.get("layout", mongo_layout.LAYOUT) > mongo_layout.LAYOUT:
+            raise StoreUnavailable(
+                f"the database at {self._link.where} has layout {found['layout']}, this version writes {mongo_layout.LAYOUT}",
+                hint="it was made by a newer hs_stream; install that, or name another database in store.url",
+            )
+        self._saved = {name: decode(found.get(name)) for name in _STATE} if found else {}
+        self._state = _STATE | self._saved
+        await self._load_streams()
+        retracted = self._link.collection("retracted")
+        self._retracted = {item["_id"] async for item in await retracted.aggregate([{"$group": {"_id": "$_id.s"}}])}
+        await self._replay()
+
+    async def _load_streams(self) -> None:
+        found = [mongo_layout.stream_record(document) async for document in self._link.collection("streams").find()]
+        self._records = {record.id: record for record in found}
+
+    async def _marks(self) -> list[tuple[int, dict[int, Any]]]:
+        return [(int(mark["_id"]), unpack(mark["changed"])) async for mark in self._link.collection("marks").find()]
+
+    async def _replay(self) -> None:
+        """Rule 3. A read-only store only takes notice of what the entries say about streams."""
+        journal = self._link.collection("outbox")
+        applied, published = self._state["applied"], self._state["published"]
+        async for document in journal.find({"_id": {"$lte": {"q": applied, "i": MaxKey()}}, "p": True}, {"_id": 1}).sort("_id", 1):
+            seq = int(document["_id"]["q"])
+            if seq > published and seq not in self._pending.after(seq - 1, 1):
+                self._pending.add(seq)
+        behind = [document async for document in journal.find(_later(applied)).sort("_id", 1)]
+        for seq, packed in assemble(behind):
+            if packed is None:
+                if not self._read_only:
+                    await self._link.collection("outbox", sync=True).delete_many(_later(seq - 1))
+                break
+            commit = unpack_commit(packed)
+            if not self._read_only:
+                await self._apply(commit, redo=True)
+            self._note(commit)
+        if not self._read_only:
+            await self._checkpoint()
+
+    async def close(self) -> None:
+        """Write a last checkpoint and disconnect. Idempotent."""
+        try:
+            if self._opened and not self._read_only and self._link.connected:
+                self._stop_timer()
+                with self._link.talking():
+                    await self._checkpoint()
+        finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Disconnect without writing anything more: what a kill of the process would leave."""
+        self._stop_timer()
+        self._opened = False
+        await self._link.disconnect()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def ping(self) -> None:
+        with self._link.talking():
+            await self._link.database.command("ping")
+
+    def _require_writable(self) -> None:
+        if self._read_only:
+            raise StoreUnavailable(f"the store at {self._link.where} is open for reading only")
+        if not self._opened:
+            raise StoreUnavailable(f"the store at {self._link.where} is closed", hint="await store.open() first")
+
+    # --- streams ---
+
+    async def streams(self) -> list[StreamRecord]:
+        if self._read_only:
+            with self._link.talking():
+                self._reset()
+                await self._load()
+        elif not self._opened:
+            raise StoreUnavailable(f"the store at {self._link.where} is closed", hint="await store.open() first")
+        return [self._record(stream) for stream in sorted(self._records)]
+
+    def _progress_of(self, stream: int) -> tuple[TimeIntervals, int | None]:
+        record = self._records[stream]
+        return self._progress.get(stream) or (record.coverage, record.upper)
+
+    def _record(self, stream: int) -> StreamRecord:
+        """What is known of a stream now; `_records` is what the collection says."""
+        coverage, upper = self._progress_of(stream)
+        return complete(replace(self._records[stream], coverage=coverage, upper=upper))
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        self._require_writable()
+        if not records:
+            return
+        async with self._commit_lock:
+            with self._link.talking():
+                # A journal entry must not be redone over what is registered now.
+                await self._checkpoint()
+                documents = [mongo_layout.stream_document(record) for record in records]
+                writes = [_replace(document) for document in documents]
+                await self._link.write("streams", writes, sync=True)
+            self._records.update((record.id, record) for record in records)
+
+    async def advance(self, uppers: Mapping[int, int]) -> None:
+        self._require_writable()
+        for stream, upper in uppers.items():
+            if stream in self._records:
+                coverage, known = self._progress_of(stream)
+                if known is None or known < upper:
+                    self._progress[stream] = (coverage, upper)
+        self._schedule()
+
+    # --- append ---
+
+    async def append(self, append: Append) -> None:
+        self._require_writable()
+        async with self._append_lock:
+            if append.seq <= self._state["append"]:
+                return
+            with self._link.talking():
+                await self._append(append)
+            self._state["append"] = append.seq
+
+    async def _append(self, append: Append) -> None:
+        link = self._link
+        inserts = [document for stream, batch in append.inserts for document in documents_of(stream, batch)]
+        upserts = [document for stream, batch in append.upserts for document in documents_of(stream, batch)]
+        if append.changed:
+            self._marked = True
+            mark = {"_id": append.seq, "changed": Binary(pack(dict(append.changed)))}
+            last = not (inserts or upserts or append.dead_letters)
+            await link.write("marks", [_replace(mark)], sync=last)
+            self.on_step("marked")
+        if append.dead_letters:
+            letters = [_letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
+            await link.insert("dead_letters", letters, sync=not (inserts or upserts))
+        if inserts:
+            there = await link.insert("instances", inserts, sync=not upserts)
+            upserts = there + upserts
+        if upserts:
+            await self._write_values(upserts)
+
+    async def _write_values(self, documents: list[Document]) -> None:
+        """Set the values, whatever was there; revisions stay."""
+        try:
+            await self._link.write("instances", [_set_value(document) for document in documents], sync=True)
+        except DocumentTooLarge:
+            small = [await self._link.shrink(document) for document in documents]
+            await self._link.write("instances", [_set_value(document) for document in small], sync=True)
+
+    # --- commit ---
+
+    async def commit(self, commit: Commit) -> None:
+        self._require_writable()
+        async with self._commit_lock:
+            if commit.seq <= self._state["commit"]:
+                return
+            with self._link.talking():
+                # What is there already is the same commit, from an attempt whose answer was lost.
+                await self._link.insert("outbox", journal_documents(commit), sync=True)
+                self.on_step("journaled")
+                await self._apply(commit, redo=False)
+                self.on_step("applied")
+                self._note(commit)
+                if any(self._is_raw(change.stream) for change in commit.streams):
+                    await self._checkpoint()
+            self._schedule()
+
+    def _is_raw(self, stream: int) -> bool:
+        record = self._records.get(stream)
+        return record is not None and record.kind == "raw"
+
+    def _note(self, commit: Commit) -> None:
+        """What this process now knows, and the next checkpoint writes."""
+        for change in commit.streams:
+            if change.stream in self._records:
+                self._progress[change.stream] = (change.coverage, change.upper)
+        self._history += [
+            mongo_layout.history_document(commit.seq, index, entry) for index, entry in enumerate(commit.history)
+        ]
+        if commit.seq > self._state["published"] and publishes(commit):
+            self._pending.add(commit.seq, commit)
+        state = self._state
+        state["commit"] = state["applied"] = commit.seq
+        state["consumed"] = max(state["consumed"], commit.consumed)
+        state["append"] = max(state["append"], commit.consumed)
+        state["proven"] = commit.proven
+
+    async def _apply(self, commit: Commit, *, redo: bool) -> None:
+        inserts: list[Document] = []
+        replaces: list[Document] = []
+        deletes: list[Write] = []
+        for change in commit.streams:
+            inserted = documents_of(change.stream, change.inserted)
+            revised = documents_of(change.stream, change.revised)
+            if change.revisions:
+                _add_revisions(inserted, change.inserted, change.revisions)
+                _add_revisions(revised, change.revised, change.revisions)
+            (replaces if redo else inserts).extend(inserted)
+            replaces += revised
+            if change.retracted:
+                deletes += [DeleteMany(where) for where in keys(change.stream, change.retracted)]
+            await self._apply_revisions(change, redo)
+            await self._apply_snapshots(change)
+        replaces += await self._link.insert("instances", inserts)
+        try:
+            await self._link.write("instances", [*deletes, *map(_replace, replaces)])
+        except DocumentTooLarge:
+            replaces = [await self._link.shrink(document) for document in replaces]
+            await self._link.write("instances", [*deletes, *map(_replace, replaces)])
+
+    async def _apply_revisions(self, change: StreamChange, redo: bool) -> None:
+        """Revisions of retracted times, and only those, stand in ``retracted``."""
+        stream = change.stream
+        kept = [(time, change.revisions[time]) for time in change.retracted if change.revisions.get(time)]
+        writes: list[Write] = []
+        if (stream in self._retracted and not change.fresh) or redo:
+            back = sorted(set(touched(change)) - {time for time, _ in kept})
+            writes += [DeleteMany(where) for where in keys(stream, back)]
+        for time, revision in kept:
+            writes.append(_replace({"_id": identity(stream, time), "r": revision}))
+            self._retracted.add(stream)
+        await self._link.write("retracted", writes)
+
+    async def _apply_snapshots(self, change: StreamChange) -> None:
+        stream = change.stream
+        for start, end in change.snapshots_dropped.pairs:
+            await self._link.collection("snapshots").delete_many(span(stream, start, end))
+        documents = [{"_id": identity(stream, one.time), "v": encode(one.state)} for one in change.snapshots]
+        for document in await self._link.insert("snapshots", documents):
+            await self._link.write("snapshots", [_replace(await self._link.shrink(document))])
+
+    # --- checkpoints ---
+
+    def _schedule(self) -> None:
+        """See to it that a checkpoint comes."""
+        if self._timer is None:
+            self._timer = asyncio.create_task(self._checkpoint_soon(), name="hs-stream-checkpoint")
+        elif self._timer.done():
+            timer, self._timer = self._timer, None
+            timer.result()
+            self._schedule()
+
+    async def _checkpoint_soon(self) -> None:
+        while self._unsaved():
+            await asyncio.sleep(self._checkpoint_seconds)
+            try:
+                with self._link.talking():
+                    await self._checkpoint()
+            except StoreUnavailable as error:
+                _LOG.warning("the checkpoint waits: %s", error)
+
+    def _unsaved(self) -> bool:
+        return bool(self._progress or self._history or self._state != self._saved)
+
+    async def _checkpoint(self) -> None:
+        """Write what only this process knows. The state document goes last: it says that all before it is there (rule 4)."""
+        async with self._checkpoint_lock:
+            if not self._unsaved():
+                return
+            state, progress, history = dict(self._state), self._progress, self._history
+            records = {stream: self._record(stream) for stream in progress}
+            self._records.update(records)
+            self._progress, self._history = {}, []
+            try:
+                await self._link.insert("history", history)
+                await self._link.write(
+                    "streams",
+                    [UpdateOne({"_id": one.id}, {"$set": mongo_layout.progress(one)}) for one in records.values()],
+                )
+                document = {"_id": "store", "layout": mongo_layout.LAYOUT, **state}
+                await self._link.write("state", [_replace(document)], sync=True)
+            except BaseException:
+                self._progress = progress | self._progress
+                self._history = history + self._history
+                raise
+            self._saved = state
+            self.on_step("checkpointed")
+            await self._forget(state)
+
+    async def _forget(self, state: Mapping[str, Any]) -> None:
+        """Delete consumed marks, and journal entries that are applied and published."""
+        if self._marked and state["consumed"]:
+            marks = self._link.collection("marks")
+            await marks.delete_many({"_id": {"$lte": state["consumed"]}})
+            self._marked = await marks.find_one({}, {"_id": 1}) is not None
+        waiting = self._pending.oldest()
+        upto = state["applied"] if waiting is None else min(state["applied"], waiting - 1)
+        if upto > self._forgotten:
+            await self._link.collection("outbox").delete_many({"_id": {"$lte": {"q": upto, "i": MaxKey()}}})
+            self._forgotten = upto
+
+    # --- reads ---
+
+    async def read(
+        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        return await self._link.batch(span(stream, start, end), limit=limit, newest=newest)
+
+    async def last(self, stream: int, instant: int, count: int) -> Batch:
+        # The document with only ``s`` is before every one with ``t`` too.
+        where = {"_id": {"$gt": {"s": stream}, "$lte": identity(stream, instant)}}
+        return await self._link.batch(where, limit=max(count, 0), newest=True)
+
+    async def get(self, stream: int, times: Sequence[int]) -> Batch:
+        return Batch.concat([await self._link.batch(where) for where in keys(stream, sorted(set(times)))])
+
+    async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        with self._link.talking():
+            for name in ("retracted", "instances") if stream in self._retracted else ("instances",):
+                for where in keys(stream, times):
+                    cursor = self._link.collection(name).find({**where, "r": {"$gt": 0}}, {"r": 1})
+                    async for document in cursor:
+                        found[int(document["_id"]["t"])] = int(document["r"])
+        return found
+
+    async def count(self, stream: int, start: int, end: int) -> int:
+        with self._link.talking():
+            return await self._link.collection("instances").count_documents(span(stream, start, end))
+
+    async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
+        found = await self._snapshots(span(stream, MIN_TIME, instant), -1, 1)
+        return found[0] if found else None
+
+    async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
+        return await self._snapshots(span(stream, start, end), 1, limit)
+
+    async def _snapshots(self, where: Document, direction: int, limit: int) -> list[Snapshot]:
+        if limit <= 0:
+            return []
+        with self._link.talking():
+            cursor = self._link.collection("snapshots").find(where).sort("_id", direction).limit(limit)
+            return [Snapshot(int(one["_id"]["t"]), await self._link.whole(decode(one["v"]))) async for one in cursor]
+
+    # --- outbox, small documents ---
+
+    async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
+        wanted = self._pending.after(max(after, self._state["published"]), limit)
+        cached = [self._pending.entries(seq) for seq in wanted]
+        known = [entries for entries in cached if entries is not None]
+        if len(known) < len(wanted):
+            with self._link.talking():
+                where = {"_id": {"$gt": {"q": wanted[0], "i": -1}, "$lte": {"q": wanted[-1], "i": MaxKey()}}, "p": True}
+                found = [document async for document in self._link.collection("outbox").find(where).sort("_id", 1)]
+            known = [entries_of(unpack_commit(packed)) for _, packed in assemble(found) if packed is not None]
+        return [entry for entries in known for entry in entries]
+
+    async def published(self, seq: int) -> None:
+        self._require_writable()
+        if seq > self._state["published"]:
+            self._state["published"] = seq
+            self._pending.published(seq)
+            self._schedule()
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        if limit <= 0:
+            return []
+        with self._link.talking():
+            cursor = self._link.collection("dead_letters").find().sort("_id", -1).limit(limit)
+            return [
+                DeadLetter(int(one["time"]), one["source"], one["reason"], one["message"], one["topic"], one["payload"])
+                async for one in cursor
+            ]
+
+    async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
+        if limit <= 0:
+            return []
+        with self._link.talking():
+            if self._history and not self._read_only:
+                await self._checkpoint()
+            where = {} if stream is None else {"stream": stream}
+            cursor = self._link.collection("history").find(where).sort("_id", -1).limit(limit)
+            return [mongo_layout.history_entry(one) async for one in cursor]
+
+    async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
+        self._require_writable()
+        stored = {"_id": key, "document": encode(dict(document))}
+        with self._link.talking():
+            await self._link.write(kind, [_replace(stored)], sync=True)
+
+    async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
+        with self._link.talking():
+            found = self._link.collection(kind).find().sort("_id", 1)
+            return {one["_id"]: decode(one["document"]) async for one in found}
+
+
+def _later(seq: int) -> Document:
+    return {"_id": {"$gt": {"q": seq, "i": MaxKey()}}}
+
+
+def _set_value(document: Document) -> UpdateOne:
+    return UpdateOne({"_id": document["_id"]}, {"$set": {"v": document["v"]}}, upsert=True)
+
+
+def _replace(document: Document) -> ReplaceOne[Document]:
+    return ReplaceOne({"_id": document["_id"]}, document, upsert=True)
+
+
+def _add_revisions(documents: list[Document], batch: Batch, revisions: Mapping[int, int]) -> None:
+    for document, time in zip(documents, batch.times.tolist(), strict=True):
+        if revision := revisions.get(time):
+            document["r"] = revision
+
+
+def _letter_document(seq: int, index: int, letter: DeadLetter) -> Document:
+    """Its ``_id`` tells a repeated append from one that uses the ``seq`` again after a crash."""
+    digest = hashlib.blake2b(pack(astuple(letter)), digest_size=8).digest()
+    return {
+        "_id": {"q": seq, "i": index, "h": Binary(digest)},
+        "time": date(letter.time),
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": letter.topic,
+        "payload": Binary(letter.payload),
+    }

@@ -1,0 +1,192 @@
+"""The connection of `hs_stream.store.mongo`: collections, exact inserts and upserts, range reads, values of any size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import bson
+from bson.binary import Binary
+from pymongo import AsyncMongoClient, DeleteMany, InsertOne, ReplaceOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.write_concern import WriteConcern
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.value import Value
+from hs_stream.store import mongo_errors
+from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode
+
+__all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "span"]
+
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+Write = InsertOne[Document] | ReplaceOne[Document] | UpdateOne | DeleteMany
+
+_LAZY: Final = WriteConcern(w=1)
+_SYNC: Final = WriteConcern(w="majority", j=True)
+_LARGE_PART: Final = 8 << 20
+_LARGE_FROM: Final = 12 << 20
+_KEYS_AT_ONCE: Final = 5_000
+_READ_AT_ONCE: Final = 100_000
+_SOCKET_MS: Final = 60_000
+
+
+def identity(stream: int, time: int) -> Document:
+    """The ``_id`` of an instance, a snapshot or a retracted revision."""
+    return {"s": stream, "t": date(time)}
+
+
+def span(stream: int, start: int, end: int) -> Document:
+    """The filter for ``(start, end]`` of a stream."""
+    return {"_id": {"$gt": identity(stream, start), "$lte": identity(stream, end)}}
+
+
+def keys(stream: int, times: Sequence[int]) -> Iterable[Document]:
+    """Filters for exactly ``times``, which need not be in order."""
+    for start in range(0, len(times), _KEYS_AT_ONCE):
+        yield {"_id": {"$in": [identity(stream, int(time)) for time in times[start : start + _KEYS_AT_ONCE]]}}
+
+
+class Link:
+    """A connection to one database. ``where`` names the server in messages and holds no password."""
+
+    def __init__(self, url: str, server_timeout: float) -> None:
+        self._url = url
+        self._server_timeout = server_timeout
+        address = url.partition("://")[2].partition("/")[0]
+        self.where = address.rpartition("@")[2] or "?"
+        self._client: AsyncMongoClient[Document] | None = None
+        self._lazy: dict[str, Collection] = {}
+        self._sync: dict[str, Collection] = {}
+
+    def talking(self) -> AbstractContextManager[None]:
+        """Errors of the network and the server become `StoreUnavailable` inside."""
+        return mongo_errors.unavailable(self.where)
+
+    async def connect(self) -> None:
+        """Connect, and log in. `StoreUnavailable`, or `ConfigurationError` for a URL that can never work."""
+        if self._client is not None:
+            return
+        options = {
+            "serverSelectionTimeoutMS": round(self._server_timeout * 1000),
+            "connectTimeoutMS": round(self._server_timeout * 1000),
+            "socketTimeoutMS": _SOCKET_MS,
+            "appname": "hs_stream",
+        }
+        given = self._url.lower()
+        options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+        with self.talking():
+            client: AsyncMongoClient[Document] = AsyncMongoClient(self._url, **options)
+            try:
+                await client.get_default_database("hs_stream").command("ping")
+            except BaseException:
+                await client.close()
+                raise
+        self._client = client
+
+    async def disconnect(self) -> None:
+        """Idempotent."""
+        client, self._client = self._client, None
+        self._lazy.clear()
+        self._sync.clear()
+        if client is not None:
+            await client.close()
+
+    @property
+    def connected(self) -> bool:
+        """Between `connect` and `disconnect`, whether or not the server answers right now."""
+        return self._client is not None
+
+    @property
+    def database(self) -> Any:
+        """PyMongo's database, reading as `CODEC` says."""
+        if self._client is None:
+            raise StoreUnavailable(f"the store at {self.where} is closed", hint="await store.open() first")
+        return self._client.get_default_database("hs_stream").with_options(codec_options=CODEC)
+
+    def collection(self, name: str, *, sync: bool = False) -> Collection:
+        """A collection; with ``sync`` its writes return when they, and all before them, are durable."""
+        known = self._sync if sync else self._lazy
+        if name not in known:
+            concern = _SYNC if sync else _LAZY
+            known[name] = self.database[name].with_options(codec_options=CODEC, write_concern=concern)
+        return known[name]
+
+    # --- writes ---
+
+    async def insert(self, name: str, documents: list[Document], *, sync: bool = False) -> list[Document]:
+        """Insert; the documents whose ``_id`` was there already are left alone and returned."""
+        if not documents:
+            return []
+        try:
+            await self.collection(name, sync=sync).insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            there = mongo_errors.duplicates(error)
+            if there is None:
+                raise
+            return [documents[index] for index in there]
+        except DocumentTooLarge:
+            return await self._insert_large(name, documents, sync)
+        return []
+
+    async def _insert_large(self, name: str, documents: list[Document], sync: bool) -> list[Document]:
+        small = [await self.shrink(document) for document in documents]
+        # Some of them may have been sent before the large one was found: replacing them is the same.
+        await self.write(name, [ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in small], sync=sync)
+        return []
+
+    async def write(self, name: str, writes: Sequence[Write], *, sync: bool = False) -> None:
+        """Any mixture of writes to different documents. `DocumentTooLarge` for one that does not fit."""
+        if writes:
+            await self.collection(name, sync=sync).bulk_write(writes, ordered=False)
+
+    # --- values of any size ---
+
+    async def shrink(self, document: Document) -> Document:
+        """``document``, or one whose ``v`` stands for a value in the collection ``large``."""
+        value = document["v"]
+        if not isinstance(value, (str, bytes, list, dict)):
+            return document
+        encoded = bson.encode({"v": value})
+        if len(encoded) < _LARGE_FROM:
+            return document
+        digest = hashlib.blake2b(encoded, digest_size=16).digest()
+        starts = range(0, len(encoded), _LARGE_PART)
+        for index, start in enumerate(starts):
+            part = {"_id": {"h": Binary(digest), "i": index}, "b": Binary(encoded[start : start + _LARGE_PART])}
+            await self.insert("large", [part])
+        return {**document, "v": Large(digest, len(starts)).document()}
+
+    async def whole(self, value: Value) -> Value:
+        """The value that a `Large` stands for; any other value is itself."""
+        if not isinstance(value, Large):
+            return value
+        ids = [{"h": Binary(value.digest), "i": index} for index in range(value.parts)]
+        found = self.collection("large").find({"_id": {"$in": ids}}).sort("_id", 1)
+        encoded = b"".join([part["b"] async for part in found])
+        return decode(bson.decode(encoded, CODEC)["v"])
+
+    # --- reads ---
+
+    async def batch(self, where: Mapping[str, Any], *, limit: int | None = None, newest: bool = False) -> Batch:
+        """The instances that match, ascending; with ``limit`` the first, or the last, of them."""
+        if limit is not None and limit <= 0:
+            return NOTHING
+        with self.talking():
+            cursor = self.collection("instances").find_raw_batches(
+                where,
+                sort=[("_id", -1 if newest and limit else 1)],
+                limit=limit or 0,
+                batch_size=min(limit or _READ_AT_ONCE, _READ_AT_ONCE),
+            )
+            batches = [batch_of(raw) async for raw in cursor]
+            if newest and limit:
+                batches = [Batch(one.times[::-1], one.values[::-1]) for one in reversed(batches)]
+            batch = Batch.concat(batches)
+            if isinstance(batch.values, list) and any(type(value) is Large for value in batch.values):
+                batch = Batch.build(batch.times, [await self.whole(value) for value in batch.values])
+            return batch

@@ -1,0 +1,404 @@
+"""A store in one SQLite file: the embedded default wherever no mongod runs.
+
+1. The database is in WAL mode. `SqliteStore.append` and `SqliteStore.commit` are one transaction each, so rules 1 to 3 of
+   `hs_stream.engine.ports` follow from SQLite's. With ``synchronous="FULL"`` (the default) the transaction has reached
+   the disk when they return; with ``"NORMAL"`` it survives a kill of the process, but not a loss of power.
+2. One thread of the store's own holds the connection: the event loop never waits for the disk, and calls keep their order.
+3. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import TimeIntervals
+from hs_stream.engine.ports import (
+    Append,
+    Commit,
+    DeadLetter,
+    DocumentKind,
+    HistoryEntry,
+    Change,
+    OutboxEntry,
+    Recovery,
+    Snapshot,
+    StreamChange,
+    StreamRecord,
+    ToolRecord,
+)
+from hs_stream.store.changes import changes_of, complete, merge_marks, touched
+from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
+from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, batch_of, rows_of, unavailable
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+_TRIM_EVERY: Final = 1000
+_UPSERT: Final = "INSERT INTO instances (s, t, v) VALUES (?, ?, ?) ON CONFLICT (s, t) DO UPDATE SET v = excluded.v"
+
+
+class SqliteStore:
+    """See the module. Holds about ``max_dead_letters`` and ``max_history`` entries at most, the newest ones."""
+
+    name: str = "sqlite"
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        max_dead_letters: int = 100_000,
+        max_history: int = 1_000_000,
+    ) -> None:
+        self._path = Path(path)
+        self._synchronous = synchronous
+        self._limits = {"dead_letters": max_dead_letters, "history": max_history}
+        self._executor: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._state: dict[str, int | None] = {}
+        self._saved: dict[str, int | None] = {}
+        self._uppers: dict[int, int] = {}
+        self._writes = 0
+
+    # --- the thread ---
+
+    async def _run(self, work: Callable[..., T], *args: Any) -> T:
+        if self._executor is None:
+            raise StoreUnavailable(f"SQLite database {self._path} is closed", hint="await store.open() first")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(self._guarded, work, *args))
+
+    def _guarded(self, work: Callable[..., T], *args: Any) -> T:
+        with unavailable(self._path):
+            return work(*args)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"SQLite database {self._path} is closed", hint="await store.open() first")
+        return self._connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. What rule 3 of the module remembers goes with it."""
+        db, state = self._db, dict(self._state)
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            self._write_remembered(db)
+            db.execute("COMMIT")
+        except BaseException:
+            self._state = state
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._saved = dict(self._state)
+        self._uppers.clear()
+
+    def _write_remembered(self, db: sqlite3.Connection) -> None:
+        news = [item for item in self._state.items() if self._saved.get(item[0], 0) != item[1]]
+        if news:
+            db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", news)
+        if self._saved.get("published") != self._state["published"]:
+            db.execute("DELETE FROM outbox WHERE seq <= ?", (self._state["published"],))
+        if self._uppers:
+            db.executemany(
+                "UPDATE streams SET upper = max(coalesce(upper, ?2), ?2) WHERE id = ?1", [*self._uppers.items()]
+            )
+        self._writes += 1
+        if self._writes % _TRIM_EVERY == 1:
+            for table, limit in self._limits.items():
+                db.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (limit,))  # noqa: S608
+
+    async def open(self) -> Recovery:
+        """Create the file if there is none. `StoreUnavailable` when it cannot be opened or is no store of ours."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="hs-stream-sqlite")
+        try:
+            return await self._run(self._open)
+        except BaseException:
+            await self.abandon()
+            raise
+
+    def _open(self) -> Recovery:
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        db = self._connection
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION or (version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]):
+            raise StoreUnavailable(
+                f"SQLite database {self._path} has layout {version}, this version writes layout {SCHEMA_VERSION}",
+                hint="it was made by another program or a newer hs_stream; name another file in store.url",
+            )
+        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        db.execute(f"PRAGMA synchronous = {self._synchronous}")
+        db.execute("PRAGMA cache_size = -16000")
+        if version == 0:
+            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
+        self._state |= dict(db.execute("SELECT key, value FROM state"))
+        self._saved = dict(self._state)
+        marks = [(stream, to_intervals(unpack(packed))) for stream, packed in db.execute("SELECT s, intervals FROM marks")]
+        state = self._state
+        return Recovery(
+            merge_marks(marks),
+            append_seq=state["append"] or 0,
+            commit_seq=state["commit"] or 0,
+            published_seq=state["published"] or 0,
+            proven=state["proven"],
+        )
+
+    async def close(self) -> None:
+        """Write what is only remembered, and let go of the file. Idempotent."""
+        try:
+            if self._executor is not None and self._connection is not None:
+                await self._run(self._flush)
+        finally:
+            await self.abandon()
+
+    def _flush(self) -> None:
+        if self._uppers or self._state != self._saved:
+            with self._transaction():
+                pass
+
+    async def abandon(self) -> None:
+        """Let go of the file without writing anything more: what a kill of the process would leave."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            await asyncio.get_running_loop().run_in_executor(executor, self._disconnect)
+            executor.shutdown(wait=False)
+        self._uppers.clear()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def ping(self) -> None:
+        await self._run(lambda: self._db.execute("SELECT 1 FROM state LIMIT 1").fetchone())
+
+    # --- streams and writes ---
+
+    async def streams(self) -> list[StreamRecord]:
+        return await self._run(self._streams)
+
+    def _streams(self) -> list[StreamRecord]:
+        records = []
+        for row in self._db.execute("SELECT * FROM streams ORDER BY id"):
+            identity, name, meta, kind, workflow, tool, fingerprint, coverage, upper = row
+            later = self._uppers.get(identity)
+            if later is not None and (upper is None or upper < later):
+                upper = later
+            record = StreamRecord(
+                identity,
+                StreamId(name, tuple(json.loads(meta).items())),
+                kind,
+                workflow,
+                None if tool is None else ToolRecord(*unpack(tool)),
+                fingerprint,
+                to_intervals(unpack(coverage)),
+                upper,
+            )
+            records.append(complete(record))
+        return records
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        await self._run(self._register, records)
+
+    def _register(self, records: Sequence[StreamRecord]) -> None:
+        rows = []
+        for record in records:
+            tool = record.tool
+            rows.append((
+                record.id,
+                record.stream.name,
+                json.dumps(dict(record.stream.meta)),
+                record.kind,
+                record.workflow,
+                None if tool is None else pack([tool.name, tool.version, dict(tool.parameters)]),
+                record.fingerprint,
+                pack(flat_intervals(record.coverage)),
+                record.upper,
+            ))  # fmt: skip
+        for record in records:
+            self._uppers.pop(record.id, None)
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    async def append(self, append: Append) -> None:
+        await self._run(self._append, append)
+
+    def _append(self, append: Append) -> None:
+        if append.seq <= (self._state["append"] or 0):
+            return
+        with self._transaction() as db:
+            if append.changed:
+                marks = [(append.seq, stream, pack(flat_intervals(intervals))) for stream, intervals in append.changed.items()]
+                db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", marks)
+            if append.dead_letters:
+                db.executemany(
+                    "INSERT INTO dead_letters VALUES (NULL, ?, ?, ?, ?, ?, ?)", map(astuple, append.dead_letters)
+                )
+            for stream, batch in (*append.inserts, *append.upserts):
+                db.executemany(_UPSERT, rows_of(stream, batch))
+            self._state["append"] = append.seq
+
+    async def commit(self, commit: Commit) -> None:
+        await self._run(self._commit, commit)
+
+    def _commit(self, commit: Commit) -> None:
+        if commit.seq <= (self._state["commit"] or 0):
+            return
+        with self._transaction() as db:
+            for change in commit.streams:
+                self._apply(db, change)
+                if change.publish and (change.inserted or change.revised or change.retracted):
+                    db.execute("INSERT INTO outbox VALUES (?, ?, ?)", (commit.seq, change.stream, _pack_changes(change)))
+            if commit.history:
+                db.executemany(
+                    "INSERT INTO history VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, commit.history)
+                )
+            db.execute("DELETE FROM marks WHERE seq <= ?", (commit.consumed,))
+            state = self._state
+            state["append"] = max(state["append"] or 0, commit.consumed)
+            state["commit"] = commit.seq
+            state["proven"] = commit.proven
+
+    @staticmethod
+    def _apply(db: sqlite3.Connection, change: StreamChange) -> None:
+        stream = change.stream
+        if change.retracted:
+            db.executemany("DELETE FROM instances WHERE s = ? AND t = ?", [(stream, t) for t in change.retracted])
+        for batch in (change.inserted, change.revised):
+            if batch:
+                db.executemany(_UPSERT, rows_of(stream, batch))
+        if not change.fresh or change.revisions:
+            keys = [(stream, time) for time in touched(change)]
+            db.executemany("DELETE FROM retracted WHERE s = ? AND t = ?", keys)
+            revisions = [(change.revisions.get(time, 0) or None, stream, time) for _, time in keys]
+            if change.revised or change.revisions:
+                db.executemany("UPDATE instances SET r = ? WHERE s = ? AND t = ? AND r IS NOT ?1", revisions)
+            kept = [(stream, t, change.revisions[t]) for t in change.retracted if change.revisions.get(t)]
+            db.executemany("INSERT INTO retracted VALUES (?, ?, ?)", kept)
+        for start, end in change.snapshots_dropped.pairs:
+            db.execute("DELETE FROM snapshots WHERE s = ? AND t > ? AND t <= ?", (stream, start, end))
+        if change.snapshots:
+            rows = [(stream, snapshot.time, pack(snapshot.state)) for snapshot in change.snapshots]
+            db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", rows)
+        db.execute(
+            "UPDATE streams SET coverage = ?, upper = ? WHERE id = ?", (pack(flat_intervals(change.coverage)), change.upper, stream)
+        )
+
+    async def advance(self, uppers: Mapping[int, int]) -> None:
+        await self._run(self._advance, dict(uppers))
+
+    def _advance(self, uppers: Mapping[int, int]) -> None:
+        for stream, upper in uppers.items():
+            if upper > self._uppers.get(stream, upper - 1):
+                self._uppers[stream] = upper
+
+    # --- reads ---
+
+    async def _select(self, sql: str, *parameters: Any) -> list[Any]:
+        return await self._run(lambda: self._db.execute(sql, parameters).fetchall())
+
+    async def read(
+        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        sql = "SELECT t, v FROM instances WHERE s = ? AND t > ? AND t <= ? ORDER BY t"
+        if limit is None:
+            return await self._run(lambda: batch_of(self._db.execute(sql, (stream, start, end)).fetchall()))
+        sql += " DESC LIMIT ?" if newest else " LIMIT ?"
+        rows = await self._select(sql, stream, start, end, max(limit, 0))
+        return batch_of(rows[::-1] if newest else rows)
+
+    async def last(self, stream: int, instant: int, count: int) -> Batch:
+        sql = "SELECT t, v FROM instances WHERE s = ? AND t <= ? ORDER BY t DESC LIMIT ?"
+        return batch_of((await self._select(sql, stream, instant, max(count, 0)))[::-1])
+
+    async def _at(self, column: str, stream: int, times: Sequence[int]) -> list[Any]:
+        sql = f"SELECT t, {column} WHERE s = ? AND t IN (SELECT value FROM json_each(?)) ORDER BY t"  # noqa: S608
+        return await self._select(sql, stream, json.dumps([int(time) for time in times]))
+
+    async def get(self, stream: int, times: Sequence[int]) -> Batch:
+        return batch_of(await self._at("v FROM instances", stream, times))
+
+    async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        gone = dict(await self._at("r FROM retracted", stream, times))
+        return gone | {time: r for time, r in await self._at("r FROM instances", stream, times) if r}
+
+    async def count(self, stream: int, start: int, end: int) -> int:
+        sql = "SELECT count(*) FROM instances WHERE s = ? AND t > ? AND t <= ?"
+        return int((await self._select(sql, stream, start, end))[0][0])
+
+    async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
+        sql = "SELECT t, state FROM snapshots WHERE s = ? AND t <= ? ORDER BY t DESC LIMIT 1"
+        rows = await self._select(sql, stream, instant)
+        return Snapshot(rows[0][0], unpack(rows[0][1])) if rows else None
+
+    async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
+        sql = "SELECT t, state FROM snapshots WHERE s = ? AND t > ? AND t <= ? ORDER BY t LIMIT ?"
+        return [Snapshot(t, unpack(state)) for t, state in await self._select(sql, stream, start, end, max(limit, 0))]
+
+    # --- outbox, small documents ---
+
+    async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
+        return await self._run(self._outbox, after, limit)
+
+    def _outbox(self, after: int, limit: int) -> list[OutboxEntry]:
+        after = max(after, self._state["published"] or 0)
+        sql = """SELECT seq, s, changes FROM outbox
+                 WHERE seq IN (SELECT DISTINCT seq FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?) ORDER BY seq, s"""
+        rows = self._db.execute(sql, (after, max(limit, 0))).fetchall()
+        return [OutboxEntry(seq, stream, _unpack_changes(packed)) for seq, stream, packed in rows]
+
+    async def published(self, seq: int) -> None:
+        await self._run(self._published, seq)
+
+    def _published(self, seq: int) -> None:
+        self._state["published"] = max(self._state["published"] or 0, seq)
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        sql = "SELECT time, source, reason, message, topic, payload FROM dead_letters ORDER BY id DESC LIMIT ?"
+        return [DeadLetter(*row) for row in await self._select(sql, max(limit, 0))]
+
+    async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
+        sql = 'SELECT time, stream, tool, start, "end", instances, changed, cause, session FROM history '
+        if stream is None:
+            rows = await self._select(sql + "ORDER BY id DESC LIMIT ?", max(limit, 0))
+        else:
+            rows = await self._select(sql + "WHERE stream = ? ORDER BY id DESC LIMIT ?", stream, max(limit, 0))
+        return [HistoryEntry(*row) for row in rows]
+
+    async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
+        await self._run(self._put, kind, key, pack(dict(document)))
+
+    def _put(self, kind: str, key: str, packed: bytes) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", (kind, key, packed))
+
+    async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
+        rows = await self._select("SELECT key, document FROM documents WHERE kind = ? ORDER BY key", kind)
+        return {key: unpack(packed) for key, packed in rows}
+
+
+def _pack_changes(change: StreamChange) -> bytes:
+    inserted, revised = flat_batch(change.inserted), flat_batch(change.revised)
+    return pack([inserted, revised, list(change.retracted), dict(change.revisions)])
+
+
+def _unpack_changes(packed: bytes) -> list[Change]:
+    inserted, revised, retracted, revisions = unpack(packed)
+    return changes_of(to_batch(inserted), to_batch(revised), retracted, revisions)

@@ -1,0 +1,318 @@
+"""Whether a tool keeps the laws of `hs_stream.core.tool`, tried on random histories.
+
+`check_tool` draws inputs, an interval and cuts, and looks at each of these, bit for bit:
+
+1. Contract: the output lies inside of the interval, ascends, holds canonical values, and its times obey ``drive()``.
+   The inputs are left alone.
+2. Purity: the same evaluation again, and by another instance with the same parameters, gives the same.
+3. Split law: the pieces between the cuts, evaluated in any order, are the whole.
+4. Support: a piece (or a single instant) comes out the same when each input is reduced to exactly what ``support()``
+   lets it read, and when anything else outside of that is changed, taken away or added.
+5. ``build(parameters())`` is the same tool, unless it holds a function that cannot be saved.
+6. A `FoldTool` run in pieces, its state stored in between, is the fold in one. An `AggregateTool` without the inputs
+   that are empty in the interval gives the same.
+
+It needs numpy only, so that it can run where plugins are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from hs_stream.core.batch import NOTHING, Batch, same_values
+from hs_stream.core.errors import ConfigurationError, LawViolation
+from hs_stream.core.stream import difference
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, format_time, shift
+from hs_stream.core.tool import (
+    AggregateTool,
+    FoldTool,
+    FromInput,
+    OnGrid,
+    Pointwise,
+    Prefix,
+    Previous,
+    Sources,
+    Support,
+    Tool,
+)
+from hs_stream.core.value import Value, canonical, same
+from hs_stream.testing.material import Material
+
+__all__ = ["check_tool", "readable"]
+
+_SMALLEST: Final = 3
+_LARGEST: Final = 24
+
+
+def check_tool(
+    tool: Tool | type[Tool], *, examples: int = 50, seed: int | None = None, missing: bool = False
+) -> None:
+    """Raise `LawViolation` when ``tool`` breaks a law. A class is checked with each of its ``samples``.
+
+    ``examples``: histories per parameter set; the first are the smallest. With a ``seed`` it is deterministic.
+    ``missing=True`` also feeds ``None``. The message names the tool, its parameters, the interval, the cuts, the first
+    difference and the rule. `ConfigurationError` when a sample is no valid parameter set.
+    """
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    tools = [tool] if isinstance(tool, Tool) else [tool.build(sample) for sample in tool.samples]
+    for one in tools:
+        _check_parameters(one)
+        for example in range(examples):
+            size = _SMALLEST + (_LARGEST - _SMALLEST) * example // max(examples - 1, 1)
+            material = Material(one, (seed << 20) + example, missing=missing)
+            sources = material.sources(size)
+            interval = material.interval(sources)
+            cuts = material.cuts(interval, sources)
+            _Trial(one, material, interval, cuts, sources, f"seed={seed}, example {example}").run()
+
+
+def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:
+    """The part of ``source`` that an output at any t of ``interval`` may read, and nothing more."""
+    start, end = interval.start, interval.end
+    if isinstance(support, Prefix):
+        return source.slice(MIN_TIME - 1, end)
+    if isinstance(support, Previous):
+        high = int(source.times.searchsorted(shift(start, 1), "right"))
+        return source.slice_index(max(high - support.n, 0), int(source.times.searchsorted(end, "right")))
+    if isinstance(support, Pointwise):
+        return source.slice(start, end)
+    return source.slice(shift(start, 1 - support.lookback), shift(end, support.lookahead))
+
+
+def _untouchable(support: Support, source: Batch, interval: TimeInterval) -> tuple[int, int]:
+    """``(low, high]``: outside of it nothing that may be read changes, whatever is there."""
+    start, end = interval.start, interval.end
+    if isinstance(support, Prefix):
+        return MIN_TIME, end
+    if isinstance(support, Previous):
+        known = source.last(shift(start, 1), support.n)
+        return (known.first_time - 1 if len(known) == support.n else MIN_TIME), end
+    if isinstance(support, Pointwise):
+        return start, end
+    return shift(start, 1 - support.lookback), shift(end, support.lookahead)
+
+
+def _copy(batch: Batch) -> Batch:
+    values = batch.values
+    copied = values.copy() if isinstance(values, np.ndarray) else [canonical(value) for value in values]
+    return Batch(batch.times.copy(), copied)
+
+
+def _sources_like(sources: Sequence[Batch], batches: Sequence[Batch]) -> Sequence[Batch]:
+    return Sources(batches, sources.keys) if isinstance(sources, Sources) else list(batches)
+
+
+def _check_parameters(tool: Tool) -> None:
+    try:
+        parameters = tool.parameters()
+    except ConfigurationError:
+        return
+    kind = type(tool)
+    again = kind.build(parameters)
+    if again != tool:
+        raise LawViolation(f"{tool.pin}: build(parameters()) is {again}, not {tool}")
+    if kind.build(json.loads(json.dumps(parameters))) != tool:
+        raise LawViolation(f"{tool.pin}: parameters() are changed by JSON: {parameters}")
+
+
+@dataclass
+class _Trial:
+    """One history, one interval, its cuts."""
+
+    tool: Tool
+    material: Material
+    interval: TimeInterval
+    cuts: list[int]
+    drawn: list[Batch]
+    label: str
+
+    def run(self) -> None:
+        self.sources: Sequence[Batch] = (
+            Sources(self.drawn, [f"value{i}" for i in range(len(self.drawn))])
+            if isinstance(self.tool, AggregateTool)
+            else self.drawn
+        )
+        whole = self.evaluate(self.tool, self.interval, self.sources)
+        self.split(whole)
+        self.purity(whole)
+        self.instants(whole)
+        if isinstance(self.tool, AggregateTool):
+            self.fewer_inputs(whole)
+        if isinstance(self.tool, FoldTool):
+            self.fold(self.tool)
+
+    # --- laws ---
+
+    def split(self, whole: Batch) -> None:
+        edges = [self.interval.start, *self.cuts, self.interval.end]
+        pieces = [TimeInterval(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        order = self.material.random.permutation(len(pieces)).tolist()
+        for at in order:
+            got = self.evaluate(self.tool, pieces[at], self.sources)
+            self.compare(whole, got, pieces[at], "split law: the piece differs from the same part of the whole")
+        for at in order:
+            self.support(whole, pieces[at])
+
+    def purity(self, whole: Batch) -> None:
+        again = self.evaluate(self.tool, self.interval, self.sources)
+        self.compare(whole, again, self.interval, "purity: the same evaluation again gives another result")
+        try:
+            other = type(self.tool).build(self.tool.parameters())
+        except ConfigurationError:
+            return
+        again = self.evaluate(other, self.interval, self.sources)
+        self.compare(whole, again, self.interval, "purity: another instance with the same parameters gives another result")
+
+    def instants(self, whole: Batch) -> None:
+        candidates = {self.material.instant(self.sources) for _ in range(3)}
+        if whole:
+            candidates |= {self.material.pick(whole.times.tolist()) for _ in range(3)}
+        for time in sorted(candidates):
+            if self.interval.start < time <= self.interval.end:
+                self.support(whole, TimeInterval(time - 1, time))
+
+    def support(self, whole: Batch, piece: TimeInterval) -> None:
+        if not len(self.sources):
+            return
+        supports = [self.tool.support(slot) for slot in range(len(self.sources))]
+        told = ", ".join(f"input {slot}: {support}" for slot, support in enumerate(supports))
+        pairs = list(zip(supports, self.sources, strict=True))
+        exact = _sources_like(self.sources, [readable(support, source, piece) for support, source in pairs])
+        rule = f"support ({told}): with exactly what it may read the result differs, so it reads more than it declares"
+        self.compare(whole, self.evaluate(self.tool, piece, exact), piece, rule)
+        noisy = _sources_like(self.sources, [self.disturbed(support, source, piece) for support, source in pairs])
+        rule = f"support ({told}): a change outside of what it may read changes the result"
+        self.compare(whole, self.evaluate(self.tool, piece, noisy), piece, rule)
+
+    def disturbed(self, support: Support, source: Batch, piece: TimeInterval) -> Batch:
+        """``source`` with everything replaced that an output in ``piece`` may not read."""
+        low, high = _untouchable(support, source, piece)
+        parts = [source.slice(low, high)]
+        if low > MIN_TIME:
+            parts.insert(0, self.material.noise(MIN_TIME, low, 4))
+        if high < MAX_TIME:
+            parts.append(self.material.noise(high, MAX_TIME, 4))
+        return Batch.concat(parts)
+
+    def fewer_inputs(self, whole: Batch) -> None:
+        assert isinstance(self.sources, Sources)
+        inside = [source.slice(self.interval.start, self.interval.end) for source in self.sources]
+        kept = [index for index, source in enumerate(inside) if source]
+        sources = Sources([inside[index] for index in kept], [self.sources.keys[index] for index in kept])
+        got = self.evaluate(self.tool, self.interval, sources)
+        self.compare(whole, got, self.interval, "aggregate: without the inputs that are empty here the result differs")
+
+    def fold(self, tool: FoldTool) -> None:
+        source = self.sources[0]
+        end_state, outputs = tool.run(tool.initial(), source)
+        state, pieces = tool.initial(), []
+        edges = [MIN_TIME - 1, *sorted({*self.cuts, *(source.times[:1].tolist())}), MAX_TIME]
+        for start, end in zip(edges[:-1], edges[1:], strict=True):
+            given, kept = state, self.stored(state)
+            state, result = tool.run(given, source.slice(start, end))
+            if not same(given, kept):
+                raise self.broken(f"fold: step changes its state in place, from {kept} to {given}")
+            again, repeated = tool.run(kept, source.slice(start, end))
+            if not same(again, state) or repeated != result:
+                raise self.broken(f"fold: the state {kept} goes on differently when it is stored in between")
+            pieces.append(result)
+        everything = TimeInterval(MIN_TIME, MAX_TIME)
+        self.compare(outputs, Batch.concat(pieces), everything, "fold: run in pieces it differs from run in one")
+        if not same(self.stored(state), self.stored(end_state)):
+            raise self.broken(f"fold: run in pieces it ends in the state {state}, in one in {end_state}")
+
+    def stored(self, state: Value) -> Value:
+        try:
+            copied = canonical(state)
+        except ValueError as error:
+            raise self.broken(f"fold: the state cannot be stored{error}") from None
+        if not same(copied, state):
+            raise self.broken(f"fold: the state {state!r} is not canonical; it comes back from a store as {copied!r}")
+        return copied
+
+    # --- one evaluation ---
+
+    def evaluate(self, tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        given = _sources_like(sources, [_copy(source) for source in sources])
+        try:
+            result = tool.evaluate(interval, given)
+        except Exception as error:
+            raise self.broken(
+                f"evaluate({interval}) raised {type(error).__name__}: {error}, on values that takes={tool.takes!r} allows"
+            ) from error
+        for slot, (before, after) in enumerate(zip(sources, given, strict=True)):
+            if not np.array_equal(before.times, after.times) or not _same_column(before, after):
+                raise self.broken(f"contract: it changes input {slot}; {_first(before, after)}")
+        self.contract(interval, sources, result)
+        return result
+
+    def contract(self, interval: TimeInterval, sources: Sequence[Batch], result: Batch) -> None:
+        if not isinstance(result, Batch):
+            raise self.broken(f"contract: evaluate returns {type(result).__name__}, not a Batch")
+        times, values = result.times, result.values
+        if len(times) != len(values):
+            raise self.broken(f"contract: {len(times)} times for {len(values)} values")
+        if not len(times):
+            return
+        if times.dtype != np.int64 or (np.diff(times) <= 0).any():
+            raise self.broken("contract: output times are not ascending int64 milliseconds")
+        for time in (result.first_time, result.last_time):
+            if not interval.start < time <= interval.end:
+                raise self.broken(f"contract: first difference at {format_time(time)}: an output outside of {interval}")
+        for time, value in result:
+            try:
+                fine = same(canonical(value), value)
+            except ValueError as error:
+                raise self.broken(f"contract: the value at {format_time(time)}{error}") from None
+            if not fine:
+                raise self.broken(f"contract: the value at {format_time(time)} is not canonical: {value!r}")
+        if isinstance(values, np.ndarray) and values.dtype not in (np.float64, np.int64, np.bool_):
+            raise self.broken(f"contract: an array of {values.dtype} holds no values; use Batch.build")
+        self.driven(sources, times.tolist())
+
+    def driven(self, sources: Sequence[Batch], times: list[int]) -> None:
+        drive = self.tool.drive()
+        if isinstance(drive, OnGrid):
+            stray = [time for time in times if not len(drive.grid.times(time - 1, time))]
+        else:
+            among = [sources[drive.slot]] if isinstance(drive, FromInput) else sources
+            allowed = {time for source in among for time in source.times.tolist()}
+            stray = [time for time in times if time not in allowed]
+        if stray:
+            raise self.broken(f"drive: first difference at {format_time(stray[0])}: an output that {drive} does not allow")
+
+    def compare(self, expected: Batch, got: Batch, piece: TimeInterval, rule: str) -> None:
+        part = expected.slice(piece.start, piece.end)
+        if part != got:
+            raise self.broken(f"{rule}; in {piece} {_first(part, got)}")
+
+    def broken(self, rule: str) -> LawViolation:
+        try:
+            parameters = str(self.tool.parameters())
+        except ConfigurationError:
+            parameters = repr(self.tool)
+        cuts = ", ".join(format_time(cut) for cut in self.cuts) or "none"
+        return LawViolation(
+            f"{self.tool.pin} with {parameters} breaks the {rule}; interval {self.interval}, cut at {cuts}; {self.label}"
+        )
+
+
+def _same_column(left: Batch, right: Batch) -> bool:
+    return len(left) == len(right) and same_values(left.values, right.values)
+
+
+def _first(expected: Batch, got: Batch) -> str:
+    """Where two batches differ first, and how."""
+    times = difference(expected or NOTHING, got or NOTHING).times()
+    if not times:
+        return "the values are in a column of another type"
+    time = times[0]
+    one, other = dict(expected), dict(got)
+    said = [repr(values[time]) if time in values else "nothing" for values in (one, other)]
+    return f"first difference at {format_time(time)} ({time}): {said[0]} against {said[1]}"

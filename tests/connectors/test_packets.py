@@ -1,0 +1,107 @@
+"""PUBLISH and PUBACK: our framing against paho's own, in every possible cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paho.mqtt import _packet
+from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from hs_stream_connectors.mqtt.packets import PINGREQ, Message, PacketReader, ProtocolError, puback, publish
+
+
+class Log:
+    def __init__(self, *, v5: bool) -> None:
+        self.acks: list[tuple[int, int]] = []
+        self.others: list[bytes] = []
+        self.reader = PacketReader(v5=v5, confirmed=lambda mid, code: self.acks.append((mid, code)), other=self.others.append)
+
+
+messages = st.lists(
+    st.tuples(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=20),
+        st.binary(max_size=300),
+        st.integers(1, 65_535),
+        st.booleans(),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+@given(messages, st.lists(st.integers(1, 400), max_size=8), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_what_is_packed_is_read_in_every_cut(items: list[tuple[str, bytes, int, bool, bool]], cuts: list[int], v5: bool) -> None:
+    stream = b""
+    for topic, payload, mid, retain, dup in items:
+        stream += publish(topic.encode(), payload, mid=mid, retain=retain, dup=dup, v5=v5) + puback([mid]) + PINGREQ
+    log, at = Log(v5=v5), 0
+    for size in [*cuts, len(stream)]:
+        if stream[at : at + size]:
+            log.reader.feed(stream[at : at + size])
+        at += size
+    assert log.reader.messages == [Message(t.encode(), p, mid, 1, retain, dup) for t, p, mid, retain, dup in items]
+    assert log.acks == [(mid, 0) for _, _, mid, _, _ in items]
+    assert log.others == [PINGREQ] * len(items)
+
+
+@pytest.mark.parametrize("v5", [True, False])
+@pytest.mark.parametrize("size", [0, 100, 127, 128, 16_383, 16_384, 3_000_000])
+def test_paho_reads_what_we_pack(v5: bool, size: int) -> None:
+    packet = publish(b"a/b", b"x" * size, mid=77, retain=True, dup=False, v5=v5)
+    header = 1
+    while packet[header] & 0x80:
+        header += 1
+    version = MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
+    decoded = _packet.decode_publish(packet[0], packet[header + 1 :], version)
+    assert (decoded.topic, len(decoded.payload), decoded.mid, decoded.qos) == (b"a/b", size, 77, 1)
+    assert decoded.retain
+    assert not decoded.dup
+    log = Log(v5=v5)
+    log.reader.feed(packet)
+    assert log.reader.messages[0].payload == b"x" * size
+
+
+def test_properties_of_mqtt_5_are_skipped() -> None:
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = ("key", "x" * 200)
+    properties.ContentType = "application/json"
+    body = b"\x00\x01a" + properties.pack() + b"payload"
+    log = Log(v5=True)
+    log.reader.feed(bytes([0x30, len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
+    assert log.reader.messages == [Message(b"a", b"payload", 0, 0, False, False)]
+
+
+def test_a_refusing_puback_carries_its_reason() -> None:
+    log = Log(v5=True)
+    log.reader.feed(b"\x40\x03\x00\x07\x87" + b"\x40\x04\x00\x08\x10\x00")
+    assert log.acks == [(7, 0x87), (8, 0x10)]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"\x34\x07\x00\x01a\x00\x01xy",  # QoS 2
+        b"\x30\x01\x00",  # no room for the topic's length
+        b"\x30\x02\x00\x09",  # a topic longer than the packet
+        b"\x32\x03\x00\x01a",  # no packet id
+        b"\x30\xff\xff\xff\xff\x01",  # a length of five bytes
+        b"\x30\x05\x00\x01a\x09b",  # properties longer than the packet
+    ],
+)
+def test_what_no_broker_may_send_is_an_error(stream: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        Log(v5=True).reader.feed(stream)
+
+
+@given(st.binary(max_size=100), st.booleans())
+def test_random_bytes_never_crash(stream: bytes, v5: bool) -> None:
+    log = Log(v5=v5)
+    try:
+        log.reader.feed(stream)
+    except ProtocolError:
+        return
+    assert len(log.reader.messages) <= len(stream)

@@ -1,0 +1,218 @@
+"""Every file in config/, compose.yaml and the Dockerfile: checked by the program that reads it where that runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
+PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=PATH)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def load_yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+# --- config/ ---
+
+
+def check_settings(path: Path, scratch: Path) -> None:
+    from hs_stream.service.settings import Settings, load_settings
+
+    assert load_settings(path) == Settings()  # what the file says of defaults is true
+
+
+def check_workflow(path: Path, scratch: Path) -> None:
+    from hs_stream.plugins import default_registry
+    from hs_stream.service.settings import Settings
+    from hs_stream.service.wiring import source_check
+    from hs_stream.service.workflow_file import load_workflow
+
+    workflow = load_workflow(path, default_registry(), source_check(Settings()))
+    assert workflow.name == path.stem
+    assert workflow.sources
+    assert any(node.publish is not None for node in workflow.nodes.values())
+
+
+def check_mosquitto(path: Path, scratch: Path) -> None:
+    """It starts with the file, with only its port and its directory replaced, and takes a connection."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if words[:1] == ["listener"]:
+            words = ["listener", str(port), "127.0.0.1"]
+        elif words[:1] == ["persistence_location"]:
+            words = ["persistence_location", f"{scratch}/"]
+        lines.append(" ".join(words))
+    if os.getuid() == 0:
+        lines.append("user root")  # it would give up root for a user that may not write to the directory
+    copy = scratch / "mosquitto.conf"
+    copy.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    broker = subprocess.Popen([program("mosquitto"), "-c", copy], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 10
+        while broker.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        broker.terminate()
+        _, errors = broker.communicate(timeout=10)
+    assert broker.returncode == 0, errors
+    assert "Error" not in errors
+
+
+def check_prometheus(path: Path, scratch: Path) -> None:
+    if "compose" in path.parts:  # promtool wants the secret to be there
+        secret = scratch / "token"
+        secret.write_text("secret\n", encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("/run/secrets/hs_stream_token", str(secret))
+        path = scratch / "prometheus.yml"
+        path.write_text(text, encoding="utf-8")
+    result = subprocess.run([program("promtool"), "check", "config", path], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "SUCCESS" in result.stdout + result.stderr
+
+
+CHECKS: dict[str, Callable[[Path, Path], None]] = {
+    "hs-stream.toml": check_settings,
+    "mosquitto.conf": check_mosquitto,
+    "compose/mosquitto.conf": check_mosquitto,
+    "prometheus.yml": check_prometheus,
+    "compose/prometheus.yml": check_prometheus,
+    **{f"workflows/{path.name}": check_workflow for path in sorted((CONFIG / "workflows").iterdir())},
+}
+
+
+@pytest.mark.parametrize("name", sorted(str(path.relative_to(CONFIG)) for path in CONFIG.rglob("*") if path.is_file()))
+def test_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [key for key in os.environ if key.startswith("HS_STREAM")]:
+        monkeypatch.delenv(variable)
+    assert name in CHECKS, f"config/{name} is checked by nothing: add it here"
+    CHECKS[name](CONFIG / name, tmp_path)
+
+
+def test_names_are_global_over_all_workflows() -> None:
+    seen: dict[str, Path] = {}
+    for path in sorted((CONFIG / "workflows").iterdir()):
+        document = load_yaml(path)
+        for name in [*document["sources"], *document["nodes"]]:
+            assert name not in seen, f"{name} is in {path} and {seen[name]}: one service cannot run both"
+            seen[name] = path
+
+
+# --- compose.yaml ---
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return load_yaml(ROOT / "compose.yaml")
+
+
+def test_compose_has_the_four_services_each_with_a_health_check(compose: Any) -> None:
+    assert set(compose["services"]) == {"mosquitto", "mongo", "hs_stream", "prometheus"}
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for name, service in compose["services"].items():
+        assert "healthcheck" in service or ("build" in service and "HEALTHCHECK" in dockerfile), name
+
+
+def test_compose_opens_ports_on_this_machine_only(compose: Any) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert len(ports) == 4
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_mounts_exist_and_named_volumes_are_declared(compose: Any) -> None:
+    for service in compose["services"].values():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).exists(), source
+            else:
+                assert source in compose["volumes"], source
+
+
+def test_compose_settings_of_the_service_are_accepted(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hs_stream.service.settings import load_settings
+
+    environment = compose["services"]["hs_stream"]["environment"]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    settings = load_settings(CONFIG / "hs-stream.toml")
+    assert settings.http.host == "0.0.0.0"
+    hosts = {settings.store.url.split("/")[2].split(":")[0], settings.mqtt.url.split("/")[2].split(":")[0]}
+    assert hosts <= set(compose["services"])
+    secret = Path(settings.http.token_file)
+    assert secret.parent == Path("/run/secrets")
+    assert secret.name in compose["services"]["hs_stream"]["secrets"]
+    assert secret.name in compose["secrets"]
+    assert compose["secrets"][secret.name]["file"].startswith("./secrets/")
+    assert "secrets/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_compose_waits_for_what_exists(compose: Any) -> None:
+    for service in compose["services"].values():
+        assert set(service.get("depends_on", {})) <= set(compose["services"])
+
+
+# --- Dockerfile ---
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1].strip()) for line in lines]
+
+
+def test_dockerfile_runs_as_nobody_special_and_ends_in_exec_form() -> None:
+    parts = dict(instructions())  # the last of each kind: that of the final stage
+    assert parts["USER"] not in ("root", "0")
+    assert json.loads(parts["ENTRYPOINT"]) == ["hs-stream"]
+    command = json.loads(parts["CMD"])
+    assert command[0] == "serve"
+    assert (ROOT / command[-1]).is_file()
+    check = json.loads(parts["HEALTHCHECK"].split("CMD", 1)[1])
+    assert "/healthz" in check[-1]
+    compile(check[-1], "HEALTHCHECK", "exec")
+
+
+def test_dockerfile_copies_what_exists_and_dockerignore_lets_through() -> None:
+    allowed = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")
+    }
+    for kind, rest in instructions():
+        if kind == "COPY" and not rest.startswith("--from"):
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert source in allowed, source
+
+
+def test_dockerfile_holds_no_secret() -> None:
+    words = ("password", "token", "secret")
+    assert not [
+        line for kind, line in instructions() if kind in ("ENV", "ARG") and any(w in line.lower() for w in words)
+    ]

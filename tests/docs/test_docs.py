@@ -1,0 +1,172 @@
+"""The texts are true where a program can tell: links, commands, code, workflows, settings, metrics, named tests."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hs_stream.core.errors import LawViolation
+from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.plugins import default_registry
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import source_check
+from hs_stream.service.workflow_file import load_workflow
+from hs_stream.testing.check_tool import check_tool
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [body for kind, body in FENCE.findall(path.read_text(encoding="utf-8")) if kind == language]
+
+
+def every(language: str, having: str = "") -> list[Any]:
+    return [
+        pytest.param(body, id=f"{path.relative_to(ROOT)}-{index}")
+        for path in TEXTS
+        for index, body in enumerate(blocks(path, language))
+        if re.search(having, body, re.MULTILINE)
+    ]
+
+
+def anchors(path: Path) -> set[str]:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def registry() -> ToolRegistry:
+    return default_registry()
+
+
+def load(text: str, registry: ToolRegistry, scratch: Path) -> WorkflowDefinition:
+    path = scratch / "workflow.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_workflow(path, registry, source_check(Settings()))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), f"{path.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{path.name} links to {target}"
+
+
+def test_files_named_in_the_architecture_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for line in re.findall(r"^\|.*\|$", text, re.MULTILINE):
+        folder = ""
+        for name in re.findall(r"`([\w/]+\.py)`", line):
+            folder = name.rpartition("/")[0] or folder
+            assert (ROOT / folder / name.rpartition("/")[2]).is_file(), name
+
+
+@pytest.mark.parametrize("code", every("python"))
+def test_python_compiles(code: str) -> None:
+    compile(code, "text", "exec")
+
+
+@pytest.mark.parametrize("text", every("yaml", r"^workflow:"))
+def test_workflows_load(text: str, registry: ToolRegistry, tmp_path: Path) -> None:
+    assert load(text, registry, tmp_path).nodes
+
+
+def test_the_readme_shows_the_file_and_builds_the_same_in_python(registry: ToolRegistry, tmp_path: Path) -> None:
+    readme = ROOT / "README.md"
+    shown = load(blocks(readme, "yaml")[0], registry, tmp_path)
+    file = load_workflow(ROOT / "config/workflows/comfort.yaml", registry)
+    names: dict[str, Any] = {}
+    exec(blocks(readme, "python")[0], names)
+    built = names["w"].definition
+    for other in (shown, built):
+        for field in ("name", "description", "online", "start", "plates", "order", "fingerprints"):
+            assert getattr(other, field) == getattr(file, field), field
+        assert {name: source.plates for name, source in other.sources.items()} == {
+            name: source.plates for name, source in file.sources.items()
+        }
+        assert {name: node.publish for name, node in other.nodes.items()} == {
+            name: node.publish for name, node in file.nodes.items()
+        }
+
+
+def test_the_tool_of_the_guide_works_and_the_broken_one_is_caught(tmp_path: Path) -> None:
+    code = blocks(ROOT / "docs/guides/write-a-tool.md", "python")
+    good, _, broken, repaired = code
+    for name, text in (("good", good), ("repaired", repaired)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "tool.py").write_text(text, encoding="utf-8")
+        found = {tool.name: tool for tool in default_registry([folder])}
+        check_tool(found["swing" if name == "good" else "running_total"], examples=10, seed=1)
+    source = tmp_path / "broken_tool.py"
+    source.write_text(broken, encoding="utf-8")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import broken_tool
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("broken_tool", None)
+    with pytest.raises(LawViolation, match="breaks the split law"):
+        check_tool(broken_tool.RunningTotal, seed=1)
+
+
+def test_settings_named_in_the_texts_exist() -> None:
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    for path in TEXTS:
+        for section, key in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", path.read_text(encoding="utf-8")):
+            model = sections.get(section)
+            if model is not None and hasattr(model, "model_fields") and key not in ("py", "yaml", "db"):
+                assert key in model.model_fields, f"{path.name}: there is no setting {section}.{key}"
+
+
+def test_metrics_named_in_the_texts_exist() -> None:
+    from hs_stream.service.metrics import ServiceTelemetry
+
+    class Still:
+        def __getattr__(self, name: str) -> Any:
+            return lambda: {"w": 0.0} if name == "lag" else 0
+
+    telemetry = ServiceTelemetry()
+    telemetry.attach(Still())
+    known = set(re.findall(r"^# TYPE (\w+)", telemetry.exposition().decode(), re.MULTILINE))
+    for path in TEXTS:
+        for name in re.findall(r"`(hs_\w+?)(?:\{[\w,]+\})?`", path.read_text(encoding="utf-8")):
+            if not name.startswith(("hs_stream",)):
+                assert name in known, f"{path.name} names the metric {name}"
+
+
+def test_rules_are_numbered_without_gaps_and_name_tests_that_exist() -> None:
+    for path in sorted((ROOT / "docs/specs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        numbers = [int(number) for number in re.findall(r"^\*\*[A-Z]{2}-(\d+)\*\*", text, re.MULTILINE)]
+        assert numbers == list(range(1, len(numbers) + 1)), path.name
+        for rule in re.findall(r"^\| [A-Z]{2}-(\d+)", text, re.MULTILINE):
+            assert int(rule) in numbers, f"{path.name}: there is no rule {rule}"
+        for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
+            assert (ROOT / file).is_file(), f"{path.name} names {file}"
+            assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), f"{path.name} names {file}::{test}"
+
+
+def test_decisions_have_numbers_of_their_own() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs/decisions").glob("*.md")]
+    assert all(re.fullmatch(r"\d{4}", number) for number in numbers)
+    assert len(set(numbers)) == len(numbers), sorted(numbers)
+
+
+def test_tools_named_in_the_texts_exist(registry: ToolRegistry) -> None:
+    for path in TEXTS:
+        for name in re.findall(r"tool: (\w+)@", path.read_text(encoding="utf-8")):
+            assert name in registry or name == "swing", f"{path.name}: {name}"  # swing is the guide's own

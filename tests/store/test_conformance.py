@@ -1,0 +1,97 @@
+"""Every store that ships keeps every rule of the port; and the suite notices stores that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import LawViolation
+from hs_stream.engine.ports import Append, Commit, Store
+from hs_stream.store.memory import MemoryStore
+from hs_stream.testing.check_store import CHECKS, check_store
+from hs_stream.testing.faults import FaultyStore
+
+
+@pytest.mark.parametrize("check", CHECKS)
+async def test_rule(factory: Callable[[], Store], check: str) -> None:
+    assert await check_store(factory, only=[check]) == [check]
+
+
+async def test_all_rules_on_one_storage(factory: Callable[[], Store]) -> None:
+    assert await check_store(factory) == [*CHECKS]
+
+
+async def test_factory_may_be_async_and_a_faulty_store_without_fault_is_the_store() -> None:
+    store = MemoryStore()
+
+    async def make() -> Store:
+        return FaultyStore(store)
+
+    assert await check_store(make) == [*CHECKS]
+
+
+class _Broken(MemoryStore):
+    """Breaks the rule that ``fault`` names."""
+
+    fault = ""
+
+    async def read(
+        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
+    ) -> Batch:
+        if self.fault == "start included":
+            start -= 1
+        if self.fault == "newest ignored":
+            newest = False
+        batch = await super().read(stream, start, end, limit=limit, newest=newest)
+        if self.fault == "ints become floats":
+            return Batch.of((t, float(v) if type(v) is int else v) for t, v in batch)
+        return batch
+
+    async def append(self, append: Append) -> None:
+        if self.fault == "marks lost":
+            append = Append(append.seq, append.inserts, append.upserts, {}, append.dead_letters)
+        if self.fault == "append repeated":
+            self._append_seq = 0
+        await super().append(append)
+
+    async def commit(self, commit: Commit) -> None:
+        if self.fault == "commit repeated":
+            self._commit_seq = commit.seq - 1
+        await super().commit(commit)
+        if self.fault == "revisions lost":
+            for change in commit.streams:
+                for time in change.retracted:
+                    self._make(change.stream).revisions.pop(time, None)
+
+    async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        found = await super().revisions(stream, times)
+        return {time: found.get(time, 0) for time in times} if self.fault == "revision zero" else found
+
+    async def published(self, seq: int) -> None:
+        if self.fault == "cursor goes back":
+            self._published_seq = 0
+        if self.fault != "never forgets":
+            await super().published(seq)
+
+
+FAULTS = {
+    "start included": "ranges",
+    "newest ignored": "ranges",
+    "ints become floats": "values",
+    "marks lost": "marks",
+    "append repeated": "appends",
+    "commit repeated": "histories",
+    "revisions lost": "commits",
+    "revision zero": "commits",
+    "cursor goes back": "outbox",
+    "never forgets": "outbox",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_suite_notices(fault: str) -> None:
+    store = _Broken()
+    store.fault = fault
+    with pytest.raises(LawViolation, match="the store breaks the rule"):
+        await check_store(lambda: store, only=[FAULTS[fault]])

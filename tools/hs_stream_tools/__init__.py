@@ -1,0 +1,20 @@
+"""The tool library of hs_stream: one module per family, all versions of a tool side by side.
+
+====================  =============================================================================================
+`generators`          clock
+`dicts`               component, component_filter
+`functions`           apply, expression
+`aggregates`          aggregate
+`joins`               aligned_merge, as_of_join, last_value
+`signals`             derivative, integral, ewma
+`states`              threshold, debounce
+`windows`             sliding_mean, _sum, _min, _max, _count, _median, _percentile, _std, _first, _last
+====================  =============================================================================================
+
+What holds for all of them:
+
+1. A number is a float, an int or a bool (as 0 or 1). Arithmetic is in 64-bit floats.
+2. ``None`` and NaN are *missing*: tools that compute with numbers ignore a missing value as if there were no instance
+   (``apply`` passes both on to its function; ``expression`` has no result for ``None`` and computes with NaN).
+3. A value of another type than a tool wants raises ``TypeError`` that says what came; nothing is skipped silently.
+"""

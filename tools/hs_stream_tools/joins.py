@@ -1,0 +1,247 @@
+"""Tools that bring several streams, or one stream and a grid, onto common times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce as fold
+
+import numpy as np
+import numpy.typing as npt
+
+from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import ToolError
+from hs_stream.core.time import Grid, TimeInterval, format_duration
+from hs_stream.core.tool import Drive, Duration, FromInput, OnGrid, Pointwise, Previous, Support, Tool, Window
+from hs_stream.core.tool import grid_times_near
+from hs_stream.core.value import Value
+
+__all__ = ["AlignedMerge", "AsOfJoin", "LastValue"]
+
+
+def check_count(tool: Tool, sources: Sequence[Batch], wanted: int) -> None:
+    """`ToolError` unless there are ``wanted`` inputs."""
+    if len(sources) != wanted:
+        raise ToolError(f"{tool.name} needs {wanted} input(s) with these parameters, but got {len(sources)}")
+
+
+def check_names(names: Sequence[str], wanted: int | None = None) -> None:
+    """``ValueError`` unless ``names`` are ``wanted`` (or at least one) different, non-empty texts."""
+    if not names or (wanted is not None and len(names) != wanted):
+        raise ValueError(f"names must be {wanted or 'at least one'}, but there are {len(names)}")
+    if len(set(names)) != len(names) or "" in names:
+        raise ValueError(f"names must differ and not be empty, but are {', '.join(names)}")
+
+
+def common_times(sources: Sequence[Batch]) -> npt.NDArray[np.int64]:
+    """The times at which every source has an instance."""
+    times: npt.NDArray[np.int64] = fold(
+        lambda left, right: np.intersect1d(left, right, assume_unique=True), [source.times for source in sources]
+    )
+    return times
+
+
+def values_at(source: Batch, times: npt.NDArray[np.int64]) -> list[Value]:
+    """The values at ``times``, all of which ``source`` has."""
+    if isinstance(source.values, np.ndarray):
+        values: list[Value] = source.values[source.times.searchsorted(times)].tolist()
+        return values
+    return [source.values[index] for index in source.times.searchsorted(times).tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedMerge(Tool):
+    """The values of all inputs side by side, at the times at which every input has an instance.
+
+    Output: a list of the values in the order of the inputs; with ``names`` (one for each input) an object. No output
+    where any input has no instance at exactly this time: ``as_of_join`` and ``last_value`` join streams that do not
+    tick together. Values of any type are passed on unchanged.
+
+    >>> left, right = Batch.of([(1, "a"), (2, "b")]), Batch.of([(2, 5.0), (3, 6.0)])
+    >>> list(AlignedMerge().evaluate(TimeInterval(0, 9), [left, right]))
+    [(2, ['b', 5.0])]
+    """
+
+    name = "aligned_merge"
+    version = "1.0.0"
+    kind = "merge"
+    arity = None
+    samples = ({}, {"names": ["a", "b"]})
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.names is not None:
+            check_names(self.names)
+            # Whoever connects the inputs then sees how many there must be.
+            object.__setattr__(self, "arity", len(self.names))
+
+    def support(self, slot: int) -> Support:
+        """The instances at t."""
+        return Pointwise()
+
+    def drive(self) -> Drive:
+        """The first input's times."""
+        return FromInput(0)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The common instances in ``interval``."""
+        if self.names is not None:
+            check_count(self, sources, len(self.names))
+        parts = [source.slice(interval.start, interval.end) for source in sources]
+        if not all(parts):
+            return NOTHING
+        times = common_times(parts)
+        rows = zip(*(values_at(part, times) for part in parts), strict=True)
+        if self.names is None:
+            return Batch.build(times, [list(row) for row in rows])
+        return Batch.build(times, [dict(zip(self.names, row, strict=True)) for row in rows])
+
+
+def _last_at(
+    source: Batch, times: npt.NDArray[np.int64], max_age: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """For each time the position of the last instance at or before it, and whether there is one, young enough."""
+    found = source.times.searchsorted(times, "right") - 1
+    valid = found >= 0
+    if max_age is not None and len(source):
+        valid &= times - source.times[np.maximum(found, 0)] < max_age
+    return found, valid
+
+
+def _plain(source: Batch, index: int) -> Value:
+    value = source.values[index]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _check_max_age(max_age: int | None) -> None:
+    if max_age is not None and max_age <= 0:
+        raise ValueError(f"max_age must be longer than 0, not {format_duration(max_age)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsOfJoin(Tool):
+    """Each value of input 0 together with the last value of input 1 at that time.
+
+    Output, at each instance of input 0: an object of its value and of the last value of input 1 at or before it,
+    under the two ``names`` (default ``left`` and ``right``).
+
+    ``max_age``: only a value of input 1 that is younger than this counts (one of exactly this age does not); without
+    it any age does. ``outer: true`` puts ``None`` where input 1 has no value yet (or none young enough); otherwise
+    there is no output then. Values of any type are passed on unchanged.
+
+    >>> light, occupancy = Batch.of([(10, 300.0), (20, 310.0)]), Batch.of([(15, 1)])
+    >>> list(AsOfJoin(names=("light", "occupancy")).evaluate(TimeInterval(0, 20), [light, occupancy]))
+    [(20, {'light': 310.0, 'occupancy': 1})]
+    """
+
+    name = "as_of_join"
+    version = "1.0.0"
+    kind = "merge"
+    arity = 2
+    samples = (
+        {},
+        {"names": ["light", "occupancy"], "max_age": "5s"},
+        {"outer": True},
+        {"outer": True, "max_age": "1m"},
+    )
+    names: tuple[str, ...] = ("left", "right")
+    max_age: Duration | None = None
+    outer: bool = False
+
+    def __post_init__(self) -> None:
+        check_names(self.names, 2)
+        _check_max_age(self.max_age)
+
+    def support(self, slot: int) -> Support:
+        """Input 0 at t; of input 1 the last instance, or those younger than max_age."""
+        if slot == 0:
+            return Pointwise()
+        return Previous(1) if self.max_age is None else Window(self.max_age)
+
+    def drive(self) -> Drive:
+        """Input 0's times."""
+        return FromInput(0)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The pairs in ``interval``."""
+        check_count(self, sources, 2)
+        left, right = sources[0].slice(interval.start, interval.end), sources[1]
+        found, valid = _last_at(right, left.times, self.max_age)
+        first, second = self.names
+        times, values = [], []
+        for (time, value), index, there in zip(left, found.tolist(), valid.tolist(), strict=True):
+            if there or self.outer:
+                times.append(time)
+                values.append({first: value, second: _plain(right, index) if there else None})
+        return Batch.build(times, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastValue(Tool):
+    """The last value of a stream, at the ticks of a grid or at the times of another stream.
+
+    With ``every``: one input; at each grid instant its last value at or before it. ``tz``: IANA zone of the grid.
+    ``max_age`` is then needed, so that a silent sensor comes to an end. Without ``every``: two inputs; at each
+    instance of input 0, whose values do not matter, the last value of input 1 at or before it.
+
+    ``max_age``: only a value younger than this is given out (one of exactly this age is not). No output where there is
+    none. Values of any type are passed on unchanged, ``None`` included: it is the last value then.
+
+    >>> power = Batch.of([(1_500, 60.0), (9_000, 0.0)])
+    >>> list(LastValue(every=1000, max_age=3000).evaluate(TimeInterval(0, 10_000), [power]))
+    [(2000, 60.0), (3000, 60.0), (4000, 60.0), (9000, 0.0), (10000, 0.0)]
+    """
+
+    name = "last_value"
+    version = "1.0.0"
+    kind = "merge"
+    arity = None
+    samples = (
+        {},
+        {"max_age": "5s"},
+        {"every": "1s", "max_age": "10s"},
+        {"every": "10m", "max_age": "1m"},
+        {"every": "1d", "max_age": "30h", "tz": "Europe/Brussels"},
+    )
+    every: Duration | None = None
+    max_age: Duration | None = None
+    tz: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_max_age(self.max_age)
+        if self.every is not None:
+            if self.max_age is None:
+                raise ValueError("every needs max_age: how long a value may be held when the sensor is silent")
+            if self.every <= 0:
+                raise ValueError(f"every must be longer than 0, not {format_duration(self.every)}")
+            Grid(self.every, self.tz)
+        elif self.tz is not None:
+            raise ValueError("tz needs every: it says on whose clock the grid lies")
+        # Whoever connects the inputs then sees how many there must be.
+        object.__setattr__(self, "arity", 2 if self.every is None else 1)
+
+    def support(self, slot: int) -> Support:
+        """The driving input at t; of the other the last instance, or those younger than max_age."""
+        if self.every is None and slot == 0:
+            return Pointwise()
+        return Previous(1) if self.max_age is None else Window(self.max_age)
+
+    def drive(self) -> Drive:
+        """The grid, or input 0's times."""
+        return FromInput(0) if self.every is None else OnGrid(Grid(self.every, self.tz))
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The values held in ``interval``."""
+        if self.every is None:
+            check_count(self, sources, 2)
+            times, source = sources[0].slice(interval.start, interval.end).times, sources[1]
+        else:
+            check_count(self, sources, 1)
+            assert self.max_age is not None
+            source = sources[0]
+            times = grid_times_near(Grid(self.every, self.tz), source.times, interval, self.max_age)
+        found, valid = _last_at(source, times, self.max_age)
+        times, found = times[valid], found[valid]
+        if isinstance(source.values, np.ndarray):
+            return Batch.build(times, source.values[found])
+        return Batch.build(times, [source.values[index] for index in found.tolist()])

@@ -1,0 +1,157 @@
+"""Tools on physical quantities: rates, amounts, smoothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hs_stream.core.time import format_duration
+from hs_stream.core.tool import SKIP, Duration, FoldTool, PreviousTool
+from hs_stream.core.value import Value
+from hs_stream_tools._values import number
+
+__all__ = ["Derivative", "Ewma", "Integral"]
+
+
+def _positive(**durations: int | None) -> None:
+    for name, duration in durations.items():
+        if duration is not None and duration <= 0:
+            raise ValueError(f"{name} must be longer than 0, not {format_duration(duration)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivative(PreviousTool):
+    """Rate of change from the previous reading to this one: ``(v1 - v0) / ((t1 - t0) / unit)``.
+
+    ``unit``: the time that the rate is per (default 1s: kWh become kWh per second; with 1h kW). ``max_gap``: no output
+    where the two readings are further apart than this (exactly this far is fine). Output: float at each reading; none
+    at the first, nor where this or the previous reading is missing (``None``, NaN). ``TypeError`` for what is no number.
+
+    >>> Derivative(unit=3_600_000).combine([(0, 10.0), (1_800_000, 11.5)], 1_800_000)
+    3.0
+    """
+
+    name = "derivative"
+    version = "1.0.0"
+    takes = "number"
+    samples = ({}, {"unit": "1h"}, {"unit": "1m", "max_gap": "10s"})
+    unit: Duration = Duration(1000)
+    max_gap: Duration | None = None
+
+    def __post_init__(self) -> None:
+        _positive(unit=self.unit, max_gap=self.max_gap)
+
+    def combine(self, previous: Sequence[tuple[int, Value]], time: int) -> Value:
+        """The rate between the two readings, or SKIP."""
+        after = number("derivative", previous[-1][1])
+        if len(previous) < 2 or after is None:
+            return SKIP
+        before = number("derivative", previous[0][1])
+        elapsed = time - previous[0][0]
+        if before is None or (self.max_gap is not None and elapsed > self.max_gap):
+            return SKIP
+        return (after - before) / (elapsed / self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integral(FoldTool):
+    """Running total of a rate over time, such as power (W) to energy (kWh), from the first reading on.
+
+    ``unit``: the time that the input is per (W are J per second: ``1s`` gives J, ``1h`` gives Wh). ``scale``: factor
+    on the result (0.001: kWh). ``rule``: ``trapezoid`` takes the value to change linearly between two readings;
+    ``left`` takes each reading to hold until the next one, which fits a sensor that reports changes. ``max_gap``:
+    between two readings further apart than this nothing is added (exactly this far is fine).
+
+    Output: float at each reading, 0.0 at the first. A repeated, unchanged reading counts like any other. A missing
+    reading (``None``, NaN) is as if it were not there. ``TypeError`` for what is no number.
+
+    >>> tool = Integral(unit=3_600_000, scale=0.001)
+    >>> state, _ = tool.step(tool.initial(), 0, 1000.0)
+    >>> tool.step(state, 1_800_000, 3000.0)[1]
+    1.0
+    """
+
+    name = "integral"
+    version = "1.0.0"
+    takes = "number"
+    samples = ({}, {"unit": "1h", "scale": 0.001, "rule": "left"}, {"max_gap": "10s"})
+    unit: Duration = Duration(1000)
+    rule: Literal["trapezoid", "left"] = "trapezoid"
+    scale: float = 1.0
+    max_gap: Duration | None = None
+
+    def __post_init__(self) -> None:
+        _positive(unit=self.unit, max_gap=self.max_gap)
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[time, value, total]`` of the last reading."""
+        reading = number("integral", value)
+        if reading is None:
+            return state, SKIP
+        if state is None:
+            return [time, reading, 0.0], 0.0
+        last_time, last, total = state
+        elapsed = time - last_time
+        if self.max_gap is None or elapsed <= self.max_gap:
+            height = last if self.rule == "left" else (last + reading) / 2
+            total += height * (elapsed / self.unit) * self.scale
+        return [time, reading, total], total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ewma(FoldTool):
+    """Exponentially weighted moving average that knows how far apart the readings are.
+
+    Give one of ``half_life`` (after which a reading's weight has halved) and ``time_constant`` (after which it is
+    1/e; half_life = time_constant * ln 2). At reading x after a time d: ``y = w * y_before + (1 - w) * x`` with
+    ``w = exp(-d / time_constant)``; the first y is the first x. This is EMA_next of A. Eckner, Algorithms for Unevenly
+    Spaced Time Series: Moving Averages and Other Rolling Operators (2019), and pandas' ``ewm(halflife=..., times=...,
+    adjust=False)``.
+
+    Output: float at each reading. A missing reading (``None``, NaN) is as if it were not there. ``TypeError`` for what
+    is no number.
+
+    >>> tool = Ewma(half_life=10_000)
+    >>> state, _ = tool.step(tool.initial(), 0, 20.0)
+    >>> tool.step(state, 10_000, 30.0)[1]
+    25.0
+    """
+
+    name = "ewma"
+    version = "1.0.0"
+    takes = "number"
+    samples = ({"half_life": "10s"}, {"time_constant": "1m"})
+    half_life: Duration | None = None
+    time_constant: Duration | None = None
+
+    def __post_init__(self) -> None:
+        if (self.half_life is None) == (self.time_constant is None):
+            raise ValueError("give one of half_life and time_constant")
+        _positive(half_life=self.half_life, time_constant=self.time_constant)
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[time, average]`` of the last reading."""
+        reading = number("ewma", value)
+        if reading is None:
+            return state, SKIP
+        if state is None:
+            return [time, reading], reading
+        last_time, average = state
+        elapsed = time - last_time
+        if self.half_life is not None:
+            weight = 0.5 ** (elapsed / self.half_life)
+        else:
+            assert self.time_constant is not None
+            weight = math.exp(-elapsed / self.time_constant)
+        average = weight * average + (1.0 - weight) * reading
+        return [time, average], average
