@@ -1,4 +1,4 @@
-"""Streams of a smart home, recomputed incrementally: MQTT in, workflows of versioned tools, results stored and published."""
+"""Streams of a smart home, recomputed incrementally by workflows of versioned tools."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 >>> with Workflow("comfort") as w:
 ...     house = w.plate("house")
 ...     room = w.plate("room", parent=house)
-...     climate = w.source("climate", plates=[house, room], mqtt="home/{house}/{room}/climate", time=("ts", "ms"))
+...     climate = w.source("climate", mqtt="home/{house}/{room}/climate", time=("ts", "ms"))
 ...     temperature = climate.component(key="temperature", name="temperature")
 ...     smooth = temperature.sliding_mean(width="5m", every="30s").publish(retain=True)
 ...     house_mean = smooth.aggregate("mean", over=room)
@@ -13,8 +13,8 @@
 1. Every tool of the registry is a method of a node: ``node.<tool>(...)``. Arguments that are nodes are further inputs;
    other positional arguments are the tool's parameters in the order in which it declares them.
 2. ``name``, ``version`` (a range such as ``"^1.2"``) and ``over`` (plates) are no tool parameters but the factor's.
-3. A node's default name is ``<first input>_<tool>``, or ``<tool>`` without inputs. It never depends on the order of other
-   nodes, since stored results are found by it: where that name is taken, ``name`` must be given.
+3. A node's default name is ``<first input>_<tool>``, or ``<tool>`` without inputs. It never depends on the order of
+   other nodes, since stored results are found by it: where that name is taken, ``name`` must be given.
 4. Leaving the ``with`` block checks the whole graph.
 """
 
@@ -167,7 +167,7 @@ class Workflow:
         over: Plate | str | Iterable[Plate | str] = (),
         **parameters: Any,
     ) -> Node:
-        """The output of ``tool`` applied to the nodes in ``arguments``. ``w.factor("clock", every="1m")`` has no input."""
+        """The output of ``tool`` applied to the nodes in ``arguments``; ``w.factor("clock", every="1m")`` has none."""
         inputs = [argument for argument in arguments if isinstance(argument, Node)]
         pin = f"{tool}@{version}" if version else tool
         given = self._parameters(pin, [item for item in arguments if not isinstance(item, Node)], parameters)

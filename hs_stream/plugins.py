@@ -61,7 +61,9 @@ def keeps_law(tool: type[Tool]) -> bool:
 def load_folder(registry: ToolRegistry, folder: Path) -> list[type[Tool]]:
     """Register the tools of every ``*.py`` in ``folder`` and return them."""
     if not folder.is_dir():
-        raise ConfigurationError(f"tools.paths: {folder} is not a folder", hint="create it, or take it out of the settings")
+        raise ConfigurationError(
+            f"tools.paths: {folder} is not a folder", hint="create it, or take it out of the settings"
+        )
     found: list[type[Tool]] = []
     for path in sorted(folder.glob("*.py")):
         if path.name.startswith("_"):
@@ -89,7 +91,8 @@ def _installed_modules() -> list[ModuleType]:
             ) from error
         if not isinstance(module, ModuleType):
             raise ConfigurationError(
-                f"the entry point {entry.name} = {entry.value!r} names no module", hint="name a module that defines tools"
+                f"the entry point {entry.name} = {entry.value!r} names no module",
+                hint="name a module that defines tools",
             )
         modules[module.__name__] = module
     try:

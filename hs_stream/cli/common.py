@@ -6,13 +6,17 @@ import asyncio
 import functools
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from hs_stream.core.errors import (
     BrokerUnavailable,
@@ -33,6 +37,7 @@ from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.session import check_unused
 from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
     engine_settings,
@@ -54,9 +59,11 @@ __all__ = [
     "reading_store",
     "run",
     "say_error",
+    "show_table",
     "writing_engine",
 ]
 
+_WIDE: Final = 10_000
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -94,8 +101,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except HsStreamError as error:
-            if DEBUG.get():
+        except (HsStreamError, BaseExceptionGroup) as caught:
+            error = first_error(caught) if isinstance(caught, BaseExceptionGroup) else caught
+            if DEBUG.get() or not isinstance(error, HsStreamError):
                 raise
             say_error(str(error))
             raise typer.Exit(exit_code(error)) from None
@@ -108,6 +116,19 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def run(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run it in a loop of its own."""
     return asyncio.run(coroutine)
+
+
+def show_table(names: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table. Where the output is no terminal, nothing is cut."""
+    table = Table(*names, box=SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    for column in table.columns:
+        column.overflow = "fold"
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(table)
 
 
 def now_ms() -> int:

@@ -38,9 +38,9 @@ class Row:
 class CsvReadings:
     """The readings of a CSV file with a header.
 
-    ``time``: the column of the event time: ISO 8601 (``tz`` for times without an offset), or a number since the epoch, in
-    seconds or milliseconds by its size. ``values``: one column gives bare values, several give objects (empty cells are
-    left out); without it every other column is taken. Cells are numbers, true, false, empty (``None``) or text.
+    ``time``: the column of the event time: ISO 8601 (``tz`` for times without an offset), or a number since the epoch,
+    in seconds or milliseconds by its size. ``values``: one column gives bare values, several give objects (empty cells
+    are left out); without it every other column is taken. Cells are numbers, true, false, empty (``None``) or text.
     A header with one cell less than the rows is taken to lack the name of the first column (of row numbers).
     """
 

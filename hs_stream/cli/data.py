@@ -16,7 +16,6 @@ import orjson
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
 
 from hs_stream.cli.common import (
     Config,
@@ -29,6 +28,7 @@ from hs_stream.cli.common import (
     run,
     say_error,
     settings_of,
+    show_table,
     writing_engine,
 )
 from hs_stream.cli.csv_files import CsvReadings, CsvWriter, Row
@@ -90,6 +90,7 @@ def query(
 ) -> None:
     """Read a stream. A table shows the last 20 instances unless --from, --to or --last say otherwise."""
     settings = settings_of(config)
+    parse_stream(stream)
     first, until = parse_span(start, end, until_now=compute)
     if compute:
         if start is None:
@@ -136,11 +137,12 @@ async def _pages(store: Store, record: StreamRecord, start: int, end: int, last:
 
 
 async def _table(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> None:
-    table = Table("time", "value", title=str(record.stream), title_justify="left")
-    async for page in _pages(store, record, start, end, last):
-        for time, value in page:
-            table.add_row(format_time(time), value if isinstance(value, str) else _json_text(value))
-    Console(soft_wrap=True).print(table, markup=False)
+    rows = [
+        (format_time(time), value if isinstance(value, str) else _json_text(value))
+        async for page in _pages(store, record, start, end, last)
+        for time, value in page
+    ]
+    show_table(("time", "value"), rows, str(record.stream))
     if record.kind == "derived":
         asked = TimeIntervals.of(start, end)
         span = record.coverage & asked
@@ -238,10 +240,7 @@ def streams(
         writer.writerow(names)
         writer.writerows([row[name] for name in names] for row in rows)
         return
-    table = Table(*names)
-    for row in rows:
-        table.add_row(*(str(row[name]) for name in names))
-    Console(soft_wrap=True).print(table, markup=False)
+    show_table(names, [[str(row[name]) for name in names] for row in rows])
 
 
 async def _streams(settings: Settings, pattern: str) -> list[dict[str, Any]]:
@@ -251,22 +250,20 @@ async def _streams(settings: Settings, pattern: str) -> list[dict[str, Any]]:
             for record in await store.streams()
             if fnmatch.fnmatchcase(record.stream.name, pattern) or _matches(str(record.stream), pattern)
         ]
-        rows = []
-        for record in sorted(records, key=lambda item: (item.stream.name, item.stream.meta)):
-            rows.append(
-                {
-                    "id": record.id,
-                    "stream": str(record.stream),
-                    "kind": record.kind,
-                    "workflow": record.workflow,
-                    "tool": f"{record.tool.name}@{record.tool.version}" if record.tool else "",
-                    "upper": "" if record.upper is None else format_time(record.upper),
-                    "intervals": len(record.coverage),
-                    "coverage": intervals(record.coverage),
-                    "instances": await store.count(record.id, MIN_TIME, MAX_TIME),
-                }
-            )
-        return rows
+        return [
+            {
+                "id": record.id,
+                "stream": str(record.stream),
+                "kind": record.kind,
+                "workflow": record.workflow,
+                "tool": f"{record.tool.name}@{record.tool.version}" if record.tool else "",
+                "upper": "" if record.upper is None else format_time(record.upper),
+                "intervals": len(record.coverage),
+                "coverage": intervals(record.coverage),
+                "instances": await store.count(record.id, MIN_TIME, MAX_TIME),
+            }
+            for record in sorted(records, key=lambda item: (item.stream.name, item.stream.meta))
+        ]
 
 
 def _matches(text: str, pattern: str) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from hs_stream.cli import data, service, tools, work, workflows
@@ -14,6 +13,9 @@ from hs_stream.cli.common import DEBUG, say_error
 from hs_stream.service.wiring import version
 
 __all__ = ["app", "main"]
+
+# click's, or of the copy of click that newer versions of typer bring along
+_UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="hs-stream",
@@ -54,14 +56,14 @@ def main() -> None:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     try:
         code = app(arguments, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(error.format_message())
+        else:
+            command = error.ctx.command_path if error.ctx else "hs-stream"
+            say_error(f"{error.format_message()} (see {command} --help)")
         code = 2
-    except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "hs-stream"
-        say_error(f"{error.format_message()} (see {command} --help)")
-        code = 2
-    except click.Abort:
+    except typer.Abort:
         code = 130
     except BrokenPipeError:
         # Whoever read our output has had enough; Python would complain once more while it flushes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,9 @@ def serve(config: Config = None) -> None:
 @guarded
 def demo(
     seconds: Annotated[float | None, typer.Option("--for", min=1, help="Stop after so many seconds.")] = None,
-    port: Annotated[int, typer.Option(help="The port of the HTTP API; 0 takes a free one.", min=0, max=65535)] = 8080,
+    port: Annotated[
+        int | None, typer.Option(help="Of the HTTP API; default: 8080, or a free one.", min=0, max=65535)
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Where to keep the data; default: a temporary directory.")] = None,
 ) -> None:
     """Everything embedded, nothing installed: broker, store, a simulated house and the service, then a summary."""
@@ -47,7 +50,10 @@ def doctor(config: Config = None) -> None:
     """Check settings, workflows, broker, store, versions and the clock, and say what to do about each failure."""
     from hs_stream.service.doctor import examine  # noqa: PLC0415 - only this command needs it
 
-    findings = run(examine(settings_of(config)))
+    settings = settings_of(config)
+    # What goes wrong is in the findings.
+    logging.disable()
+    findings = run(examine(settings))
     for finding in findings:
         mark = "ok  " if finding.ok else "FAIL"
         typer.echo(f"{mark} {finding.what}: {finding.text}")

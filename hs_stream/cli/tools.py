@@ -6,12 +6,10 @@ import inspect
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from hs_stream.cli.common import Config, guarded, say_error, settings_of
+from hs_stream.cli.common import Config, guarded, say_error, settings_of, show_table
 from hs_stream.core.errors import LawViolation
-from hs_stream.service.routes import tool_json
+from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.wiring import load_registry
 
 __all__ = ["app"]
@@ -23,11 +21,11 @@ app = typer.Typer(help="The tool library and its checker.", no_args_is_help=True
 @guarded
 def list_(config: Config = None) -> None:
     """List every version of every tool."""
-    table = Table("tool", "version", "kind", "inputs", "summary")
-    for tool in load_registry(settings_of(config)):
-        inputs = "one or more" if tool.arity is None else str(tool.arity)
-        table.add_row(tool.name, tool.version, tool.kind, inputs, tool.summary())
-    Console(soft_wrap=True).print(table)
+    rows = [
+        (tool.name, tool.version, tool.kind, "one or more" if tool.arity is None else str(tool.arity), tool.summary())
+        for tool in load_registry(settings_of(config))
+    ]
+    show_table(("tool", "version", "kind", "inputs", "summary"), rows)
 
 
 @app.command()
@@ -41,11 +39,11 @@ def show(name: str, config: Config = None) -> None:
     typer.echo()
     typer.echo(inspect.getdoc(newest) or "")
     typer.echo()
-    table = Table("parameter", "type", "default")
-    for parameter in tool_json(newest)["parameters"]:
-        default = "required" if parameter["required"] else str(parameter["default"])
-        table.add_row(parameter["name"], parameter["type"], default)
-    Console(soft_wrap=True).print(table)
+    rows = [
+        (parameter["name"], parameter["type"], "required" if parameter["required"] else str(parameter["default"]))
+        for parameter in tool_json(newest)["parameters"]
+    ]
+    show_table(("parameter", "type", "default"), rows)
 
 
 @app.command()
@@ -61,8 +59,10 @@ def check(
     registry = load_registry(settings_of(config))
     if name is None:
         tools = list(registry)
+    elif "@" in name:
+        tools = [registry.resolve(name)]
     else:
-        tools = [registry.resolve(name)] if "@" in name else registry.versions(name)
+        tools = registry.versions(name)
     broken = 0
     for tool in tools:
         try:

@@ -22,12 +22,13 @@ from hs_stream.cli.common import (
     writing_engine,
 )
 from hs_stream.core.errors import ConfigurationError, NotFound
-from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time
+from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.yaml_items import did_you_mean
-from hs_stream.testing.oracle import Verification, verify as compare
+from hs_stream.testing import oracle
+from hs_stream.testing.oracle import Verification
 
 __all__ = ["register"]
 
@@ -53,7 +54,7 @@ def compute(
     start: Annotated[str, typer.Option("--from", help="Excluded; ISO 8601, now or -1h.")],
     end: Annotated[str, typer.Option("--to", help="Included.")],
     node: Annotated[list[str] | None, typer.Option(help="Only this node; may be repeated.")] = None,
-    backend: Annotated[Backend, typer.Option(help="Only local exists.")] = Backend.LOCAL,
+    backend: Annotated[Backend, typer.Option(help="Only local exists.")] = Backend.LOCAL,  # noqa: ARG001
     config: Config = None,
 ) -> None:
     """Compute on request: exactly what is missing in the interval."""
@@ -112,7 +113,7 @@ def verify(
     found, _ = find_workflow(settings, workflow)
     first, last = parse_span(start, end)
     result = run(_verify(settings, found, first, last))
-    typer.echo(summary(found.name, result))
+    typer.echo(summary(found.name, result, last))
     if not result.clean:
         for mismatch in result.mismatches[:_SHOWN]:
             typer.echo(f"  {mismatch}")
@@ -130,7 +131,7 @@ async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, 
                 raise ConfigurationError(
                     f"the store has no streams of {workflow.name}", hint="check store.url; hs-stream streams lists them"
                 )
-            result = await compare(store, [workflow], start, end)
+            result = await oracle.verify(store, [workflow], start, end)
             if result.clean or not await running_session(store, now_ms()):
                 return result
         if attempt < _TRIES - 1:
@@ -138,15 +139,20 @@ async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, 
     return result
 
 
-def summary(name: str, result: Verification) -> str:
+def summary(name: str, result: Verification, end: int) -> str:
     """One line, and one for what was not compared."""
     state = "clean" if result.clean else f"{result.count} differences"
     text = f"{name}: {state}. {result.streams} streams, {result.instances} instances compared with a run from scratch"
-    for stream, spans in list(result.not_computed.items())[:3]:
-        width = "unbounded" if spans.start <= MIN_TIME or spans.end >= MAX_TIME else format_duration(spans.measure())
-        text += f"\n  not computed ({width}): {stream}"
-    if len(result.not_computed) > 3:
-        text += f"\n  not computed: {len(result.not_computed) - 3} more streams"
+    # What is not computed up to the end is the normal state of a running stream; a hole before it is worth a word.
+    holes = {
+        stream: TimeIntervals(pair for pair in spans.pairs if pair[1] < end)
+        for stream, spans in result.not_computed.items()
+    }
+    holes = {stream: spans for stream, spans in holes.items() if spans}
+    for stream, spans in list(holes.items())[:3]:
+        text += f"\n  not computed: {stream} in {spans}"
+    if len(holes) > 3:
+        text += f"\n  not computed: {len(holes) - 3} more streams"
     for stream, error in list(result.not_computable.items())[:3]:
         text += f"\n  cannot be computed: {stream}: {error}"
     return text

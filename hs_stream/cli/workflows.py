@@ -8,10 +8,8 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from hs_stream.cli.common import Config, all_workflows, guarded, settings_of
+from hs_stream.cli.common import Config, all_workflows, guarded, settings_of, show_table
 from hs_stream.service.json_values import encode
 from hs_stream.service.wiring import load_registry, source_check
 from hs_stream.service.workflow_file import load_workflow
@@ -64,10 +62,10 @@ def graph(
 def list_(config: Config = None) -> None:
     """List the workflows of the settings."""
     _, workflows = all_workflows(settings_of(config))
-    table = Table("workflow", "file", "computed", "sources", "nodes", "published", "description")
+    rows = []
     for workflow in workflows:
         published = sum(node.publish is not None for node in workflow.nodes.values())
         counts = (str(len(workflow.sources)), str(len(workflow.nodes)), str(published))
         mode = "online" if workflow.online else "on request"
-        table.add_row(workflow.name, workflow.path, mode, *counts, workflow.description)
-    Console(soft_wrap=True).print(table)
+        rows.append((workflow.name, workflow.path, mode, *counts, workflow.description))
+    show_table(("workflow", "file", "computed", "sources", "nodes", "published", "description"), rows)

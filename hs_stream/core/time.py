@@ -474,6 +474,49 @@ def zone(name: str) -> ZoneInfo:
 _DAY: Final = 86_400_000
 
 
+def _offset(tz: ZoneInfo, instant: int) -> int:
+    offset = from_ms(instant).astimezone(tz).utcoffset()
+    assert offset is not None
+    return offset // _MILLISECOND
+
+
+@lru_cache(maxsize=4096)
+def _changes(name: str, day: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """The zone's offset (ms) as a UTC day (counted from the epoch) begins, and each ``(instant, new offset)`` in it."""
+    tz, start = zone(name), day * _DAY
+    first = before = _offset(tz, start)
+    changes = []
+    for hour in range(24):
+        low, high = start + hour * 3_600_000, start + (hour + 1) * 3_600_000
+        after = _offset(tz, high)
+        if after == before:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            if _offset(tz, middle) == before:
+                low = middle
+            else:
+                high = middle
+        if high < start + _DAY:
+            changes.append((high, after))
+        before = after
+    return first, tuple(changes)
+
+
+def _offsets(name: str, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Runs ``(first, last, offset)`` over ``(start, end]``: the zone's offset (ms) at each t in ``(first, last]``."""
+    runs: list[tuple[int, int, int]] = []
+    first, offset = start, _offset(zone(name), start + 1)
+    for day in range((start + 1) // _DAY, end // _DAY + 1):
+        begin, changes = _changes(name, day)
+        for instant, new in ((day * _DAY, begin), *changes):
+            if start + 1 < instant <= end and new != offset:
+                runs.append((first, instant - 1, offset))
+                first, offset = instant - 1, new
+    runs.append((first, end, offset))
+    return runs
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Instants at which something is due: ``offset + k * every`` milliseconds, ``every > 0``.
@@ -502,35 +545,30 @@ class Grid:
         if start >= end:
             return np.empty(0, np.int64)
         if self.tz is None:
-            first = (start - self.offset) // self.every + 1
-            last = (end - self.offset) // self.every
-            return np.arange(first, last + 1, dtype=np.int64) * self.every + self.offset
-        pieces = []
-        while start < end:
-            stop = min(end, start + _DAY)
-            pieces.append(self._local_times(start, stop))
-            start = stop
-        return np.concatenate(pieces)
+            return self._wall_times(start, end)
+        return self._local_times(start, end)
 
     def _local_times(self, start: int, end: int) -> npt.NDArray[np.int64]:
-        offset = self._steady_offset(start, end)
-        if offset is not None:
-            first = (start + offset - self.offset) // self.every + 1
-            last = (end + offset - self.offset) // self.every
-            return np.arange(first, last + 1, dtype=np.int64) * self.every + (self.offset - offset)
-        # The local clock is never more than a day away from UTC.
-        first = (start - _DAY - self.offset) // self.every
-        last = (end + _DAY - self.offset) // self.every + 1
-        found = {self._instant(k * self.every + self.offset) for k in range(first, last + 1)}
-        return np.array(sorted(t for t in found if start < t <= end), dtype=np.int64)
+        pieces: list[npt.NDArray[np.int64]] = []
+        # What occurs twice began at most two days before its second time.
+        runs = _offsets(self.tz or "UTC", start - 2 * _DAY, end)
+        fresh, before = MIN_TIME, runs[0][2]
+        for first, last, offset in runs:
+            if offset < before:
+                fresh = first + before - offset + 1
+            low, high = max(first, start, fresh - 1), min(last, end)
+            found = self._wall_times(low + offset, high + offset) - offset
+            skipped = offset > before and len(self._wall_times(first + before, first + offset))
+            if skipped and start < first + 1 <= end and not (len(found) and found[0] == first + 1):
+                pieces.append(np.array([first + 1], np.int64))
+            pieces.append(found)
+            before = offset
+        return np.concatenate(pieces)
 
-    def _steady_offset(self, start: int, end: int) -> int | None:
-        """The zone's offset in ms if it is the same from a day before ``start`` to a day after ``end``."""
-        assert self.tz is not None
-        tz = zone(self.tz)
-        offsets = {from_ms(t).astimezone(tz).utcoffset() for t in (start - _DAY, start, end, end + _DAY)}
-        offset = offsets.pop()
-        return None if offsets or offset is None else offset // _MILLISECOND
+    def _wall_times(self, start: int, end: int) -> npt.NDArray[np.int64]:
+        first = (start - self.offset) // self.every + 1
+        last = (end - self.offset) // self.every
+        return np.arange(first, last + 1, dtype=np.int64) * self.every + self.offset
 
     def next(self, after: int) -> int:
         """The first grid instant later than ``after`` (finite)."""
@@ -544,13 +582,16 @@ class Grid:
     def back(self, instant: int, width: int) -> int:
         """``width`` before ``instant``: whole days are days of the grid's zone, everything else is elapsed time.
 
-        Always less than `lookback` (``width``) before ``instant``, or exactly that much.
+        Always earlier than ``instant``, and less than `lookback` (``width``) before ``instant``, or exactly that much.
         """
         if self.tz is None or width % _DAY:
             return instant - width
         local = from_ms(instant).astimezone(zone(self.tz))
-        wall = local.replace(tzinfo=None)
-        return self._instant((wall - datetime(1970, 1, 1)) // _MILLISECOND - width)  # noqa: DTZ001 - wall clock
+        wall = (local.replace(tzinfo=None) - datetime(1970, 1, 1)) // _MILLISECOND  # noqa: DTZ001 - wall clock
+        # A zone that skips a whole day maps its midnight to the next one's: that day does not count.
+        while (found := self._instant(wall - width)) >= instant:
+            wall -= _DAY
+        return found
 
     def lookback(self, width: int) -> int:
         """An upper bound of ``instant - back(instant, width)``: no zone ever moved by more than 25 h at once."""

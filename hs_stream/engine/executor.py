@@ -192,7 +192,7 @@ class Executor:
             else:
                 rest = await self._evaluate_all(stream, owed, step)
         elif invalid is not None:
-            stream.fold = None
+            self._folder.invalidate(stream, invalid)
             step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
         # What is lost and will not come back by itself is a change for the consumers: their results rest on it.
         self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
@@ -205,7 +205,7 @@ class Executor:
     ) -> tuple[TimeIntervals, Invalid | None]:
         """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
         end = stream.end()
-        known_until = end if stream.fold is None else max(end, stream.fold[0])
+        known_until = end if stream.fold is None else max(end, stream.fold.until)
         lost, invalid = EMPTY, None
         for slot, spans in changed.items():
             if slot < 0 or not spans:

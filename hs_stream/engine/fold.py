@@ -1,6 +1,7 @@
 """Folds: streams whose value depends on every earlier input instance, through a state that the engine carries.
 
-1. ``Stream.fold`` is ``(time, state)``: the state behind every input instance at or before ``time``.
+1. ``Stream.fold`` is a `Head`: ``state`` is the state behind every input instance at or before any instant of
+   ``since`` to ``until`` (``since`` is the last instance's time), both included.
 2. Snapshots of the state are stored every `SNAPSHOT_EVERY` input instances. A state that is not at hand is rebuilt
    from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back behind a
    changed instant drops those that it does not confirm.
@@ -21,7 +22,7 @@ from hs_stream.core.tool import SKIP, FoldTool
 from hs_stream.core.value import Value, canonical, same
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import checked
-from hs_stream.engine.graph import Stream
+from hs_stream.engine.graph import Head, Stream
 from hs_stream.engine.ports import Snapshot
 from hs_stream.engine.step import Step
 from hs_stream.engine.telemetry import Telemetry
@@ -70,8 +71,7 @@ class Folder:
         """Evaluate what is owed, oldest first; returns what is left for later steps."""
         head = stream.fold
         if invalid is not None:
-            if head is not None and head[0] > invalid[0]:
-                stream.fold = None
+            self.invalidate(stream, invalid)
             step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
         rest = EMPTY
         todo = list(reversed(owed.pairs))
@@ -85,6 +85,13 @@ class Folder:
             todo += reversed(again.pairs)
         return rest
 
+    @staticmethod
+    def invalidate(stream: Stream, invalid: Invalid) -> None:
+        """Input changed behind ``invalid[0]``: what the head knows ends there."""
+        head = stream.fold
+        if head is not None and head.until > invalid[0]:
+            stream.fold = head._replace(until=invalid[0]) if head.since <= invalid[0] else None
+
     async def _piece(
         self,
         stream: Stream,
@@ -92,7 +99,7 @@ class Folder:
         end: int,
         lost: TimeIntervals,
         invalid: Invalid | None,
-        head: tuple[int, Value] | None,
+        head: Head | None,
         step: Step,
         executor: Executor,
     ) -> tuple[TimeIntervals, TimeIntervals]:
@@ -111,6 +118,7 @@ class Folder:
         write = step.write(stream)
         results: list[Batch] = []
         position = 0
+        since = stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
         converged = None
         try:
             for stop in [*sorted(old), until]:
@@ -121,6 +129,7 @@ class Folder:
                     results.append(part)
                     stream.fold_count += upto - position
                     position = upto
+                    since = int(batch.times[upto - 1])
                     if stream.fold_count >= SNAPSHOT_EVERY:
                         write.snapshots.append(Snapshot(int(batch.times[upto - 1]), canonical(state)))
                         stream.fold_count = 0
@@ -130,6 +139,7 @@ class Folder:
         except _Raised as raised:
             results.append(raised.results)
             until, state = raised.time - 1, raised.state
+            since = until
             self._fail(stream, until, raised, step)
         assert stream.tool is not None
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)
@@ -138,7 +148,7 @@ class Folder:
             interval = TimeInterval(start, reached)
             await executor.accept(stream, start, reached, checked(stream.tool, interval, Batch.concat(results)), step)
         if converged is None:
-            stream.fold = (reached, state)
+            stream.fold = Head(since, reached, state)
             return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY
         return EMPTY, self._converge(stream, converged, end, state, lost, invalid, head, step)
 
@@ -150,14 +160,14 @@ class Folder:
         state: Value,
         lost: TimeIntervals,
         invalid: Invalid | None,
-        head: tuple[int, Value] | None,
+        head: Head | None,
         step: Step,
     ) -> TimeIntervals:
         """Rule 3: give back what lies behind ``at``; returns what is owed behind that."""
         assert invalid is not None
         back = lost & TimeIntervals.of(at, MAX_TIME)
         stream.coverage |= back
-        stream.fold = head if head is not None and head[0] >= at else (at, state)
+        stream.fold = head if head is not None and head.until >= at else Head(at, at, state)
         step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
@@ -191,10 +201,11 @@ class Folder:
         tool = stream.tool
         assert isinstance(tool, FoldTool)
         at, state = MIN_TIME, None
-        if stream.fold is not None and stream.fold[0] <= instant:
-            at, state = stream.fold
-            if at == instant:
-                return state
+        head = stream.fold
+        if head is not None and head.since <= instant:
+            if head.until >= instant:
+                return head.state
+            at, state = head.until, head.state
         elif instant > MIN_TIME and stream.frontier > MIN_TIME:
             limit = instant if invalid is None else min(instant, invalid[0])
             found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
@@ -220,7 +231,7 @@ class Folder:
         until: int,
         lost: TimeIntervals,
         invalid: Invalid | None,
-        head: tuple[int, Value] | None,
+        head: Head | None,
     ) -> dict[int, Value]:
         """States from before the change at which the recomputation may converge, by time."""
         if invalid is None or not lost:
@@ -232,8 +243,8 @@ class Folder:
                 "snapshots", self._store.store.snapshots, stream.id, first, until, limit=_MOST_CANDIDATES
             )
             found = {snapshot.time: snapshot.state for snapshot in snapshots}
-        if head is not None and first < head[0] <= until:
-            found[head[0]] = canonical(head[1])
+        if head is not None and head.since <= until and first < head.until:
+            found[min(head.until, until)] = canonical(head.state)
         return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from hs_stream.core.affected import required
 from hs_stream.core.errors import ConfigurationError
@@ -33,7 +33,16 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import StreamRecord, ToolRecord
 from hs_stream.engine.tail import Tail
 
-__all__ = ["Graph", "Stream"]
+__all__ = ["Graph", "Head", "Stream"]
+
+
+class Head(NamedTuple):
+    """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``."""
+
+    since: int
+    until: int
+    state: Value
+
 
 
 class Stream:
@@ -114,7 +123,7 @@ class Stream:
         self.pending_inputs: dict[int, TimeIntervals] | None = None
         """Of an aggregate: the same per input slot; ``None`` while unknown (every input must be looked at)."""
         self.tail = Tail()
-        self.fold: tuple[int, Value] | None = None
+        self.fold: Head | None = None
         self.fold_count = 0
         self.published_until = MIN_TIME
 

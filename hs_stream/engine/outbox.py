@@ -57,15 +57,13 @@ class Outbox:
     def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:
         """A commit is durable."""
         self.committed = seq
-        if self._overflow:
-            return
+        self._news.set()
         size = sum(len(entry.changes) for entry in entries)
-        if self._size + size > _MEMORY:
+        if self._overflow or self._size + size > _MEMORY:
             self._overflow = True
         else:
             self._waiting.append((seq, entries, arrival))
             self._size += size
-        self._news.set()
 
     @property
     def pending(self) -> int:
@@ -139,13 +137,14 @@ class Outbox:
         if stream is None or stream.publish is None:
             return []
         tool = "" if stream.tool is None else stream.tool.pin
+        values = tuple(stream.stream.value_of(plate) or "" for plate in stream.plates)
         result = []
         for change in entry.changes:
             newest = self._is_newest(change, stream.published_until)
             if newest:
                 stream.published_until = change.time
             result.append(
-                Publication(stream.stream, stream.workflow, stream.plates, tool, change, newest, stream.publish)
+                Publication(stream.stream, stream.workflow, values, tool, change, newest, stream.publish)
             )
         return result
 

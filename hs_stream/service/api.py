@@ -80,7 +80,7 @@ def create_api(context: ApiContext) -> FastAPI:
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service. All paths are read-only; compute=true computes first.",
+        description="Streams, workflows and tools of this service. Everything is read-only.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",

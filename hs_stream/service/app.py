@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from hs_stream.core.errors import BrokerUnavailable, HsStreamError, StoreUnavailable
+from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -28,6 +28,7 @@ from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings, read_secret
+from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
     engine_settings,
@@ -138,7 +139,7 @@ class Service:
                     task.cancel()
                 await http
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_error(errors) from None
         logger.info("stopped")
 
     async def _finish(self, engine: asyncio.Task[None]) -> None:
@@ -278,19 +279,6 @@ class _Gauges:
 
 def _ignore(_: bool) -> None:
     """The sink keeps its own state."""
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to report: ours before others, whichever came first."""
-    flat: list[BaseException] = []
-    stack: list[BaseException] = [errors]
-    while stack:
-        error = stack.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            stack[:0] = error.exceptions
-        else:
-            flat.append(error)
-    return next((error for error in flat if isinstance(error, HsStreamError)), flat[0])
 
 
 async def serve(settings: Settings) -> None:

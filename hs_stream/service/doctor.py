@@ -20,7 +20,14 @@ from hs_stream.core.errors import HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import format_duration, format_time, to_ms
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import EmbeddedStore, load_registry, load_workflows, make_store, mqtt_options, source_specs
+from hs_stream.service.wiring import (
+    EmbeddedStore,
+    load_registry,
+    load_workflows,
+    make_store,
+    mqtt_options,
+    source_specs,
+)
 from hs_stream.store.open import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
 

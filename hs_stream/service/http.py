@@ -81,7 +81,7 @@ class HttpServer:
 
     async def wait_started(self) -> None:
         """Return when requests are answered."""
-        while not self._server.started:
+        while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily
@@ -60,6 +60,7 @@ class ServiceTelemetry(Telemetry):
     """Counts into ``registry``. `exposition` is the text that ``/metrics`` serves."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self._sources, self._reasons, self._tools, self._operations = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._readings = self._counter("readings", "Readings stored, repeats included", "source")
@@ -169,6 +170,11 @@ class Samples:
             else:
                 self._values[self._at] = seconds
                 self._at = (self._at + 1) % self._size
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._values.clear()
+        self._at = 0
 
     def percentile(self, percent: float) -> float | None:
         """The sample at rank ``ceil(percent / 100 * n)``, ``None`` without samples."""

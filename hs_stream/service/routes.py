@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
@@ -12,8 +11,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, parse_time
-from hs_stream.core.tool import Duration, Tool
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
 from hs_stream.engine.ports import DeadLetter
@@ -21,11 +19,12 @@ from hs_stream.service.api import ApiContext, JsonResponse
 from hs_stream.service.json_values import encode
 from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.states import stream_json, stream_states
+from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
 from hs_stream.service.yaml_items import did_you_mean
 
-__all__ = ["Routes", "parse_instant", "tool_json"]
+__all__ = ["Routes", "parse_instant"]
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
@@ -321,26 +320,4 @@ def _letter_json(letter: DeadLetter) -> Mapping[str, Any]:
         "message": letter.message,
         "topic": letter.topic,
         "payload": payload,
-    }
-
-
-def tool_json(tool: type[Tool]) -> dict[str, Any]:
-    """Name, version, what it does, and its parameters."""
-    parameters = []
-    for field in dataclasses.fields(tool):  # type: ignore[arg-type]
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        default = None if field.default is dataclasses.MISSING else field.default
-        if isinstance(default, int) and not isinstance(default, bool) and "Duration" in str(field.type):
-            default = format_duration(Duration(default))
-        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
-        entry = {"name": field.name, "type": kind, "required": required}
-        parameters.append(entry if required else entry | {"default": encode(default)})
-    return {
-        "name": tool.name,
-        "version": tool.version,
-        "kind": tool.kind,
-        "inputs": tool.arity,
-        "takes": tool.takes,
-        "summary": tool.summary(),
-        "parameters": parameters,
     }

@@ -10,7 +10,7 @@ import asyncio
 import platform
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -55,7 +55,7 @@ class SessionBook:
         await self._store.put("sessions", self.id, document)
 
     async def beat(self) -> None:
-        """Write the document again and again, until cancelled. A store that is away is left alone until the next beat."""
+        """Write the document again and again, until cancelled. A store that is away is tried at the next beat."""
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             try:

@@ -1,7 +1,7 @@
 """The settings of the service: a TOML file, and ``HS_STREAM__SECTION__KEY`` in the environment, which wins.
 
-1. The file is ``--config``, else ``$HS_STREAM_CONFIG``, else ``./config/hs-stream.toml`` or ``./hs-stream.toml`` where one
-   exists, else there is none and everything has its default. Relative paths in it start at the working directory.
+1. The file is ``--config``, else ``$HS_STREAM_CONFIG``, else ``./config/hs-stream.toml`` or ``./hs-stream.toml`` where
+   one exists, else there is none and everything has its default. Relative paths in it start at the working directory.
 2. Durations are text (``"10s"``); lists in the environment are JSON or separated by commas.
 3. Every mistake is a `ConfigurationError` with the file, the line where it can be told, the key, and what to write.
 4. No ``repr`` shows a password: URLs are shown by `redacted`, tokens and passwords are read from files when needed.
@@ -90,7 +90,7 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    """``[store]``. ``data_dir``: where ``embedded://`` keeps its files. ``*_days``: how long MongoDB keeps the books."""
+    """``[store]``. ``data_dir``: of ``embedded://``. ``*_days``: how long MongoDB keeps the books."""
 
     url: str = Field(default="mongodb://localhost:27017/hs_stream", repr=False)
     data_dir: str = "var"
@@ -171,7 +171,7 @@ class ExecutorSettings(_Section):
 
 
 class WatermarkSettings(_Section):
-    """``[watermark]``, in milliseconds here. Readings before ``earliest`` are quarantined: a clock that was never set."""
+    """``[watermark]``, in milliseconds here. A reading before ``earliest`` is from a clock that was never set."""
 
     lateness: Milliseconds = 0
     idle: Milliseconds = 10_000
@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class fixes the names

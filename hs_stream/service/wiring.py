@@ -1,4 +1,4 @@
-"""From settings to parts: registry, workflows, store, connectors. With `hs_stream.service.app` the only place that wires."""
+"""From settings to parts: registry, workflows, store, connectors. Only this module and `app` wire."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import structlog
@@ -17,22 +17,23 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Store
 from hs_stream.plugins import default_registry
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflow_file import SourceCheck, load_workflow
-from hs_stream.store.mongo import MongoStore
 from hs_stream.store.open import open_store, redacted
 from hs_stream_connectors.codecs import codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
 
+if TYPE_CHECKING:
+    from hs_stream.service.embedded_mongod import EmbeddedMongod
+
 __all__ = [
     "EmbeddedStore",
     "engine_settings",
-    "make_store",
     "load_registry",
     "load_workflows",
+    "make_store",
     "mqtt_options",
     "source_check",
     "source_specs",
@@ -141,7 +142,7 @@ def workflow_files(patterns: Sequence[str]) -> list[Path]:
 
 
 def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowDefinition]:
-    """Every workflow of the settings. Names of workflows, sources and nodes are global in a store, so each is used once."""
+    """Every workflow of the settings. Names of sources and nodes are global in a store, so each is used once."""
     check = source_check(settings)
     workflows = [load_workflow(path, registry, check) for path in workflow_files(settings.workflows)]
     check_names(workflows)
@@ -180,6 +181,8 @@ def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Stor
     """
     scheme, _, rest = url.partition("://")
     if scheme in ("mongodb", "mongodb+srv"):
+        from hs_stream.store.mongo import MongoStore  # noqa: PLC0415 - pymongo takes 0.2 s to import
+
         days = {"history_days": settings.store.history_days, "dead_letter_days": settings.store.dead_letter_days}
         return MongoStore(url, **days, read_only=read_only)
     if scheme == "sqlite":
@@ -188,7 +191,12 @@ def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Stor
             raise StoreUnavailable(
                 f"there is no SQLite database {path}", hint="correct store.url, or run the service first"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot make the directory of the SQLite database {path}: {error.strerror}", hint="correct store.url"
+            ) from None
     return open_store(url)
 
 
@@ -213,6 +221,8 @@ class EmbeddedStore:
         """Make the store."""
         if self._url.partition("://")[0] != "embedded":
             return make_store(self._settings, self._url)
+        from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod  # noqa: PLC0415 - as in make_store
+
         binary = find_mongod()
         self._directory.mkdir(parents=True, exist_ok=True)
         if binary is None:

@@ -99,7 +99,7 @@ def from_document(
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
-    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins every tool to its exact version."""
+    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins tools to exact versions."""
     document: dict[str, Any] = {"workflow": workflow.name}
     if workflow.description:
         document["description"] = workflow.description
@@ -159,6 +159,9 @@ class _Parser(Reader):
         plates = {name: self._plate(name, child, top["plates"]) for name, child in self._group(top, "plates")}
         sources = {name: self._source(name, child, plates) for name, child in self._group(top, "sources")}
         groups = dict(self._group(top, "nodes"))
+        for name, child in groups.items():
+            if name in sources:
+                raise self.error(f"{name} is both a source and a node", child.key_line, "rename one of them")
         names = [*sources, *groups]
         publish = self._publish(top, groups, sources)
         nodes = {name: self._node(name, child, names, plates, publish.get(name)) for name, child in groups.items()}

@@ -100,6 +100,8 @@ class _Converter:
             raise self._error(f"more than {MAX_ITEMS} values", line, "check for aliases that repeat each other")
         if depth > _MAX_DEPTH:
             raise self._error(f"nested more than {_MAX_DEPTH} deep", line)
+        if isinstance(node, (MappingNode, SequenceNode)) and str(node.tag) not in (f"{_TAG}map", f"{_TAG}seq"):
+            raise self._tag_error(node, line)
         if isinstance(node, MappingNode):
             return Item(self._mapping(node, depth), line, key_line)
         if isinstance(node, SequenceNode):
@@ -126,7 +128,7 @@ class _Converter:
         if kind in ("str", "timestamp", "value"):
             return str(node.value)
         if kind not in ("null", "bool", "int", "float"):
-            raise self._error(f"the tag {str(node.tag).replace(_TAG, '!!')} is not allowed here", line, "remove it")
+            raise self._tag_error(node, line)
         try:
             value = self._constructor.construct_object(node)
         except (ValueError, YAMLError):
@@ -134,6 +136,9 @@ class _Converter:
         if isinstance(value, float) and not math.isfinite(value):
             raise self._error(f"{node.value!r} is not a finite number", line)
         return value
+
+    def _tag_error(self, node: Node, line: int) -> ConfigurationError:
+        return self._error(f"the tag {str(node.tag).replace(_TAG, '!!')} is not allowed here", line, "remove it")
 
     def _error(self, message: str, line: int, hint: str = "") -> ConfigurationError:
         return ConfigurationError(message, hint=hint, path=self._path, line=line)

@@ -25,9 +25,7 @@ def touched(change: StreamChange) -> list[int]:
     return [*change.inserted.times.tolist(), *change.revised.times.tolist(), *change.retracted]
 
 
-def changes_of(
-    inserted: Batch, revised: Batch, retracted: Sequence[int], revisions: Mapping[int, int]
-) -> list[Change]:
+def changes_of(inserted: Batch, revised: Batch, retracted: Sequence[int], revisions: Mapping[int, int]) -> list[Change]:
     """The outbox's view of one `StreamChange`, ascending in time."""
     revision = revisions.get
     changes = [Change(time, "insert", value, revision(time, 0)) for time, value in inserted]

@@ -1,7 +1,8 @@
 """A store in this process's memory, for tests, notebooks and the oracle.
 
-The object itself is the durable medium: `MemoryStore.close` and `MemoryStore.open` again is a restart of the process over a
-storage that survived, and every write is done in one go without awaiting anything, so it can never be half there.
+The object itself is the durable medium: `MemoryStore.close` and `MemoryStore.open` again is a restart of the process
+over a storage that survived, and every write is done in one go without awaiting anything, so it can never be half
+there.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class _Contents:
                     del values[at]
             return
         drop = set(gone)
-        kept = [(time, value) for time, value in zip(times[low:high], values[low:high], strict=True) if time not in drop]
+        kept = [
+            (time, value) for time, value in zip(times[low:high], values[low:high], strict=True) if time not in drop
+        ]
         times[low:high] = array("q", [time for time, _ in kept])
         values[low:high] = [value for _, value in kept]
 
@@ -222,9 +225,7 @@ class MemoryStore:
 
     # --- reads ---
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
         contents = self._of(stream)
         low, high = bisect_right(contents.times, start), bisect_right(contents.times, end)
         if limit is not None:

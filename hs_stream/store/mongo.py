@@ -1,21 +1,27 @@
-"""A store in MongoDB that people can read with their own tools. Works on a standalone mongod: no multi-document transaction.
+"""A store in MongoDB that people can read with their own tools; a standalone mongod is enough.
 
 Theory of operation
 
-1. A commit is first written to the journal (``outbox``, see `hs_stream.store.mongo_journal`) with ``j: true``. The last part of it
-   is the commit point. Then instances, retracted revisions and snapshots are applied.
+1. A commit is first written to the journal (``outbox``, see `hs_stream.store.mongo_journal`) with ``j: true``. The last
+   part of it is the commit point. Then instances, retracted revisions and snapshots are applied.
 2. Coverage, watermarks, history and the state document follow together, at most every ``checkpoint_seconds`` and on
    `MongoStore.close`: the *checkpoint*. Its last write says up to which commit everything is applied.
-3. `MongoStore.open` redoes each complete journal entry behind the last checkpoint, in order, and drops an incomplete one. Redoing
-   is idempotent: every write of it is an upsert or a delete. Until then this process knows the truth from memory.
-4. All of this rests on one property of the server: its journal is a sequential log, and a write with ``j: true`` makes every
-   earlier acknowledged write of the same mongod durable too. So only the last write of an append waits for the disk, and
-   a durable checkpoint proves that what it speaks of is durable. (In a replica set ``w: majority`` does the same for the oplog.)
+3. `MongoStore.open` redoes each complete journal entry behind the last checkpoint, in order, and drops an incomplete
+   one. Redoing is idempotent: every write of it is an upsert or a delete. Until then this process knows the truth from
+   memory.
+4. All of this rests on one property of the server: its journal is a sequential log, and a write with ``j: true`` makes
+   every earlier acknowledged write of the same mongod durable too. So only the last write of an append waits for the
+   disk, and a durable checkpoint proves that what it speaks of is durable. (In a replica set ``w: majority`` does the
+   same for the oplog.)
 5. An append writes its marks, then dead letters, then readings. One without marks leaves no trace of its ``seq``, so
    ``Recovery.append_seq`` may be lower than the last one used, but never lower than a mark or than what was consumed.
-6. A commit that touches a raw stream (a purge) is followed by a checkpoint at once: appends are not in the journal, so it
-   must never be redone over a later one.
-7. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
+6. A mongod that is killed while we go on forgets acknowledged writes that no ``j: true`` followed, and PyMongo
+   reconnects without a word. So whenever connections changed, and in each checkpoint behind a durable write, we ask
+   which process answers; if it is another, everything behind the last checkpoint is redone from the journal before
+   anybody reads. Every write of an append is durable by itself.
+7. A commit that touches a raw stream (a purge) is followed by a checkpoint at once: appends are not in the journal, so
+   it must never be redone over a later one.
+8. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
    One process at a time may have a database open, apart from those with ``read_only``.
 """
 
@@ -24,14 +30,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bson.binary import Binary
 from bson.max_key import MaxKey
 from pymongo import DeleteMany, ReplaceOne, UpdateOne
-from pymongo.errors import DocumentTooLarge
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
@@ -58,15 +63,17 @@ from hs_stream.store.packing import pack, unpack
 __all__ = ["MongoStore"]
 
 _LOG: Final = logging.getLogger(__name__)
+T = TypeVar("T")
 _STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None}
 
 
 class MongoStore:
     """See the module.
 
-    ``url`` names the database in its path, ``hs_stream`` by default. ``server_timeout``: seconds until an unreachable server is
-    `StoreUnavailable`. With ``read_only`` nothing is created, redone or written; writing raises `StoreUnavailable`.
-    ``on_step`` is called with ``marked``, ``journaled``, ``applied`` and ``checkpointed`` behind each of these steps, so that tests can stop there.
+    ``url`` names the database in its path, ``hs_stream`` by default. ``server_timeout``: seconds until an unreachable
+    server is `StoreUnavailable`. With ``read_only`` nothing is created, redone or written; writing raises
+    `StoreUnavailable`. ``on_step`` is called with ``marked``, ``journaled``, ``applied`` and ``checkpointed`` behind
+    each of these steps, so that tests can stop there.
     """
 
     name: str = "mongodb"
@@ -85,7 +92,7 @@ class MongoStore:
         self._days = {"history_days": history_days, "dead_letter_days": dead_letter_days}
         self._checkpoint_seconds = checkpoint_seconds
         self._read_only = read_only
-        self.on_step: Callable[[str], None] = lambda step: None
+        self.on_step: Callable[[str], None] = lambda _step: None
         self._append_lock = asyncio.Lock()
         self._commit_lock = asyncio.Lock()
         self._checkpoint_lock = asyncio.Lock()
@@ -102,6 +109,8 @@ class MongoStore:
         self._forgotten = 0
         self._marked = False
         self._retracted: set[int] = set()
+        self._server: object = None
+        self._verified = -1
         self._timer: asyncio.Task[None] | None = None
 
     # --- opening ---
@@ -127,12 +136,14 @@ class MongoStore:
         return Recovery(changed, state["append"], state["commit"], state["published"], state["proven"])
 
     async def _load(self) -> None:
+        self._server = await self._link.server()
         if not self._read_only:
             await mongo_layout.create(self._link.database, **self._days)
         found = await self._link.collection("state").find_one({"_id": "store"}) or {}
         if found.get("layout", mongo_layout.LAYOUT) > mongo_layout.LAYOUT:
             raise StoreUnavailable(
-                f"the database at {self._link.where} has layout {found['layout']}, this version writes {mongo_layout.LAYOUT}",
+                f"the database at {self._link.where} has layout {found['layout']}, "
+                f"this version writes {mongo_layout.LAYOUT}",
                 hint="it was made by a newer hs_stream; install that, or name another database in store.url",
             )
         self._saved = {name: decode(found.get(name)) for name in _STATE} if found else {}
@@ -153,7 +164,9 @@ class MongoStore:
         """Rule 3. A read-only store only takes notice of what the entries say about streams."""
         journal = self._link.collection("outbox")
         applied, published = self._state["applied"], self._state["published"]
-        async for document in journal.find({"_id": {"$lte": {"q": applied, "i": MaxKey()}}, "p": True}, {"_id": 1}).sort("_id", 1):
+        async for document in journal.find(
+            {"_id": {"$lte": {"q": applied, "i": MaxKey()}}, "p": True}, {"_id": 1}
+        ).sort("_id", 1):
             seq = int(document["_id"]["q"])
             if seq > published and seq not in self._pending.after(seq - 1, 1):
                 self._pending.add(seq)
@@ -168,15 +181,16 @@ class MongoStore:
                 await self._apply(commit, redo=True)
             self._note(commit)
         if not self._read_only:
-            await self._checkpoint()
+            await self._settled_checkpoint()
 
     async def close(self) -> None:
         """Write a last checkpoint and disconnect. Idempotent."""
         try:
             if self._opened and not self._read_only and self._link.connected:
                 self._stop_timer()
-                with self._link.talking():
-                    await self._checkpoint()
+                async with self._commit_lock:
+                    with self._link.talking():
+                        await self._settled_checkpoint()
         finally:
             await self.abandon()
 
@@ -228,7 +242,7 @@ class MongoStore:
         async with self._commit_lock:
             with self._link.talking():
                 # A journal entry must not be redone over what is registered now.
-                await self._checkpoint()
+                await self._settled_checkpoint()
                 documents = [mongo_layout.stream_document(record) for record in records]
                 writes = [_replace(document) for document in documents]
                 await self._link.write("streams", writes, sync=True)
@@ -261,25 +275,20 @@ class MongoStore:
         if append.changed:
             self._marked = True
             mark = {"_id": append.seq, "changed": Binary(pack(dict(append.changed)))}
-            last = not (inserts or upserts or append.dead_letters)
-            await link.write("marks", [_replace(mark)], sync=last)
+            await link.write("marks", [_replace(mark)], sync=True)
             self.on_step("marked")
         if append.dead_letters:
             letters = [_letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
-            await link.insert("dead_letters", letters, sync=not (inserts or upserts))
+            await link.insert("dead_letters", letters, sync=True)
         if inserts:
-            there = await link.insert("instances", inserts, sync=not upserts)
+            there = await link.insert("instances", inserts, sync=True)
             upserts = there + upserts
         if upserts:
             await self._write_values(upserts)
 
     async def _write_values(self, documents: list[Document]) -> None:
         """Set the values, whatever was there; revisions stay."""
-        try:
-            await self._link.write("instances", [_set_value(document) for document in documents], sync=True)
-        except DocumentTooLarge:
-            small = [await self._link.shrink(document) for document in documents]
-            await self._link.write("instances", [_set_value(document) for document in small], sync=True)
+        await self._link.write_documents("instances", documents, _set_value, sync=True)
 
     # --- commit ---
 
@@ -289,6 +298,7 @@ class MongoStore:
             if commit.seq <= self._state["commit"]:
                 return
             with self._link.talking():
+                await self._settle_locked()
                 # What is there already is the same commit, from an attempt whose answer was lost.
                 await self._link.insert("outbox", journal_documents(commit), sync=True)
                 self.on_step("journaled")
@@ -296,7 +306,8 @@ class MongoStore:
                 self.on_step("applied")
                 self._note(commit)
                 if any(self._is_raw(change.stream) for change in commit.streams):
-                    await self._checkpoint()
+                    await self._settled_checkpoint()
+                await self._settle_locked()
             self._schedule()
 
     def _is_raw(self, stream: int) -> bool:
@@ -336,11 +347,8 @@ class MongoStore:
             await self._apply_revisions(change, redo)
             await self._apply_snapshots(change)
         replaces += await self._link.insert("instances", inserts)
-        try:
-            await self._link.write("instances", [*deletes, *map(_replace, replaces)])
-        except DocumentTooLarge:
-            replaces = [await self._link.shrink(document) for document in replaces]
-            await self._link.write("instances", [*deletes, *map(_replace, replaces)])
+        await self._link.write("instances", deletes)
+        await self._link.write_documents("instances", replaces, _replace)
 
     async def _apply_revisions(self, change: StreamChange, redo: bool) -> None:
         """Revisions of retracted times, and only those, stand in ``retracted``."""
@@ -379,18 +387,58 @@ class MongoStore:
             await asyncio.sleep(self._checkpoint_seconds)
             try:
                 with self._link.talking():
-                    await self._checkpoint()
+                    settled = await self._checkpoint()
+                if not settled:
+                    await self._settle()
             except StoreUnavailable as error:
                 _LOG.warning("the checkpoint waits: %s", error)
 
     def _unsaved(self) -> bool:
         return bool(self._progress or self._history or self._state != self._saved)
 
-    async def _checkpoint(self) -> None:
-        """Write what only this process knows. The state document goes last: it says that all before it is there (rule 4)."""
+    async def _settled_checkpoint(self) -> None:
+        """For who holds the commit lock: a checkpoint, whatever became of the server."""
+        while not await self._checkpoint():
+            self._verified = -1
+            await self._settle_locked()
+
+    async def _settle(self) -> None:
+        """Return when everything committed is there to be read (rule 6). Costs nothing while the connections stay."""
+        if self._opened and not self._read_only and self._link.epoch != self._verified:
+            async with self._commit_lock:
+                with self._link.talking():
+                    await self._settle_locked()
+
+    async def _settle_locked(self) -> None:
+        while (epoch := self._link.epoch) != self._verified:
+            server = await self._link.server()
+            if server != self._server:
+                _LOG.warning("mongod at %s was restarted: redoing the latest commits", self._link.where)
+                await self._redo()
+                if await self._link.server() != server:
+                    continue
+                self._server = server
+            self._verified = epoch
+
+    async def _redo(self) -> None:
+        journal = self._link.collection("outbox").find(_later(self._saved.get("applied", 0))).sort("_id", 1)
+        for seq, packed in assemble([document async for document in journal]):
+            if packed is not None and seq <= self._state["commit"]:
+                await self._apply(unpack_commit(packed), redo=True)
+
+    async def _steady(self, read: Callable[[], Awaitable[T]]) -> T:
+        """The result of a read that saw everything committed, even if mongod was killed and restarted meanwhile."""
+        while True:
+            await self._settle()
+            result = await read()
+            if self._read_only or self._link.epoch == self._verified:
+                return result
+
+    async def _checkpoint(self) -> bool:
+        """Write what only this process knows. The state document goes last: it vouches for the rest (rule 4)."""
         async with self._checkpoint_lock:
             if not self._unsaved():
-                return
+                return True
             state, progress, history = dict(self._state), self._progress, self._history
             records = {stream: self._record(stream) for stream in progress}
             self._records.update(records)
@@ -401,15 +449,25 @@ class MongoStore:
                     "streams",
                     [UpdateOne({"_id": one.id}, {"$set": mongo_layout.progress(one)}) for one in records.values()],
                 )
+                # If the process that acknowledged the writes above is still there, this one made them durable.
+                await self._link.write("state", [_replace({"_id": "barrier"})], sync=True)
+                if await self._link.server() != self._server:
+                    self._keep(progress, history)
+                    return False
                 document = {"_id": "store", "layout": mongo_layout.LAYOUT, **state}
                 await self._link.write("state", [_replace(document)], sync=True)
             except BaseException:
-                self._progress = progress | self._progress
-                self._history = history + self._history
+                self._keep(progress, history)
                 raise
             self._saved = state
             self.on_step("checkpointed")
             await self._forget(state)
+            return True
+
+    def _keep(self, progress: dict[int, tuple[TimeIntervals, int | None]], history: list[Document]) -> None:
+        """Put back what a checkpoint could not write, under what came since."""
+        self._progress = progress | self._progress
+        self._history = history + self._history
 
     async def _forget(self, state: Mapping[str, Any]) -> None:
         """Delete consumed marks, and journal entries that are applied and published."""
@@ -425,20 +483,25 @@ class MongoStore:
 
     # --- reads ---
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
-        return await self._link.batch(span(stream, start, end), limit=limit, newest=newest)
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+        where = span(stream, start, end)
+        return await self._steady(lambda: self._link.batch(where, limit=limit, newest=newest))
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
         # The document with only ``s`` is before every one with ``t`` too.
         where = {"_id": {"$gt": {"s": stream}, "$lte": identity(stream, instant)}}
-        return await self._link.batch(where, limit=max(count, 0), newest=True)
+        return await self._steady(lambda: self._link.batch(where, limit=max(count, 0), newest=True))
 
     async def get(self, stream: int, times: Sequence[int]) -> Batch:
-        return Batch.concat([await self._link.batch(where) for where in keys(stream, sorted(set(times)))])
+        async def found() -> Batch:
+            return Batch.concat([await self._link.batch(where) for where in keys(stream, sorted(set(times)))])
+
+        return await self._steady(found)
 
     async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
+        return await self._steady(lambda: self._revisions(stream, times))
+
+    async def _revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
         found: dict[int, int] = {}
         with self._link.talking():
             for name in ("retracted", "instances") if stream in self._retracted else ("instances",):
@@ -450,14 +513,15 @@ class MongoStore:
 
     async def count(self, stream: int, start: int, end: int) -> int:
         with self._link.talking():
-            return await self._link.collection("instances").count_documents(span(stream, start, end))
+            instances = self._link.collection("instances")
+            return await self._steady(lambda: instances.count_documents(span(stream, start, end)))
 
     async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
-        found = await self._snapshots(span(stream, MIN_TIME, instant), -1, 1)
+        found = await self._steady(lambda: self._snapshots(span(stream, MIN_TIME, instant), -1, 1))
         return found[0] if found else None
 
     async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
-        return await self._snapshots(span(stream, start, end), 1, limit)
+        return await self._steady(lambda: self._snapshots(span(stream, start, end), 1, limit))
 
     async def _snapshots(self, where: Document, direction: int, limit: int) -> list[Snapshot]:
         if limit <= 0:

@@ -10,11 +10,13 @@ from pymongo import errors
 
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 
-__all__ = ["DUPLICATE", "duplicates", "unavailable"]
+__all__ = ["DUPLICATE", "duplicates", "too_large", "unavailable"]
 
 DUPLICATE: Final = 11000
 
-_AUTH: Final = "check the user, the password and authSource in store.url, and the user's rights (readWrite on the database)"
+_AUTH: Final = (
+    "check the user, the password and authSource in store.url, and the user's rights (readWrite on the database)"
+)
 _DISK: Final = "free some disk space on the database server"
 _AWAY: Final = "is mongod running and reachable? check store.url; the service goes on by itself once it answers"
 _HINTS: Final = {
@@ -26,6 +28,19 @@ _TRANSIENT: Final = frozenset({
     6, 7, 24, 50, 64, 89, 91, 133, 134, 189, 202, 262, 317, 365, 9001, 10058, 10107, 11600, 11602, 13435, 13436,
 })  # fmt: skip
 """Host unreachable, time limits, shutting down, stepping down, write concern not satisfied."""
+
+
+_TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
+"""Of the object, of a key, of the result of an update, of an upsert."""
+
+
+def too_large(error: Exception) -> bool:
+    """Whether a document did not fit. PyMongo finds most of them, the server the rest."""
+    if isinstance(error, errors.DocumentTooLarge):
+        return True
+    if isinstance(error, errors.BulkWriteError):
+        return any(item.get("code") in _TOO_LARGE for item in (error.details or {}).get("writeErrors", []))
+    return isinstance(error, errors.OperationFailure) and error.code in _TOO_LARGE
 
 
 def duplicates(error: errors.BulkWriteError) -> list[int] | None:
@@ -60,9 +75,13 @@ def unavailable(where: str) -> Iterator[None]:
             raise StoreUnavailable(text, hint=_HINTS.get(code, _AWAY)) from error
         raise
     except errors.InvalidURI as error:
-        raise ConfigurationError(f"store.url for {where}: {_short(error)}", hint="see 'connection string' of MongoDB") from None
+        raise ConfigurationError(
+            f"store.url for {where}: {_short(error)}", hint="see 'connection string' of MongoDB"
+        ) from None
     except errors.ConfigurationError as error:
-        raise ConfigurationError(f"store.url for {where}: {_short(error)}", hint="check the host name and the options") from error
+        raise ConfigurationError(
+            f"store.url for {where}: {_short(error)}", hint="check the host name and the options"
+        ) from error
     except (errors.ConnectionFailure, errors.WaitQueueTimeoutError) as error:
         raise StoreUnavailable(f"MongoDB at {where} does not answer: {_short(error)}", hint=_AWAY) from error
 

@@ -1,7 +1,7 @@
 """The commit journal of `hs_stream.store.mongo`, which is its outbox too: one packed commit in one or more documents.
 
-1. A document is ``{_id: {q: seq, i: part}, n: parts, p: <publishes something>, b: <bytes>}``. A commit counts once all of
-   its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of it.
+1. A document is ``{_id: {q: seq, i: part}, n: parts, p: <publishes something>, b: <bytes>}``. A commit counts once all
+   of its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of it.
 2. An entry is forgotten once it is both applied (its effects are in the other collections, coverage included) and
    published, in ranges.
 """
@@ -93,7 +93,8 @@ def journal_documents(commit: Commit) -> list[dict[str, Any]]:
 
 def assemble(documents: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes | None]]:
     """``(seq, packed commit)`` of journal documents in order of ``_id``; ``None`` where a part is missing."""
-    seq, total, parts = 0, 0, []
+    seq, total = 0, 0
+    parts: list[bytes] = []
     for document in documents:
         key = document["_id"]
         if key["q"] != seq:
@@ -107,13 +108,12 @@ def assemble(documents: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, byte
 
 def entries_of(commit: Commit) -> list[OutboxEntry]:
     """What the outbox shows of a commit, by stream."""
-    entries = []
-    for change in sorted(commit.streams, key=lambda change: change.stream):
-        if change.publish and (
-            changes := changes_of(change.inserted, change.revised, change.retracted, change.revisions)
-        ):
-            entries.append(OutboxEntry(commit.seq, change.stream, changes))
-    return entries
+    return [
+        OutboxEntry(commit.seq, change.stream, changes)
+        for change in sorted(commit.streams, key=lambda change: change.stream)
+        if change.publish
+        and (changes := changes_of(change.inserted, change.revised, change.retracted, change.revisions))
+    ]
 
 
 class Pending:
@@ -125,7 +125,7 @@ class Pending:
         self._cached = 0
 
     def add(self, seq: int, commit: Commit | None = None) -> None:
-        """A commit that publishes something; ``seq`` is later than any before. It is kept in memory while there is room."""
+        """A commit that publishes something, later than any before. Kept in memory while there is room."""
         self._seqs.append(seq)
         if commit is None:
             return

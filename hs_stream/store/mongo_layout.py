@@ -94,7 +94,7 @@ def stream_document(record: StreamRecord) -> dict[str, Any]:
 
 def encode_key(key: str) -> str:
     """A plate's name as a key that MongoDB takes."""
-    return next(iter(encode({key: None})))
+    return str(next(iter(encode({key: None}))))
 
 
 def progress(record: StreamRecord) -> dict[str, Any]:

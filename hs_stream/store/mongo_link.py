@@ -1,9 +1,9 @@
-"""The connection of `hs_stream.store.mongo`: collections, exact inserts and upserts, range reads, values of any size."""
+"""The connection of `hs_stream.store.mongo`: exact inserts and upserts, range reads, values of any size."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -11,11 +11,12 @@ import bson
 from bson.binary import Binary
 from pymongo import AsyncMongoClient, DeleteMany, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, DocumentTooLarge
+from pymongo.errors import BulkWriteError, DocumentTooLarge, InvalidURI, OperationFailure
+from pymongo.monitoring import ConnectionPoolListener
 from pymongo.write_concern import WriteConcern
 
 from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.value import Value
 from hs_stream.store import mongo_errors
 from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode
@@ -51,6 +52,24 @@ def keys(stream: int, times: Sequence[int]) -> Iterable[Document]:
         yield {"_id": {"$in": [identity(stream, int(time)) for time in times[start : start + _KEYS_AT_ONCE]]}}
 
 
+class _Epoch(ConnectionPoolListener):
+    """Counts what can mean that another mongod answers now: a new process can only be reached by a new connection."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _count(self, event: object) -> None:
+        self.count += 1
+
+    def _ignore(self, event: object) -> None:
+        pass
+
+    pool_cleared = connection_created = connection_ready = connection_closed = _count
+    pool_created = pool_ready = pool_closed = _ignore
+    connection_check_out_started = connection_check_out_failed = _ignore
+    connection_checked_out = connection_checked_in = _ignore
+
+
 class Link:
     """A connection to one database. ``where`` names the server in messages and holds no password."""
 
@@ -60,6 +79,7 @@ class Link:
         address = url.partition("://")[2].partition("/")[0]
         self.where = address.rpartition("@")[2] or "?"
         self._client: AsyncMongoClient[Document] | None = None
+        self._epoch = _Epoch()
         self._lazy: dict[str, Collection] = {}
         self._sync: dict[str, Collection] = {}
 
@@ -80,13 +100,20 @@ class Link:
         given = self._url.lower()
         options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
         with self.talking():
-            client: AsyncMongoClient[Document] = AsyncMongoClient(self._url, **options)
+            client = self._client_of(options)
             try:
                 await client.get_default_database("hs_stream").command("ping")
             except BaseException:
                 await client.close()
                 raise
         self._client = client
+
+    def _client_of(self, options: Mapping[str, Any]) -> AsyncMongoClient[Document]:
+        try:
+            return AsyncMongoClient(self._url, event_listeners=[self._epoch], **options)
+        except (ValueError, InvalidURI) as error:
+            hint = "percent-encode special characters of user and password; the rest is host[:port]/database"
+            raise ConfigurationError(f"store.url for {self.where} is not a MongoDB URL: {error}", hint=hint) from None
 
     async def disconnect(self) -> None:
         """Idempotent."""
@@ -95,6 +122,16 @@ class Link:
         self._sync.clear()
         if client is not None:
             await client.close()
+
+    @property
+    def epoch(self) -> int:
+        """While this stays the same, so does the process of the server that answers."""
+        return self._epoch.count
+
+    async def server(self) -> object:
+        """What tells the process of the server that answers now from any other."""
+        hello = await self.database.command("hello")
+        return hello.get("topologyVersion", {}).get("processId")
 
     @property
     def connected(self) -> bool:
@@ -124,13 +161,13 @@ class Link:
             return []
         try:
             await self.collection(name, sync=sync).insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            there = mongo_errors.duplicates(error)
+        except (OperationFailure, DocumentTooLarge) as error:
+            if mongo_errors.too_large(error):
+                return await self._insert_large(name, documents, sync)
+            there = mongo_errors.duplicates(error) if isinstance(error, BulkWriteError) else None
             if there is None:
                 raise
             return [documents[index] for index in there]
-        except DocumentTooLarge:
-            return await self._insert_large(name, documents, sync)
         return []
 
     async def _insert_large(self, name: str, documents: list[Document], sync: bool) -> list[Document]:
@@ -140,9 +177,20 @@ class Link:
         return []
 
     async def write(self, name: str, writes: Sequence[Write], *, sync: bool = False) -> None:
-        """Any mixture of writes to different documents. `DocumentTooLarge` for one that does not fit."""
+        """Any mixture of writes to different documents."""
         if writes:
             await self.collection(name, sync=sync).bulk_write(writes, ordered=False)
+
+    async def write_documents(
+        self, name: str, documents: Sequence[Document], write: Callable[[Document], Write], *, sync: bool = False
+    ) -> None:
+        """``write(document)`` for each, whose values may be of any size. Repeating it must change nothing."""
+        try:
+            await self.write(name, [*map(write, documents)], sync=sync)
+        except (OperationFailure, DocumentTooLarge) as error:
+            if not mongo_errors.too_large(error):
+                raise
+            await self.write(name, [write(await self.shrink(document)) for document in documents], sync=sync)
 
     # --- values of any size ---
 
@@ -177,7 +225,8 @@ class Link:
         if limit is not None and limit <= 0:
             return NOTHING
         with self.talking():
-            cursor = self.collection("instances").find_raw_batches(
+            # The stubs say that raw batches are documents; they are bytes.
+            cursor: Any = self.collection("instances").find_raw_batches(
                 where,
                 sort=[("_id", -1 if newest and limit else 1)],
                 limit=limit or 0,

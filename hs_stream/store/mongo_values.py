@@ -1,9 +1,10 @@
 """How values and batches become BSON and come back with the same types and bits.
 
-1. ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``list``, ``dict`` and ``datetime`` are BSON's own, readable by anyone.
+1. ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``list``, ``dict`` and ``datetime`` are BSON's own,
+   readable by anyone.
 2. A `TimeInterval` is ``{_hs: "interval", start: <date>, end: <date>}``, with ``null`` for an infinite bound.
-3. A key of a user's dict that begins with ``$`` or ``_hs`` is stored with ``_hs`` in front. So nothing that a user sends can
-   look like 2, like an operator or like a DBRef, and the nesting gets no deeper.
+3. A key of a user's dict that begins with ``$`` or ``_hs`` is stored with ``_hs`` in front. So nothing that a user
+   sends can look like 2, like an operator or like a DBRef, and the nesting gets no deeper.
 4. A value that does not fit into a document is ``{_hs: "large", h: <digest>, n: <parts>}`` and comes back as `Large`.
 5. Dates are read as milliseconds, never as Python datetimes, so no year is out of range.
 """
@@ -91,9 +92,7 @@ def encode(value: Value) -> Any:
     if kind is list:
         return [encode(item) for item in value]
     if kind is dict:
-        return {
-            (_TAG + key if key.startswith(("$", _TAG)) else key): encode(item) for key, item in value.items()
-        }
+        return {(_TAG + key if key.startswith(("$", _TAG)) else key): encode(item) for key, item in value.items()}
     if kind is TimeInterval:
         return {_TAG: "interval", "start": bound(value.start), "end": bound(value.end)}
     raise TypeError(f"{kind.__name__} cannot be stored: {value!r}")
@@ -114,9 +113,7 @@ def decode(stored: Any) -> Value:
             return TimeInterval(unbound(stored["start"], MIN_TIME), unbound(stored["end"], MAX_TIME))
         if tag == "large":
             return Large(bytes(stored["h"]), stored["n"])
-        return {
-            (key.removeprefix(_TAG) if key.startswith(_TAG) else key): decode(item) for key, item in stored.items()
-        }
+        return {(key.removeprefix(_TAG) if key.startswith(_TAG) else key): decode(item) for key, item in stored.items()}
     if kind is DatetimeMS:
         return from_ms(int(stored))
     return stored
@@ -137,7 +134,7 @@ def date(instant: int) -> datetime | DatetimeMS:
 
 def dates(times: npt.NDArray[np.int64]) -> list[Any]:
     """`date` of each of ``times``."""
-    if len(times) > _FEW and _FIRST <= times.min() and times.max() <= _LAST:
+    if len(times) > _FEW and times.min() >= _FIRST and times.max() <= _LAST:
         found: list[Any] = times.astype("datetime64[ms]").tolist()
         return found
     return [date(time) for time in times.tolist()]
@@ -159,7 +156,7 @@ _TIME_AT: Final = _HEAD.size
 _TYPE_AT: Final = _TIME_AT + 8
 _VALUE_AT: Final = _TYPE_AT + 4
 _ID_BYTES: Final = 23
-_NUMBERS: Final = {
+_NUMBERS: Final[dict[bytes, tuple[np.dtype[Any], type[np.generic]]]] = {
     b"\0\x01v\0": (np.dtype("<f8"), np.float64),
     b"\0\x12v\0": (np.dtype("<i8"), np.int64),
     b"\0\x10v\0": (np.dtype("<i4"), np.int64),
@@ -170,8 +167,8 @@ _NUMBERS: Final = {
 def batch_of(raw: bytes) -> Batch:
     """The batch of concatenated BSON instance documents, ascending in time. Large values stay `Large`.
 
-    Where all documents have the layout ``{_id: {s: int32, t: date}, v: <one numeric type>}`` they are of one length, and
-    the columns are cut out by numpy: some ten times faster than decoding them.
+    Where all documents have the layout ``{_id: {s: int32, t: date}, v: <one numeric type>}`` they are of one length,
+    and the columns are cut out by numpy: some ten times faster than decoding them.
     """
     if not raw:
         return NOTHING

@@ -1,8 +1,9 @@
 """One compact binary form of everything that a store keeps as a blob: MessagePack with a few extension types.
 
-1. ``unpack(pack(x))`` has the same types and bits as ``x``: ``1``, ``1.0`` and ``True`` differ, NaN, ``-0.0`` and infinities stay.
-2. Beyond plain MessagePack: aware ``datetime`` (whole milliseconds, comes back in UTC), `TimeInterval`, `TimeIntervals`,
-   `Batch`, and one-dimensional ``float64``, ``int64`` and ``bool`` arrays. Tuples come back as lists.
+1. ``unpack(pack(x))`` has the same types and bits as ``x``: ``1``, ``1.0`` and ``True`` differ, NaN, ``-0.0`` and
+   infinities stay.
+2. Beyond plain MessagePack: aware ``datetime`` (whole milliseconds, comes back in UTC), `TimeInterval`,
+   `TimeIntervals`, `Batch`, and one-dimensional ``float64``, ``int64`` and ``bool`` arrays. Tuples come back as lists.
 3. The form is portable: little endian wherever it was written. Nothing in it can run code.
 """
 
@@ -56,7 +57,7 @@ _SMALL: Final = 32
 
 
 def flat_batch(batch: Batch) -> list[Any] | None:
-    """A batch as plain lists if it is small, which packs several times faster than the arrays do. `to_batch` reverses it."""
+    """A batch as plain lists if it is small: they pack several times faster than arrays. `to_batch` reverses it."""
     if len(batch.times) > _SMALL:
         return [batch.times, batch.values]
     return [batch.times.tolist(), batch.plain()] if len(batch.times) else None

@@ -1,10 +1,12 @@
 """A store in one SQLite file: the embedded default wherever no mongod runs.
 
-1. The database is in WAL mode. `SqliteStore.append` and `SqliteStore.commit` are one transaction each, so rules 1 to 3 of
-   `hs_stream.engine.ports` follow from SQLite's. With ``synchronous="FULL"`` (the default) the transaction has reached
-   the disk when they return; with ``"NORMAL"`` it survives a kill of the process, but not a loss of power.
-2. One thread of the store's own holds the connection: the event loop never waits for the disk, and calls keep their order.
-3. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes them.
+1. The database is in WAL mode. `SqliteStore.append` and `SqliteStore.commit` are one transaction each, so rules 1 to 3
+   of `hs_stream.engine.ports` follow from SQLite's. With ``synchronous="FULL"`` (the default) the transaction has
+   reached the disk when they return; with ``"NORMAL"`` it survives a kill of the process, but not a loss of power.
+2. One thread of the store's own holds the connection: the event loop never waits for the disk, and calls keep their
+   order.
+3. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
+   them.
 """
 
 from __future__ import annotations
@@ -23,14 +25,13 @@ from typing import Any, Final, Literal, TypeVar
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.ports import (
     Append,
+    Change,
     Commit,
     DeadLetter,
     DocumentKind,
     HistoryEntry,
-    Change,
     OutboxEntry,
     Recovery,
     Snapshot,
@@ -137,7 +138,9 @@ class SqliteStore:
             self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         db = self._connection
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION or (version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]):
+        if version > SCHEMA_VERSION or (
+            version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        ):
             raise StoreUnavailable(
                 f"SQLite database {self._path} has layout {version}, this version writes layout {SCHEMA_VERSION}",
                 hint="it was made by another program or a newer hs_stream; name another file in store.url",
@@ -150,7 +153,9 @@ class SqliteStore:
         self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
         self._state |= dict(db.execute("SELECT key, value FROM state"))
         self._saved = dict(self._state)
-        marks = [(stream, to_intervals(unpack(packed))) for stream, packed in db.execute("SELECT s, intervals FROM marks")]
+        marks = [
+            (stream, to_intervals(unpack(packed))) for stream, packed in db.execute("SELECT s, intervals FROM marks")
+        ]
         state = self._state
         return Recovery(
             merge_marks(marks),
@@ -245,7 +250,10 @@ class SqliteStore:
             return
         with self._transaction() as db:
             if append.changed:
-                marks = [(append.seq, stream, pack(flat_intervals(intervals))) for stream, intervals in append.changed.items()]
+                marks = [
+                    (append.seq, stream, pack(flat_intervals(intervals)))
+                    for stream, intervals in append.changed.items()
+                ]
                 db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", marks)
             if append.dead_letters:
                 db.executemany(
@@ -265,7 +273,9 @@ class SqliteStore:
             for change in commit.streams:
                 self._apply(db, change)
                 if change.publish and (change.inserted or change.revised or change.retracted):
-                    db.execute("INSERT INTO outbox VALUES (?, ?, ?)", (commit.seq, change.stream, _pack_changes(change)))
+                    db.execute(
+                        "INSERT INTO outbox VALUES (?, ?, ?)", (commit.seq, change.stream, _pack_changes(change))
+                    )
             if commit.history:
                 db.executemany(
                     "INSERT INTO history VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(astuple, commit.history)
@@ -298,7 +308,8 @@ class SqliteStore:
             rows = [(stream, snapshot.time, pack(snapshot.state)) for snapshot in change.snapshots]
             db.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", rows)
         db.execute(
-            "UPDATE streams SET coverage = ?, upper = ? WHERE id = ?", (pack(flat_intervals(change.coverage)), change.upper, stream)
+            "UPDATE streams SET coverage = ?, upper = ? WHERE id = ?",
+            (pack(flat_intervals(change.coverage)), change.upper, stream),
         )
 
     async def advance(self, uppers: Mapping[int, int]) -> None:
@@ -314,9 +325,7 @@ class SqliteStore:
     async def _select(self, sql: str, *parameters: Any) -> list[Any]:
         return await self._run(lambda: self._db.execute(sql, parameters).fetchall())
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
         sql = "SELECT t, v FROM instances WHERE s = ? AND t > ? AND t <= ? ORDER BY t"
         if limit is None:
             return await self._run(lambda: batch_of(self._db.execute(sql, (stream, start, end)).fetchall()))

@@ -101,7 +101,9 @@ def _require(condition: bool, text: str) -> None:
 
 def _same(got: list[int], wanted: Sequence[int], what: str) -> None:
     if got != list(wanted):
-        first = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
+        first = next(
+            (i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted))
+        )
         raise LawViolation(
             f"source: {what}: {len(got)} readings where {len(wanted)} were expected; first difference at {first}: "
             f"{got[first : first + 5]} instead of {list(wanted[first : first + 5])}"

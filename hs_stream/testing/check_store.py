@@ -172,7 +172,11 @@ async def _ranges(b: _Bench) -> None:
         for count in (0, 1, 3, 100):
             expected = everything.last(instant, count) if count else NOTHING
             _equal(await b.store.last(stream, instant, count), expected, "last is at or before, ascending")
-    _equal(await b.store.get(stream, [30, 11, -10, 30]), Batch.of([(-10, -5.0), (30, 15.0)]), "get is ascending, only what exists")
+    _equal(
+        await b.store.get(stream, [30, 11, -10, 30]),
+        Batch.of([(-10, -5.0), (30, 15.0)]),
+        "get is ascending, only what exists",
+    )
     _equal(await b.store.get(stream, []), NOTHING, "get of no times is empty")
 
 
@@ -194,11 +198,16 @@ async def _values(b: _Bench) -> None:
             for (time, value), (_, expected) in zip(found, items, strict=True):
                 _must(same(value, expected), f"{expected!r} comes back as itself, not as {value!r} (time {time})")
         for stream, expected in zip(alone, HARD_VALUES, strict=True):
-            _equal(await b.contents(stream), Batch.of([(7, expected)]), "a value alone in its stream comes back as itself")
+            _equal(
+                await b.contents(stream), Batch.of([(7, expected)]), "a value alone in its stream comes back as itself"
+            )
         for stream, batch in numbers.items():
             _equal(await b.contents(stream), batch, "numbers come back as themselves")
         for got, snapshot in zip(await b.store.snapshots(derived, -1, 1000, limit=1000), snapshots, strict=True):
-            _must(same(got.state, snapshot.state), f"the snapshot {snapshot.state!r} comes back as itself, not as {got.state!r}")
+            _must(
+                same(got.state, snapshot.state),
+                f"the snapshot {snapshot.state!r} comes back as itself, not as {got.state!r}",
+            )
         entries = [entry for entry in await b.store.outbox(b.commit_seq - 1, 10) if entry.stream == derived]
         _must(
             same(entries_of(entries), [[b.commit_seq, derived, [[t, "insert", v, 0] for t, v in items]]]),
@@ -257,7 +266,9 @@ async def _appends(b: _Bench) -> None:
     _equal((await b.store.dead_letters(2)), [letter, letter], "dead letters are durable, payload and all")
     _must(made.seq < last.seq, "sequence numbers rise")
     both = await b.append({stream: Batch.of([(40, 4)])}, {stream: Batch.of([(10, 0.5)])})
-    _equal(await b.contents(stream), expected.update(Batch.of([(10, 0.5), (40, 4)])), "inserts and upserts in one append")
+    _equal(
+        await b.contents(stream), expected.update(Batch.of([(10, 0.5), (40, 4)])), "inserts and upserts in one append"
+    )
     await b.store.append(both)
 
 
@@ -311,7 +322,9 @@ async def _commits(b: _Bench) -> None:
     _equal((await b.reopen()).commit_seq, made.seq, "commit_seq is recovered")
     await b.store.commit(made)
     _equal(await b.contents(stream), expected, "a commit is durable, and idempotent across a restart")
-    await b.commit(_change(stream, inserted=[(20, 5)], retracted=[10], revisions={20: 2, 10: 2}, upper=None, coverage=EMPTY))
+    await b.commit(
+        _change(stream, inserted=[(20, 5)], retracted=[10], revisions={20: 2, 10: 2}, upper=None, coverage=EMPTY)
+    )
     await b.reopen()
     _equal(await b.contents(stream), Batch.of([(20, 5), (25, 2.5), (30, 3.0)]), "an instance may come back")
     _equal(await b.store.revisions(stream, [10, 20, 25]), {10: 2, 20: 2}, "a revision continues after a retraction")
@@ -349,7 +362,9 @@ async def _outbox(b: _Bench) -> None:
     """The outbox holds published changes in order until they are published."""
     loud, quiet, second = await b.stream(), await b.stream(), await b.stream()
     start = b.commit_seq
-    await b.commit(_change(second, inserted=[(1, "x")], publish=True), _change(loud, inserted=[(5, 1.0), (6, 2.0)], publish=True))
+    await b.commit(
+        _change(second, inserted=[(1, "x")], publish=True), _change(loud, inserted=[(5, 1.0), (6, 2.0)], publish=True)
+    )
     await b.commit(_change(quiet, inserted=[(1, 1)]))
     await b.commit(
         _change(loud, inserted=[(4, None)], revised=[(5, 1.5)], retracted=[6], revisions={5: 1, 6: 1}, publish=True)
@@ -383,7 +398,9 @@ async def _outbox(b: _Bench) -> None:
 async def _records(b: _Bench) -> None:
     """Stream records come back as registered; a raw stream's coverage is everything up to its upper."""
     tool = ToolRecord("sliding_mean", "1.2.0", {"width": 300_000, "every": 1.5, "of": ["a", None], "a.b": {"$x": True}})
-    derived = await b.stream(workflow="comfort", tool=tool, fingerprint="f00", coverage=TimeIntervals([(0, 5), (9, 12)]), upper=12)
+    derived = await b.stream(
+        workflow="comfort", tool=tool, fingerprint="f00", coverage=TimeIntervals([(0, 5), (9, 12)]), upper=12
+    )
     raw, silent = await b.stream("raw", upper=7), await b.stream("raw")
     await b.store.advance({raw: 9, silent: 3, 10**6: 1})
     await b.store.advance({raw: 8})

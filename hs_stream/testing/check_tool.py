@@ -17,6 +17,7 @@ It needs numpy only, so that it can run where plugins are loaded.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,7 @@ _SMALLEST: Final = 3
 _LARGEST: Final = 24
 
 
-def check_tool(
-    tool: Tool | type[Tool], *, examples: int = 50, seed: int | None = None, missing: bool = False
-) -> None:
+def check_tool(tool: Tool | type[Tool], *, examples: int = 50, seed: int | None = None, missing: bool = False) -> None:
     """Raise `LawViolation` when ``tool`` breaks a law. A class is checked with each of its ``samples``.
 
     ``examples``: histories per parameter set; the first are the smallest. With a ``seed`` it is deterministic.
@@ -151,7 +150,7 @@ class _Trial:
 
     def split(self, whole: Batch) -> None:
         edges = [self.interval.start, *self.cuts, self.interval.end]
-        pieces = [TimeInterval(start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        pieces = [TimeInterval(start, end) for start, end in itertools.pairwise(edges)]
         order = self.material.random.permutation(len(pieces)).tolist()
         for at in order:
             got = self.evaluate(self.tool, pieces[at], self.sources)
@@ -167,7 +166,9 @@ class _Trial:
         except ConfigurationError:
             return
         again = self.evaluate(other, self.interval, self.sources)
-        self.compare(whole, again, self.interval, "purity: another instance with the same parameters gives another result")
+        self.compare(
+            whole, again, self.interval, "purity: another instance with the same parameters gives another result"
+        )
 
     def instants(self, whole: Batch) -> None:
         candidates = {self.material.instant(self.sources) for _ in range(3)}
@@ -213,7 +214,7 @@ class _Trial:
         end_state, outputs = tool.run(tool.initial(), source)
         state, pieces = tool.initial(), []
         edges = [MIN_TIME - 1, *sorted({*self.cuts, *(source.times[:1].tolist())}), MAX_TIME]
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
+        for start, end in itertools.pairwise(edges):
             given, kept = state, self.stored(state)
             state, result = tool.run(given, source.slice(start, end))
             if not same(given, kept):
@@ -244,7 +245,8 @@ class _Trial:
             result = tool.evaluate(interval, given)
         except Exception as error:
             raise self.broken(
-                f"evaluate({interval}) raised {type(error).__name__}: {error}, on values that takes={tool.takes!r} allows"
+                f"evaluate({interval}) raised {type(error).__name__}: {error}, on values that "
+                f"takes={tool.takes!r} allows"
             ) from error
         for slot, (before, after) in enumerate(zip(sources, given, strict=True)):
             if not np.array_equal(before.times, after.times) or not _same_column(before, after):
@@ -285,7 +287,9 @@ class _Trial:
             allowed = {time for source in among for time in source.times.tolist()}
             stray = [time for time in times if time not in allowed]
         if stray:
-            raise self.broken(f"drive: first difference at {format_time(stray[0])}: an output that {drive} does not allow")
+            raise self.broken(
+                f"drive: first difference at {format_time(stray[0])}: an output that {drive} does not allow"
+            )
 
     def compare(self, expected: Batch, got: Batch, piece: TimeInterval, rule: str) -> None:
         part = expected.slice(piece.start, piece.end)
@@ -299,7 +303,8 @@ class _Trial:
             parameters = repr(self.tool)
         cuts = ", ".join(format_time(cut) for cut in self.cuts) or "none"
         return LawViolation(
-            f"{self.tool.pin} with {parameters} breaks the {rule}; interval {self.interval}, cut at {cuts}; {self.label}"
+            f"{self.tool.pin} with {parameters} breaks the {rule}; "
+            f"interval {self.interval}, cut at {cuts}; {self.label}"
         )
 
 

@@ -34,7 +34,8 @@ from hs_stream.engine.ports import (
 __all__ = ["Crash", "FaultyStore", "When"]
 
 When = Literal["before", "after", "marked", "journaled", "applied"]
-"""``marked``, ``journaled`` and ``applied`` are moments inside of a write, for stores with an ``on_step`` hook (`MongoStore`)."""
+"""``marked``, ``journaled`` and ``applied`` are moments inside of a write, for stores with an ``on_step`` hook
+(`MongoStore`)."""
 
 
 class Crash(BaseException):
@@ -44,9 +45,9 @@ class Crash(BaseException):
 class FaultyStore:
     """``store`` until the ``crash_at``-th durable write (from 1; 0 for never), then nothing but `Crash`.
 
-    Durable writes are `register`, `append`, `commit` and `put`. At the crash the store is abandoned (``store.abandon()`` if it has
-    that, else ``close()``): what it only remembered is lost, as in a killed process. Open a store over the same storage to go on;
-    a `MemoryStore` is its own storage, so open ``inner`` again.
+    Durable writes are `register`, `append`, `commit` and `put`. At the crash the store is abandoned
+    (``store.abandon()`` if it has that, else ``close()``): what it only remembered is lost, as in a killed process.
+    Open a store over the same storage to go on; a `MemoryStore` is its own storage, so open ``inner`` again.
     """
 
     def __init__(self, store: Store, crash_at: int = 0, when: When = "after") -> None:
@@ -128,9 +129,7 @@ class FaultyStore:
     async def advance(self, uppers: Mapping[int, int]) -> None:
         await self._alive().advance(uppers)
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
         return await self._alive().read(stream, start, end, limit=limit, newest=newest)
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:

@@ -7,7 +7,7 @@ values, days on which the clock changes, magnitudes that lose digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from hs_stream.core.tool import OnGrid, Tool, Window
 from hs_stream.core.value import Value
 
 __all__ = ["ORIGINS", "Material"]
+
+T = TypeVar("T")
 
 ORIGINS: Final = (
     0,
@@ -53,7 +55,7 @@ class Material:
         """True with this probability."""
         return bool(self.random.random() < probability)
 
-    def pick(self, options: Sequence[Any]) -> Any:
+    def pick(self, options: Sequence[T]) -> T:
         """One of ``options``."""
         return options[self.between(0, len(options) - 1)]
 

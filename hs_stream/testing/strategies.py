@@ -65,7 +65,9 @@ def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[
     scalars = numbers | st.booleans() | st.text(st.characters(codec="utf-8"), max_size=5)
     keys = st.sampled_from(("a", "b", "temperature", "value"))
     nested = st.recursive(
-        scalars | st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+        scalars | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+        max_leaves=6,
     )
     kinds: dict[str, st.SearchStrategy[Value]] = {
         "number": numbers,
@@ -78,7 +80,7 @@ def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[
 
 @st.composite
 def batches(
-    draw: st.DrawFn, takes: Takes = "any", *, origin: int | None = 0, max_size: int = 20, missing: bool = False
+    draw: st.DrawFn, takes: Takes = "any", *, origin: int | None = 0, max_size: int = 12, missing: bool = False
 ) -> Batch:
     """Up to ``max_size`` instances: bursts of neighbouring milliseconds, steady stretches and long gaps."""
     base = draw(st.sampled_from(ORIGINS)) if origin is None else origin

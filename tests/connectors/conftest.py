@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import aiomqtt
 import pytest
 
-from hs_stream.core.errors import BrokerUnavailable
 from hs_stream.engine.ports import Delivery
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.options import MqttOptions
@@ -51,7 +51,7 @@ class Taker:
         self.states: list[bool] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Taker:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.source.run(self.deliver, self.states.append))
         await self.source.wait_connected(10)
         return self
@@ -108,9 +108,3 @@ def taker() -> type[Taker]:
 def sources() -> Callable[..., MqttSource]:
     """The function `make_source`."""
     return make_source
-
-
-@pytest.fixture
-def refused() -> type[BrokerUnavailable]:
-    """The error of a broker that does not let us in."""
-    return BrokerUnavailable

@@ -50,15 +50,15 @@ def every_codec() -> list[Codec]:
 
 def decode(which: Codec, payload: bytes) -> None:
     """Decode, and check what may come of it."""
+    errors: list[PayloadError] = []
+    readings: list[tuple[int, Any]] = []
     try:
         readings = which.decode("zigbee2mqtt/lamp", payload, ARRIVAL, False)
     except BatchError as error:
-        readings = error.readings
-        assert {bad.reason for bad in error.errors} <= REASONS
-        assert all(bad.message.startswith("element ") for bad in error.errors)
+        readings, errors = error.readings, error.errors
     except PayloadError as error:
-        assert error.reason in REASONS
-        return
+        errors = [error]
+    assert {error.reason for error in errors} <= REASONS
     for time, value in readings:
         assert type(time) is int
         assert same(canonical(value), value)
@@ -71,7 +71,9 @@ def test_random_bytes_never_crash(which: Codec, payload: bytes) -> None:
     decode(which, payload)
 
 
-scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
 documents = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["ts", "a", "last_seen", "x"]), inner),

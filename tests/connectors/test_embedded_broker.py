@@ -1,13 +1,12 @@
-"""The embedded broker: mosquitto and iotcore, and the configuration for the deployment."""
+"""The embedded broker: mosquitto and iotcore."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -30,7 +29,7 @@ def message(number: int) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_it_carries_messages_and_restarts_on_the_same_port(
-    tmp_path: Path, kind: Literal["mosquitto", "iotcore"], version: int, sending, taker
+    tmp_path: Path, kind: Literal["mosquitto", "iotcore"], version: Literal[3, 5], sending: Any, taker: Any
 ) -> None:
     async with EmbeddedBroker(tmp_path / "deep" / "er", kind=kind) as broker:
         port, url = broker.port, broker.url if version == 5 else broker.url_v3
@@ -56,7 +55,9 @@ async def test_it_carries_messages_and_restarts_on_the_same_port(
 
 
 @needs_iotcore
-async def test_unacknowledged_messages_come_again_over_iotcore(tmp_path: Path, version: int, sending, taker) -> None:
+async def test_unacknowledged_messages_come_again_over_iotcore(
+    tmp_path: Path, version: Literal[3, 5], sending: Any, taker: Any
+) -> None:
     async with EmbeddedBroker(tmp_path, kind="iotcore") as broker:
         options = MqttOptions(broker.url if version == 5 else broker.url_v3, version=version)
         async with taker(MqttSource("mqtt", options, [SPEC]), ack=False) as took:
@@ -69,7 +70,7 @@ async def test_unacknowledged_messages_come_again_over_iotcore(tmp_path: Path, v
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_only_the_password_opens_it(
-    tmp_path: Path, kind: Literal["mosquitto", "iotcore"], version: int, taker
+    tmp_path: Path, kind: Literal["mosquitto", "iotcore"], version: Literal[3, 5], taker: Any
 ) -> None:
     async with EmbeddedBroker(tmp_path, kind=kind, password="let-me-in") as broker:
         url = broker.url if version == 5 else broker.url_v3
@@ -85,7 +86,7 @@ async def test_only_the_password_opens_it(
             await task
 
 
-async def test_messages_for_a_session_survive_a_restart(tmp_path: Path, sending, taker) -> None:
+async def test_messages_for_a_session_survive_a_restart(tmp_path: Path, sending: Any, taker: Any) -> None:
     async with EmbeddedBroker(tmp_path, kind="mosquitto", persistence=True) as broker:
         options = MqttOptions(broker.url)
         async with taker(MqttSource("mqtt", options, [SPEC])):
@@ -100,7 +101,7 @@ async def test_messages_for_a_session_survive_a_restart(tmp_path: Path, sending,
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(BrokerUnavailable, match=rf"port {port} does not start: .*another port"):
+        with pytest.raises(BrokerUnavailable, match=rf"port {port} is in use .*another port"):
             await EmbeddedBroker(tmp_path, port, kind="mosquitto").start()
 
 
@@ -109,31 +110,3 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="keeps nothing on disk"):
             EmbeddedBroker(tmp_path, kind="iotcore", persistence=True)
     assert free_port() > 0
-
-
-async def test_the_configuration_for_the_deployment_starts(tmp_path: Path) -> None:
-    text = Path(__file__).parents[2].joinpath("config", "mosquitto.conf").read_text(encoding="utf-8")
-    port, passwords = free_port(), tmp_path / "passwords"
-    passwords.write_text("someone:secret\n")
-    passwords.chmod(0o600)
-    hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-U", str(passwords))
-    assert await hashing.wait() == 0
-    text = text.replace("listener 1883", f"listener {port} 127.0.0.1")
-    text = text.replace("/mosquitto/config/passwords", str(passwords)).replace("/mosquitto/data/", f"{tmp_path}/")
-    conf = tmp_path / "mosquitto.conf"
-    conf.write_text(text + ("user root\n" if os.geteuid() == 0 else ""))
-    broker = await asyncio.create_subprocess_exec("mosquitto", "-c", str(conf), stderr=asyncio.subprocess.PIPE)
-    try:
-        for user, code in (("someone", 0), ("nobody", 5)):
-            arguments = ["-h", "127.0.0.1", "-p", str(port), "-u", user, "-P", "secret", "-t", "a", "-m", "x", "-q", "1"]
-            for _ in range(50):
-                publisher = await asyncio.create_subprocess_exec("mosquitto_pub", *arguments, stderr=asyncio.subprocess.PIPE)
-                _, words = await publisher.communicate()
-                if b"refused" not in words.lower() or b"not authori" in words.lower():
-                    break
-                await asyncio.sleep(0.1)
-            assert publisher.returncode == code, words
-    finally:
-        broker.terminate()
-        await broker.communicate()
-    assert any(path.suffix == ".db" for path in tmp_path.iterdir())

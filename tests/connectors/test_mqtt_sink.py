@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -39,8 +40,8 @@ def publication(
 
 
 @contextlib.asynccontextmanager
-async def running(broker: EmbeddedBroker, version: int, **options: Any) -> AsyncIterator[MqttSink]:
-    settings = MqttOptions(broker.url, client_id="hs-sink", version=version, backoff_max=0.3)  # type: ignore[arg-type]
+async def running(broker: EmbeddedBroker, version: Literal[3, 5], **options: Any) -> AsyncIterator[MqttSink]:
+    settings = MqttOptions(broker.url, client_id="hs-sink", version=version, backoff_max=0.3)
     sink = MqttSink("mqtt", settings, **options)
     task = asyncio.create_task(sink.run(lambda _: None))
     try:
@@ -52,30 +53,64 @@ async def running(broker: EmbeddedBroker, version: int, **options: Any) -> Async
             await task
 
 
-@contextlib.asynccontextmanager
-async def watching(broker: EmbeddedBroker, topic: str, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Lines `<retain flag> <topic> <payload>` of mosquitto_sub, which is subscribed when this begins."""
-    process = await asyncio.create_subprocess_exec(
-        "mosquitto_sub", "-V", "5", "-p", str(broker.port), "-t", topic, "-q", "1", "-F", "%r %t %p", *arguments,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    await asyncio.sleep(0.3)
-    try:
-        yield process.stdout
-    finally:
-        process.terminate()
-        await process.wait()
+class Lines:
+    """Lines `<retain flag> <topic> <payload>` of a mosquitto_sub."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._seen: deque[str] = deque()
+
+    async def ready(self, broker: EmbeddedBroker, sending: Any) -> None:
+        """Publish probes until one comes back, so that the subscription is known to stand."""
+        async with asyncio.timeout(20):
+            while True:
+                await sending(broker, [("probe", b"x")])
+                with contextlib.suppress(TimeoutError):
+                    while (line := await self._read(0.3)) != "0 probe x":
+                        self._seen.append(line)
+                    return
+
+    async def next(self, seconds: float = 15) -> str:
+        while True:
+            line = self._seen.popleft() if self._seen else await self._read(seconds)
+            if line != "0 probe x":
+                return line
+
+    async def _read(self, seconds: float) -> str:
+        return (await asyncio.wait_for(self._reader.readline(), seconds)).decode().rstrip("\n")
 
 
-async def line(reader: asyncio.StreamReader) -> str:
-    return (await asyncio.wait_for(reader.readline(), 10)).decode().rstrip("\n")
+Watch = Callable[..., contextlib.AbstractAsyncContextManager[Lines]]
 
 
-async def test_topic_and_payload_are_as_specified(broker: EmbeddedBroker, version: int) -> None:
-    async with watching(broker, "hs/comfort/#") as lines, running(broker, version) as sink:
+@pytest.fixture
+def watching(broker: EmbeddedBroker, sending: Any) -> Watch:
+    """Subscribe with mosquitto_sub."""
+
+    @contextlib.asynccontextmanager
+    async def watch(topic: str, *arguments: str) -> AsyncIterator[Lines]:
+        command = ["mosquitto_sub", "-V", "5", "-p", str(broker.port), "-t", topic, "-t", "probe", "-q", "1"]
+        process = await asyncio.create_subprocess_exec(
+            *command, "-F", "%r %t %p", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        lines = Lines(process.stdout)
+        try:
+            await lines.ready(broker, sending)
+            yield lines
+        finally:
+            process.terminate()
+            await process.wait()
+
+    return watch
+
+
+async def test_topic_and_payload_are_as_specified(
+    broker: EmbeddedBroker, version: Literal[3, 5], watching: Watch
+) -> None:
+    async with watching("hs/comfort/#") as lines, running(broker, version) as sink:
         await sink.publish([publication()])
-        flag, topic, payload = (await line(lines)).split(" ", 2)
+        flag, topic, payload = (await lines.next()).split(" ", 2)
         assert (flag, topic) == ("0", "hs/comfort/smooth/1/kitchen")
         assert json.loads(payload) == {
             "time": 1423072260000,
@@ -88,28 +123,32 @@ async def test_topic_and_payload_are_as_specified(broker: EmbeddedBroker, versio
         assert sink.statistics().confirmed == 1
 
 
-async def test_only_the_newest_instance_is_retained(broker: EmbeddedBroker, version: int) -> None:
+async def test_only_the_newest_instance_is_retained(
+    broker: EmbeddedBroker, version: Literal[3, 5], watching: Watch
+) -> None:
     async with running(broker, version) as sink:
         await sink.publish([publication(1, retain=True)])
         await sink.publish([publication(0, time=T0 - 1, kind="revise", newest=False, retain=True)])
         await sink.publish([publication(5, room="hall")])
-    async with watching(broker, "hs/comfort/#") as lines:
-        flag, topic, payload = (await line(lines)).split(" ", 2)
+    async with watching("hs/comfort/#") as lines:
+        flag, topic, payload = (await lines.next()).split(" ", 2)
         assert (flag, topic, json.loads(payload)["value"]) == ("1", "hs/comfort/smooth/1/kitchen", 1)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(lines.readline(), 0.3)
+            await lines.next(0.3)
 
 
-async def test_status_is_online_then_offline(broker: EmbeddedBroker, version: int) -> None:
-    async with watching(broker, "+/status") as lines:
+async def test_status_is_online_then_offline(broker: EmbeddedBroker, version: Literal[3, 5], watching: Watch) -> None:
+    async with watching("+/status") as lines:
         async with running(broker, version, prefix="house"):
-            assert await line(lines) == "0 house/status online"
-        assert await line(lines) == "0 house/status offline"
-    async with watching(broker, "+/status") as lines:
-        assert await line(lines) == "1 house/status offline"
+            assert await lines.next() == "0 house/status online"
+        assert await lines.next() == "0 house/status offline"
+    async with watching("+/status") as lines:
+        assert await lines.next() == "1 house/status offline"
 
 
-async def test_status_is_offline_when_we_die(broker: EmbeddedBroker, version: int, tmp_path: Path) -> None:
+async def test_status_is_offline_when_we_die(
+    broker: EmbeddedBroker, version: Literal[3, 5], tmp_path: Path, watching: Watch
+) -> None:
     script = tmp_path / "dies.py"
     script.write_text(
         "import asyncio, os\n"
@@ -126,37 +165,46 @@ async def test_status_is_offline_when_we_die(broker: EmbeddedBroker, version: in
     import os
     import sys
 
-    async with watching(broker, "hs/status") as lines:
+    async with watching("hs/status") as lines:
         paths = os.pathsep.join(sys.path)
-        process = await asyncio.create_subprocess_exec(sys.executable, str(script), env={**os.environ, "PYTHONPATH": paths})
-        assert await line(lines) == "0 hs/status online"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), env={**os.environ, "PYTHONPATH": paths}
+        )
+        assert await lines.next() == "0 hs/status online"
         assert await process.wait() == 9
-        assert await line(lines) == "0 hs/status offline"
+        assert await lines.next() == "0 hs/status offline"
 
 
-async def test_everything_is_confirmed_across_a_broker_restart(broker: EmbeddedBroker, version: int) -> None:
-    count = 3_000
-    async with running(broker, version, window=100) as sink:
+async def test_everything_is_confirmed_across_a_broker_restart(
+    broker: EmbeddedBroker, version: Literal[3, 5], watching: Watch
+) -> None:
+    count = 2_000
+    # The subscriber has a session of its own at the broker, and comes back to it by itself.
+    async with (
+        watching("hs/comfort/#", "-c", "-i", "watcher", "-x", "3600") as lines,
+        running(broker, version, window=100) as sink,
+    ):
         publishing = asyncio.create_task(sink.publish([publication(i, time=T0 + i) for i in range(count)]))
         while sink.statistics().confirmed < 500:
             await asyncio.sleep(0)
         await broker.stop()
         assert not publishing.done()
-        await asyncio.sleep(0.1)
         await broker.start()
-        # The subscriber comes in time for everything that was not confirmed before.
-        confirmed = sink.statistics().confirmed
-        async with watching(broker, "hs/comfort/#") as lines:
-            late = asyncio.create_task(sink.publish([publication(-1, time=T0 + count)]))
-            await asyncio.wait_for(asyncio.gather(publishing, late), 30)
-            values = []
-            while not values or values[-1] != -1:
-                values.append(json.loads((await line(lines)).split(" ", 2)[2])["value"])
-        assert values == sorted(values[:-1]) + [-1]
-        assert len(set(values)) == len(values)
+        await asyncio.wait_for(publishing, 30)
+        await sink.publish([publication(-1, time=T0 + count)])
+        seen: dict[int, None] = {}
+        while -1 not in seen:
+            seen.setdefault(json.loads((await lines.next()).split(" ", 2)[2])["value"])
+        assert list(seen) == [*range(count), -1]
         assert sink.statistics().confirmed == count + 1
-        assert confirmed < count
         assert sink.statistics().in_flight == sink.statistics().waiting == 0
+
+
+async def test_large_values_fill_the_window_and_arrive(broker: EmbeddedBroker) -> None:
+    async with running(broker, 5) as sink:
+        big = "x" * 100_000
+        await asyncio.wait_for(sink.publish([publication(big, time=T0 + i) for i in range(100)]), 20)
+        assert sink.statistics().confirmed == 100
 
 
 async def test_publishing_waits_for_a_connection(broker: EmbeddedBroker) -> None:

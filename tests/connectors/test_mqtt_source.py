@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -40,25 +42,27 @@ class NumbersCodec:
 
 
 class Harness:
-    def __init__(self, broker: EmbeddedBroker, version: int, sending: object) -> None:
+    def __init__(self, broker: EmbeddedBroker, version: Literal[3, 5], sending: Any) -> None:
         self.broker, self.version, self.sending = broker, version, sending
 
     def make(self) -> Source:
         options = MqttOptions(self.broker.url, client_id="checked", version=self.version, backoff_max=0.3)
         return MqttSource("mqtt", options, [SourceSpec("n", TopicTemplate("check/{sensor}"), NumbersCodec())])
 
-    async def send(self, numbers: range) -> None:
+    async def send(self, numbers: Sequence[int]) -> None:
         await self.sending(self.broker, [("check/a", str(number).encode()) for number in numbers])
 
     async def interrupt(self) -> None:
         await self.broker.restart()
 
 
-async def test_it_keeps_the_law_of_sources(broker, version, sending) -> None:
+async def test_it_keeps_the_law_of_sources(broker: EmbeddedBroker, version: Literal[3, 5], sending: Any) -> None:
     await check_source(Harness(broker, version, sending), many=1_000)
 
 
-async def test_a_message_becomes_a_reading_with_its_plate_values(broker, version, sending, taker, sources) -> None:
+async def test_a_message_becomes_a_reading_with_its_plate_values(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     async with taker(sources(broker, version, CLIMATE)) as took:
         before = time.time_ns() // 1_000_000
         payload = b'{"ts": 1423072260000, "temperature": 21.43}'
@@ -74,7 +78,9 @@ async def test_a_message_becomes_a_reading_with_its_plate_values(broker, version
         assert took.states == [True]
 
 
-async def test_one_message_serves_every_source_whose_filter_matches(broker, version, sending, taker, sources) -> None:
+async def test_one_message_serves_every_source_whose_filter_matches(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     everything = spec("text", "home/#", "text")
     async with taker(sources(broker, version, CLIMATE, everything)) as took:
         await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}'), ("home/x", b"hello")])
@@ -83,14 +89,18 @@ async def test_one_message_serves_every_source_whose_filter_matches(broker, vers
         assert "hello" in took.values
 
 
-async def test_qos_0_is_delivered_too(broker, version, sending, taker, sources) -> None:
+async def test_qos_0_is_delivered_too(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     async with taker(sources(broker, version, CLIMATE)) as took:
         await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}')], qos=0)
         await took.until(1)
         assert took.values == [{"t": 1}]
 
 
-async def test_bad_payloads_become_dead_letters_and_good_ones_go_on(broker, version, sending, taker, sources) -> None:
+async def test_bad_payloads_become_dead_letters_and_good_ones_go_on(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     huge = b'{"ts": 1423072260000, "x": "' + b"x" * 5_000_000 + b'"}'
     bad = [b"not json", b"\xff\xfe", b"[" * 1000 + b"]" * 1000, b'{"ts": NaN}', b'{"t": 1}', b'{"ts": 5}', huge, b"7"]
     async with taker(sources(broker, version, CLIMATE)) as took:
@@ -111,7 +121,9 @@ async def test_bad_payloads_become_dead_letters_and_good_ones_go_on(broker, vers
         assert letters[0].source == "climate"
 
 
-async def test_one_bad_element_does_not_lose_the_batch(broker, version, sending, taker, sources) -> None:
+async def test_one_bad_element_does_not_lose_the_batch(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     async with taker(sources(broker, version, CLIMATE)) as took:
         batch = b'[{"ts": 1423072260000, "t": 1}, {"t": 2}, {"ts": 1423072261000, "t": 3}]'
         await sending(broker, [("home/1/hall/climate", batch)])
@@ -122,7 +134,7 @@ async def test_one_bad_element_does_not_lose_the_batch(broker, version, sending,
 
 
 async def test_a_retained_message_is_a_reading_only_with_a_time_of_its_own(
-    broker, version, sending, taker, sources
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
 ) -> None:
     await sending(broker, [("home/1/hall/climate", b'{"ts": 1423072260000, "t": 1}'), ("bare/a", b"21.5")], retain=True)
     async with taker(sources(broker, version, CLIMATE, spec("bare", "bare/{s}", "number"))) as took:
@@ -134,7 +146,9 @@ async def test_a_retained_message_is_a_reading_only_with_a_time_of_its_own(
         assert took.values[1:] == [22.5]
 
 
-async def test_retained_messages_come_once_per_subscription_with_v5(broker, sending, taker, sources) -> None:
+async def test_retained_messages_come_once_per_subscription_with_v5(
+    broker: EmbeddedBroker, sending: Any, taker: Any, sources: Any
+) -> None:
     await sending(broker, [("bare/a", b"21.5")], retain=True)
     bare = spec("bare", "bare/{s}", "number")
     async with taker(sources(broker, 5, bare)) as took:
@@ -144,7 +158,9 @@ async def test_retained_messages_come_once_per_subscription_with_v5(broker, send
         assert took.reasons == []
 
 
-async def test_messages_sent_while_away_come_later(broker, version, sending, taker, sources) -> None:
+async def test_messages_sent_while_away_come_later(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     async with taker(sources(broker, version, NUMBER)):
         pass
     await sending(broker, [("check/a", b'{"ts": %d, "n": %d}' % (T0 + i, i)) for i in range(50)])
@@ -153,7 +169,9 @@ async def test_messages_sent_while_away_come_later(broker, version, sending, tak
         assert [value["n"] for value in took.values] == list(range(50))
 
 
-async def test_it_comes_back_after_the_broker_was_killed(broker, version, sending, taker, sources) -> None:
+async def test_it_comes_back_after_the_broker_was_killed(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
     async with taker(sources(broker, version, NUMBER)) as took:
         await broker.kill()
         await asyncio.sleep(0.3)
@@ -166,7 +184,9 @@ async def test_it_comes_back_after_the_broker_was_killed(broker, version, sendin
         assert took.source.connection_statistics().connects == 2
 
 
-async def test_it_waits_for_a_broker_that_is_not_there_yet(broker, version, taker, sources) -> None:
+async def test_it_waits_for_a_broker_that_is_not_there_yet(
+    broker: EmbeddedBroker, version: Literal[3, 5], taker: Any, sources: Any
+) -> None:
     await broker.stop()
     source = sources(broker, version, NUMBER)
     task = asyncio.create_task(source.run(taker(source).deliver, lambda _: None))
@@ -182,7 +202,9 @@ async def test_it_waits_for_a_broker_that_is_not_there_yet(broker, version, take
         await task
 
 
-async def test_a_wrong_password_is_named_and_tried_again(tmp_path: Path, version: int, taker, caplog) -> None:
+async def test_a_wrong_password_is_named_and_tried_again(
+    tmp_path: Path, version: Literal[3, 5], taker: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with EmbeddedBroker(tmp_path, password="right") as guarded:
         wrong = tmp_path / "wrong"
         wrong.write_text("wrong-secret\n")
@@ -204,7 +226,7 @@ async def test_a_wrong_password_is_named_and_tried_again(tmp_path: Path, version
             assert took.states == [True]
 
 
-async def test_a_server_that_does_not_speak_mqtt_is_named(version: int) -> None:
+async def test_a_server_that_does_not_speak_mqtt_is_named(version: Literal[3, 5]) -> None:
     async def chat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await writer.drain()
@@ -228,7 +250,9 @@ async def test_a_server_that_does_not_speak_mqtt_is_named(version: int) -> None:
     server.close()
 
 
-async def test_pings_go_out_while_nobody_takes(broker, version, sending, taker) -> None:
+async def test_pings_go_out_while_nobody_takes(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any
+) -> None:
     options = MqttOptions(broker.url, client_id="slow", version=version, keepalive=1)
     source = MqttSource("mqtt", options, [NUMBER])
     gate = asyncio.Event()
@@ -252,7 +276,9 @@ async def test_pings_go_out_while_nobody_takes(broker, version, sending, taker) 
         await task
 
 
-async def test_a_second_service_with_the_same_client_id_is_named(broker, taker, sources, caplog) -> None:
+async def test_a_second_service_with_the_same_client_id_is_named(
+    broker: EmbeddedBroker, taker: Any, sources: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async with taker(sources(broker, 5, NUMBER)), taker(sources(broker, 5, NUMBER)):
         async with asyncio.timeout(5):
             while "does another client use the same" not in caplog.text:

@@ -17,7 +17,9 @@ class Log:
     def __init__(self, *, v5: bool) -> None:
         self.acks: list[tuple[int, int]] = []
         self.others: list[bytes] = []
-        self.reader = PacketReader(v5=v5, confirmed=lambda mid, code: self.acks.append((mid, code)), other=self.others.append)
+        self.reader = PacketReader(
+            v5=v5, confirmed=lambda mid, code: self.acks.append((mid, code)), other=self.others.append
+        )
 
 
 messages = st.lists(
@@ -34,7 +36,9 @@ messages = st.lists(
 
 @given(messages, st.lists(st.integers(1, 400), max_size=8), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_what_is_packed_is_read_in_every_cut(items: list[tuple[str, bytes, int, bool, bool]], cuts: list[int], v5: bool) -> None:
+def test_what_is_packed_is_read_in_every_cut(
+    items: list[tuple[str, bytes, int, bool, bool]], cuts: list[int], v5: bool
+) -> None:
     stream = b""
     for topic, payload, mid, retain, dup in items:
         stream += publish(topic.encode(), payload, mid=mid, retain=retain, dup=dup, v5=v5) + puback([mid]) + PINGREQ
@@ -66,10 +70,10 @@ def test_paho_reads_what_we_pack(v5: bool, size: int) -> None:
 
 
 def test_properties_of_mqtt_5_are_skipped() -> None:
-    properties = Properties(PacketTypes.PUBLISH)
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.UserProperty = ("key", "x" * 200)
     properties.ContentType = "application/json"
-    body = b"\x00\x01a" + properties.pack() + b"payload"
+    body = b"\x00\x01a" + properties.pack() + b"payload"  # type: ignore[no-untyped-call]
     log = Log(v5=True)
     log.reader.feed(bytes([0x30, len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
     assert log.reader.messages == [Message(b"a", b"payload", 0, 0, False, False)]

@@ -61,7 +61,9 @@ _level = st.sampled_from(["a", "b", "home", ""])
 
 
 @given(
-    st.lists(st.one_of(_level, st.just("+")), min_size=1, max_size=4), st.booleans(), st.lists(_level, min_size=1, max_size=5)
+    st.lists(st.one_of(_level, st.just("+")), min_size=1, max_size=4),
+    st.booleans(),
+    st.lists(_level, min_size=1, max_size=5),
 )
 def test_matching_agrees_with_paho(levels: list[str], rest: bool, topic: list[str]) -> None:
     text = "/".join([*levels, "#"] if rest else levels)

@@ -53,7 +53,7 @@ def check_workflow(path: Path, scratch: Path) -> None:
 
 
 def check_mosquitto(path: Path, scratch: Path) -> None:
-    """It starts with the file, with only its port and its directory replaced, and takes a connection."""
+    """It starts with the file, with only its port and its paths replaced, and takes a connection."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,6 +64,9 @@ def check_mosquitto(path: Path, scratch: Path) -> None:
             words = ["listener", str(port), "127.0.0.1"]
         elif words[:1] == ["persistence_location"]:
             words = ["persistence_location", f"{scratch}/"]
+        elif words[:1] == ["password_file"]:
+            (scratch / "passwords").touch(0o600)
+            words = ["password_file", str(scratch / "passwords")]
         lines.append(" ".join(words))
     if os.getuid() == 0:
         lines.append("user root")  # it would give up root for a user that may not write to the directory

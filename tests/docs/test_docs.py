@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -102,7 +103,9 @@ def test_the_readme_shows_the_file_and_builds_the_same_in_python(registry: ToolR
         }
 
 
-def test_the_tool_of_the_guide_works_and_the_broken_one_is_caught(tmp_path: Path) -> None:
+def test_the_tool_of_the_guide_works_and_the_broken_one_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = blocks(ROOT / "docs/guides/write-a-tool.md", "python")
     good, _, broken, repaired = code
     for name, text in (("good", good), ("repaired", repaired)):
@@ -113,14 +116,13 @@ def test_the_tool_of_the_guide_works_and_the_broken_one_is_caught(tmp_path: Path
         check_tool(found["swing" if name == "good" else "running_total"], examples=10, seed=1)
     source = tmp_path / "broken_tool.py"
     source.write_text(broken, encoding="utf-8")
-    sys.path.insert(0, str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("broken_tool")
     try:
-        import broken_tool
+        with pytest.raises(LawViolation, match="breaks the split law"):
+            check_tool(module.RunningTotal, seed=1)
     finally:
-        sys.path.remove(str(tmp_path))
-        sys.modules.pop("broken_tool", None)
-    with pytest.raises(LawViolation, match="breaks the split law"):
-        check_tool(broken_tool.RunningTotal, seed=1)
+        del sys.modules["broken_tool"]
 
 
 def test_settings_named_in_the_texts_exist() -> None:

@@ -340,14 +340,13 @@ def test_parameters_must_come_back() -> None:
 
 
 def test_samples_must_be_parameters() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class NoSample(MapTool):
+        name = "no_sample"
+        version = "0.1.0"
+        width: int
+
     with pytest.raises(ConfigurationError, match="needs the parameter 'width'"):
-
-        @dataclass(frozen=True, kw_only=True)
-        class NoSample(MapTool):
-            name = "no_sample"
-            version = "0.1.0"
-            width: int
-
         check_tool(NoSample, examples=1, seed=1)
 
 

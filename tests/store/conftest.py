@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from hs_stream.engine.ports import Store
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
+
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import LawViolation
 from hs_stream.engine.ports import Append, Commit, Store
@@ -36,9 +37,7 @@ class _Broken(MemoryStore):
 
     fault = ""
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
         if self.fault == "start included":
             start -= 1
         if self.fault == "newest ignored":

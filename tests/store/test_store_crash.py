@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def step(i: int, consumed: int) -> Commit:
         revisions |= dict.fromkeys(retracted, 2)
         changes.append(
             StreamChange(stream, coverage, i, Batch.of([(i, float(i))]), revised, retracted, revisions,
-                         snapshots=[Snapshot(i, {"i": i})], snapshots_dropped=TimeIntervals.of(0, i - 2) if i > 2 else TimeIntervals(),
+                         snapshots=[Snapshot(i, {"i": i})], snapshots_dropped=TimeIntervals.of(0, i - 2),
                          publish=stream == LEFT)
         )  # fmt: skip
     return Commit(i, changes, consumed, i, [HistoryEntry(i, "left", "t@1", 0, i, 1, 1, "arrival")])
@@ -80,7 +81,7 @@ async def begin(store: Store) -> tuple[Recovery, int]:
 async def work(store: Store, report: Callable[[str], None], rounds: int = 1_000_000) -> None:
     recovery, i = await begin(store)
     seq = recovery.append_seq
-    for i in range(i, i + rounds):  # noqa: B020, PLW2901 - it goes on from there
+    for i in range(i, i + rounds):  # noqa: B020 - it goes on from there
         seq += 1
         await store.append(readings(seq, i))
         report(f"a {i}")
@@ -100,9 +101,13 @@ async def check(store: Store, acked: dict[str, int]) -> int:
         assert await store.read(stream, MIN_TIME, MAX_TIME) == Batch.of(derived(stream, k).items())
         if k:
             assert (records[stream].coverage, records[stream].upper) == (TimeIntervals.of(0, k), k)
-            assert await store.snapshots(stream, 0, k, limit=9) == [Snapshot(i, {"i": i}) for i in range(max(k - 1, 1), k + 1)]
+            assert await store.snapshots(stream, 0, k, limit=9) == [
+                Snapshot(i, {"i": i}) for i in range(max(k - 1, 1), k + 1)
+            ]
     gone = list(range(1, k - 2))
-    assert await store.revisions(RIGHT, range(1, k + 1)) == dict.fromkeys(gone, 2) | {i: 1 for i in range(max(k - 2, 1), k)}
+    assert await store.revisions(RIGHT, range(1, k + 1)) == dict.fromkeys(gone, 2) | dict.fromkeys(
+        range(max(k - 2, 1), k), 1
+    )
     outbox = entries_of(await store.outbox(recovery.published_seq, 10**6))
     assert [entry[0] for entry in outbox] == list(range(recovery.published_seq + 1, k + 1))
     assert recovery.published_seq <= k
@@ -112,7 +117,7 @@ async def check(store: Store, acked: dict[str, int]) -> int:
     present = set((await store.read(RAW, MIN_TIME, MAX_TIME)).times.tolist())
     durable = {i * 10 for i in range(1, acked["a"] + 1)} | {late(i) for i in range(3, acked["a"] + 1, 3)}
     assert durable <= present <= durable | {(acked["a"] + 1) * 10, late(acked["a"] + 1)}
-    # The commit k consumed what was appended before its own round: of rounds k and k + 1 there may, and if late must, be marks.
+    # Commit k consumed what was appended before its own round: only rounds k and k + 1 may (if late: must) be marked.
     marks = recovery.changed.get(RAW, TimeIntervals())
     possible = TimeIntervals.points([late(i) for i in (k, k + 1) if i and i % 3 == 0])
     assert marks in possible
@@ -123,9 +128,12 @@ async def check(store: Store, acked: dict[str, int]) -> int:
 
 
 def killed(url: str, pause: float) -> dict[str, int]:
-    """Run this file against ``url`` and kill it ``pause`` seconds behind its first answer: what it had reported until then."""
+    """Run this file against ``url`` and kill it ``pause`` seconds behind its first answer: what it had reported until
+    then."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, __file__, url], stdout=subprocess.PIPE, text=True, env=environment) as program:
+    with subprocess.Popen(
+        [sys.executable, __file__, url], stdout=subprocess.PIPE, text=True, env=environment
+    ) as program:
         assert program.stdout is not None
         lines = [program.stdout.readline()]
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -154,18 +162,18 @@ async def kill_and_check(url: str, seed: int, times: int) -> None:
 
 
 async def test_sqlite_survives_kills(tmp_path: Path) -> None:
-    await kill_and_check(f"sqlite:///{tmp_path}/store.db", seed=1, times=4)
+    await kill_and_check(f"sqlite:///{tmp_path}/store.db", seed=1, times=3)
 
 
 async def test_mongo_survives_kills(mongo_url: str) -> None:
-    await kill_and_check(mongo_url, seed=2, times=4)
+    await kill_and_check(mongo_url, seed=2, times=3)
 
 
 CRASHES: list[When] = ["before", "after"]
 INSIDE: list[When] = ["marked", "journaled", "applied"]
 
 
-@pytest.mark.parametrize("at", range(2, 14))
+@pytest.mark.parametrize("at", range(2, 13, 2))
 @pytest.mark.parametrize("when", CRASHES)
 async def test_crash_between_any_two_writes(factory: Callable[[], Store], at: int, when: When) -> None:
     await crash_once(factory, at, when)
@@ -192,12 +200,13 @@ async def crash_once(factory: Callable[[], Store], at: int, when: When) -> None:
         assert k == acked["c"] + 1, "the journal is the commit point"
     await work(store, report, rounds=5)
     await store.close()
-    assert await check(factory(), acked) == k + 5
+    store = factory()
+    assert await check(store, acked) == k + 5
     await store.close()
 
 
 async def test_incomplete_journal_entry_is_dropped(mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hs_stream.store.mongo_journal.PART_BYTES", 64)
+    monkeypatch.setattr("hs_stream.store.mongo_journal.PART_BYTES", 16)
     store = MongoStore(mongo_url, checkpoint_seconds=3600)
     await work(store, lambda _: None, rounds=3)
     await store._link.collection("outbox", sync=True).delete_one({"_id": {"q": 3, "i": 2}})
@@ -216,7 +225,9 @@ async def test_large_commit_and_large_values(mongo_url: str) -> None:
     await begin(store)
     text, other = "x" * 17_000_000, {"list": [1.5] * 1_600_000}
     await store.append(Append(1, [(RAW, Batch.of([(1, text), (2, 2.0)]))], [(RAW, Batch.of([(3, other)]))]))
-    change = StreamChange(LEFT, TimeIntervals.of(0, 9), 9, Batch.of([(1, text), (2, 1)]), snapshots=[Snapshot(1, text)], publish=True)
+    change = StreamChange(
+        LEFT, TimeIntervals.of(0, 9), 9, Batch.of([(1, text), (2, 1)]), snapshots=[Snapshot(1, text)], publish=True
+    )
     await store.commit(Commit(1, [change], 1, 0))
     revise = StreamChange(LEFT, TimeIntervals.of(0, 9), 9, revised=Batch.of([(2, text)]), revisions={2: 1})
     await store.commit(Commit(2, [revise], 1, 0))
@@ -249,11 +260,11 @@ async def test_mongod_killed_and_restarted(tmp_path: Path) -> None:
     store = MongoStore(mongod.database_url("crash"), server_timeout=0.3, checkpoint_seconds=0.05)
     try:
         _, i = await begin(store)
-        for _ in range(3):
+        for _ in range(2):
             kill = asyncio.create_task(kill_later(mongod, dice.uniform(0.05, 0.4)))
             failed = False
             while not (failed and mongod.pid):
-                for write in (lambda i=i: store.append(readings(i, i)), lambda i=i: store.commit(step(i, i - 1))):
+                for write in (partial(store.append, readings(i, i)), partial(store.commit, step(i, i - 1))):
                     while True:
                         try:
                             await write()
@@ -266,7 +277,30 @@ async def test_mongod_killed_and_restarted(tmp_path: Path) -> None:
                 i += 1
             await kill
         await store.abandon()
-        assert await check(MongoStore(mongod.database_url("crash")), acked) == acked["c"] > 0
+        store = MongoStore(mongod.database_url("crash"))
+        assert await check(store, acked) == acked["c"] > 0
+    finally:
+        await store.abandon()
+        await mongod.kill()
+
+
+async def test_mongod_restarted_behind_our_back(tmp_path: Path) -> None:
+    """Nothing fails, PyMongo just reconnects; what the killed mongod had acknowledged only in memory is redone."""
+    mongod = EmbeddedMongod(tmp_path / "data", options=("--syncdelay", "0", "--journalCommitInterval", "500"))
+    await mongod.start()
+    store = MongoStore(mongod.database_url("crash"), checkpoint_seconds=3600)
+    try:
+        await work(store, lambda _: None, rounds=12)
+        for stream in (LEFT, RIGHT):
+            await mongod.kill()
+            await mongod.start()
+            assert await store.read(stream, MIN_TIME, MAX_TIME) == Batch.of(derived(stream, 12).items())
+            assert await store.revisions(RIGHT, [9, 10, 11]) == {9: 2, 10: 1, 11: 1}
+            assert await store.snapshot(stream, 99) == Snapshot(12, {"i": 12})
+        await mongod.kill()
+        await mongod.start()
+        await store.close()
+        assert await check(store, {"a": 12, "c": 12}) == 12
     finally:
         await store.abandon()
         await mongod.kill()

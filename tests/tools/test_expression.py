@@ -152,7 +152,7 @@ def test_refused_when_it_is_read(expression: str) -> None:
     ],
 )
 def test_wrong_types_are_errors_that_say_what_came(expression: str, value: Any) -> None:
-    with pytest.raises(TypeError, match="expression .* at 1970-01-01T00:00:00Z"):
+    with pytest.raises(TypeError, match=r"expression .* at 1970-01-01T00:00:00Z"):
         compute(expression, value)
 
 

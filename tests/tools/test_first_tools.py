@@ -33,7 +33,10 @@ def run(name: str, *inputs: list[tuple[int, Any]], end: int = 100_000, **paramet
 
 def test_clock_ticks_carry_their_time() -> None:
     got = build("clock", every="1m").evaluate(TimeInterval(59_999, 120_000), [])
-    assert list(got) == [(60_000, datetime(1970, 1, 1, 0, 1, tzinfo=UTC)), (120_000, datetime(1970, 1, 1, 0, 2, tzinfo=UTC))]
+    assert list(got) == [
+        (60_000, datetime(1970, 1, 1, 0, 1, tzinfo=UTC)),
+        (120_000, datetime(1970, 1, 1, 0, 2, tzinfo=UTC)),
+    ]
 
 
 def test_clock_on_local_midnights() -> None:
@@ -131,7 +134,7 @@ def test_apply_wrong_function(function: Any, message: str) -> None:
 
 
 def test_apply_result_that_cannot_be_stored() -> None:
-    with pytest.raises(ToolError, match="apply: the result of builtins:complex at .*: complex cannot be stored"):
+    with pytest.raises(ToolError, match=r"apply: the result of builtins:complex at .*: complex cannot be stored"):
         run("apply", [(1, 1.0)], function="builtins:complex")
 
 
@@ -186,7 +189,10 @@ def test_aggregate_of_text_names_the_stream() -> None:
 def test_aligned_merge() -> None:
     left, right = [(1, 1.0), (2, 2.0), (4, 4.0)], [(2, "b"), (3, "c"), (4, None)]
     assert run("aligned_merge", left, right) == [(2, [2.0, "b"]), (4, [4.0, None])]
-    assert run("aligned_merge", left, right, names=["x", "y"]) == [(2, {"x": 2.0, "y": "b"}), (4, {"x": 4.0, "y": None})]
+    assert run("aligned_merge", left, right, names=["x", "y"]) == [
+        (2, {"x": 2.0, "y": "b"}),
+        (4, {"x": 4.0, "y": None}),
+    ]
     assert run("aligned_merge", left, []) == []
     assert build("aligned_merge", names=["x", "y"]).arity == 2
     with pytest.raises(ToolError, match=r"needs 2 input\(s\) with these parameters, but got 1"):
@@ -218,7 +224,9 @@ def test_as_of_join_equals_pandas() -> None:
     left = [(k * 700 + 13, k) for k in range(200)]
     right = [(k * 1100, k * 10) for k in range(1, 120)]
     got = run("as_of_join", left, right, end=10**6)
-    frame = pd.merge_asof(pd.DataFrame(left, columns=["t", "l"]), pd.DataFrame(right, columns=["t", "r"]), on="t").dropna()
+    frame = pd.merge_asof(
+        pd.DataFrame(left, columns=["t", "l"]), pd.DataFrame(right, columns=["t", "r"]), on="t"
+    ).dropna()
     assert [(time, value["left"], value["right"]) for time, value in got] == [
         (int(t), int(a), int(b)) for t, a, b in frame.itertuples(index=False)
     ]
@@ -332,7 +340,15 @@ def test_threshold_parameters() -> None:
 
 
 def test_debounce_confirms_at_a_reading() -> None:
-    items = [(1_000, "off"), (30_999, "off"), (31_000, "off"), (40_000, "on"), (60_000, None), (69_999, "on"), (70_000, "on")]
+    items = [
+        (1_000, "off"),
+        (30_999, "off"),
+        (31_000, "off"),
+        (40_000, "on"),
+        (60_000, None),
+        (69_999, "on"),
+        (70_000, "on"),
+    ]
     assert run("debounce", items, hold="30s") == [(31_000, "off"), (70_000, "on")]
     flicker = [(0 + k, k % 2 == 0) for k in range(1, 50)]
     assert run("debounce", flicker, hold="30s") == []

@@ -211,7 +211,11 @@ def test_result_does_not_depend_on_place_or_neighbours(cls: type[WindowTool], si
             padded[offset : offset + size] = values
             times = np.arange(START + 1 - offset, START + 1 - offset + len(padded))
             moved = Batch(times, padded)
-            for interval in (TimeInterval(end - 1, end), TimeInterval(end - 3, end + 3), TimeInterval(MIN_TIME, MAX_TIME)):
+            for interval in (
+                TimeInterval(end - 1, end),
+                TimeInterval(end - 3, end + 3),
+                TimeInterval(MIN_TIME, MAX_TIME),
+            ):
                 whole = built.evaluate(interval, [moved])
                 assert whole.slice(end - 1, end) == Batch.of(expected)
                 general = WindowTool.evaluate(built, interval, [moved])

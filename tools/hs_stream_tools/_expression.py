@@ -146,7 +146,8 @@ def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _MATH: Final = (
-    "floor ceil trunc sqrt exp log log2 log10 sin cos tan asin acos atan atan2 sinh cosh tanh degrees radians hypot isfinite"
+    "floor ceil trunc sqrt exp log log2 log10 sin cos tan asin acos atan atan2 sinh cosh tanh degrees radians hypot "
+    "isfinite"
 )
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     **{name: _plain(getattr(math, name)) for name in _MATH.split()},
@@ -229,7 +230,8 @@ class Formula:
                 return SKIP
             have = ", ".join(sorted({*named, "time"}))
             raise ToolError(
-                f"expression {_short(self.text)}: there is no {', '.join(sorted(missing))} here", hint=f"the names are {have}"
+                f"expression {_short(self.text)}: there is no {', '.join(sorted(missing))} here",
+                hint=f"the names are {have}",
             )
         evaluator = _evaluator()
         evaluator.names = names
@@ -270,7 +272,9 @@ def _check(text: str, tree: ast.AST) -> None:
             if isinstance(node, ast.Name) and node.id in _FUNCTIONS and node not in called:
                 reason = f"{node.id} is a function; write value[{node.id!r}] for a field of this name"
             if reason:
-                raise ConfigurationError(f"expression {_short(text)}: {reason}", hint="see hs-stream tools show expression")
+                raise ConfigurationError(
+                    f"expression {_short(text)}: {reason}", hint="see hs-stream tools show expression"
+                )
         level = [child for node in level for child in ast.iter_child_nodes(node)]
 
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -65,7 +66,7 @@ def chunks(sizes: Ints) -> list[tuple[int, int]]:
         return [(0, len(sizes))]
     cuts = np.flatnonzero(np.diff(ends // _CHUNK)) + 1
     edges = [0, *cuts.tolist(), len(sizes)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
 def quantiles(numbers: Floats, low: Ints, high: Ints, pick: Callable[[Floats], Any]) -> Floats:

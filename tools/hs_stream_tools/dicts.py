@@ -49,8 +49,10 @@ class ComponentFilter(MapTool):
     not have are ignored, so the output may be ``{}``. No output where the whole value is ``None``; ``TypeError`` for
     anything else that is no object.
 
-    >>> ComponentFilter(keep=("a",)).map({"a": 1, "b": 2}), ComponentFilter(keep=("a",), complement=True).map({"a": 1, "b": 2})
-    ({'a': 1}, {'b': 2})
+    >>> ComponentFilter(keep=("a",)).map({"a": 1, "b": 2})
+    {'a': 1}
+    >>> ComponentFilter(keep=("a",), complement=True).map({"a": 1, "b": 2})
+    {'b': 2}
     """
 
     name = "component_filter"

@@ -80,7 +80,7 @@ class Apply(MapTool):
     @cached_property
     def call(self) -> Callable[..., Any]:
         """The function itself."""
-        return load(self.function) if isinstance(self.function, str) else self.function  # type: ignore[no-any-return]
+        return load(self.function) if isinstance(self.function, str) else self.function
 
     def parameters(self) -> dict[str, Any]:
         """With the import path of the function. `ConfigurationError` when it has none."""
@@ -104,19 +104,19 @@ class Apply(MapTool):
 class Expression(Tool):
     """A formula, safe to take from others: ``value * 2 + 1``.
 
-    ``expression``: arithmetic ``+ - * / // % **``, comparisons, ``and or not in is``, ``a if condition else b``, indexing,
-    and the functions ``abs min max round floor ceil trunc sqrt exp log log2 log10 sin cos tan asin acos atan atan2
-    sinh cosh tanh degrees radians hypot isfinite int float str len local weekday``. At most 1,000 characters.
+    ``expression``: arithmetic ``+ - * / // % **``, comparisons, ``and or not in is``, ``a if condition else b``,
+    indexing, and the functions ``abs min max round floor ceil trunc sqrt exp log log2 log10 sin cos tan asin acos atan
+    atan2 sinh cosh tanh degrees radians hypot isfinite int float str len local weekday``. At most 1,000 characters.
 
-    With one input its value is ``value`` (and ``a``); where that is an object, its fields are names too, unless they are
-    hidden by the names above. With several inputs there is an output at the times at which all have an instance, and
-    their values are ``a``, ``b``, ``c``, ... in order; or give ``names``, one for each input. ``time`` is the instance's
-    time, an aware UTC datetime with ``.year .month .day .hour .minute .second .microsecond``;
-    ``local(time, "Europe/Brussels")`` is the same in a zone, ``weekday(time)`` is 0 on Mondays.
+    With one input its value is ``value`` (and ``a``); where that is an object, its fields are names too, unless hidden
+    by those. With several inputs there is an output at the times at which all have an instance, and their values are
+    ``a``, ``b``, ``c``, ... in order; or give ``names``, one for each input. ``time`` is the time of the instance, an
+    aware UTC datetime with ``.year .month .day .hour .minute .second .microsecond``; ``local(time,
+    "Europe/Brussels")`` is the same in a zone, ``weekday(time)`` is 0 on Mondays.
 
-    No output where the formula has no result: an object without a field that the formula uses, arithmetic with ``None``,
-    division by zero, a square root or logarithm outside of its domain, a number too large. A name that can never be
-    there, and an operation that the types do not allow, are errors.
+    No output where the formula has no result: an object without a field that the formula uses, arithmetic with
+    ``None``, division by zero, a square root or logarithm outside of its domain, a number too large. A name that can
+    never be there, and an operation that the types do not allow, are errors.
 
     >>> Expression(expression="(temperature - 32) / 1.8").compute(0, [{"temperature": 212}])
     100.0

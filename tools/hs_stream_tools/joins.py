@@ -12,8 +12,18 @@ import numpy.typing as npt
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ToolError
 from hs_stream.core.time import Grid, TimeInterval, format_duration
-from hs_stream.core.tool import Drive, Duration, FromInput, OnGrid, Pointwise, Previous, Support, Tool, Window
-from hs_stream.core.tool import grid_times_near
+from hs_stream.core.tool import (
+    Drive,
+    Duration,
+    FromInput,
+    OnGrid,
+    Pointwise,
+    Previous,
+    Support,
+    Tool,
+    Window,
+    grid_times_near,
+)
 from hs_stream.core.value import Value
 
 __all__ = ["AlignedMerge", "AsOfJoin", "LastValue"]

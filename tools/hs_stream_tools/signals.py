@@ -27,7 +27,8 @@ class Derivative(PreviousTool):
 
     ``unit``: the time that the rate is per (default 1s: kWh become kWh per second; with 1h kW). ``max_gap``: no output
     where the two readings are further apart than this (exactly this far is fine). Output: float at each reading; none
-    at the first, nor where this or the previous reading is missing (``None``, NaN). ``TypeError`` for what is no number.
+    at the first, nor where this or the previous reading is missing (``None``, NaN). ``TypeError`` for what is no
+    number.
 
     >>> Derivative(unit=3_600_000).combine([(0, 10.0), (1_800_000, 11.5)], 1_800_000)
     3.0

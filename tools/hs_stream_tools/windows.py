@@ -3,8 +3,8 @@
 Rules of this module:
 
 1. The result for a window is a function of the window's own values in time order, bit for bit (see `_sliding`).
-2. Missing values (``None``, NaN) are ignored. A window without a number has no output; only ``sliding_count`` then gives
-   0, if the window holds instances, all of them missing.
+2. Missing values (``None``, NaN) are ignored. A window without a number has no output; only ``sliding_count`` then
+   gives 0, if the window holds instances, all of them missing.
 3. Results are floats (``count``: int; ``first``, ``last``: the value itself), and never -0.0.
 4. Without ``every`` there is an output at each input instance, with it at each grid instant whose window holds one.
 """

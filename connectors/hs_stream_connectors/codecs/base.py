@@ -1,12 +1,12 @@
 """What every codec shares: reasons, options, the time of a reading, and objects and batches of them.
 
-1. A codec turns one payload into readings ``(event time in ms, canonical value)``, or raises `PayloadError` with a reason
-   from `REASONS`. Nothing else is ever raised, whatever the bytes are.
+1. A codec turns one payload into readings ``(event time in ms, canonical value)``, or raises `PayloadError` with a
+   reason from `REASONS`. Nothing else is ever raised, whatever the bytes are.
 2. With a time field, an object is one reading and an array is a batch of them. An element that is no reading does not
    lose the others: `BatchError` carries both. Without ``fields`` the value is the object without its time field.
-3. With ``time: arrival`` any payload is exactly one reading, at the arrival; an array is then a value. (A batch would put
-   many readings on one millisecond, where only one can stay.) A retained message says nothing about when it was
-   measured, so it is no reading: reason ``retained``. With a time in the payload a retained one is; a repeat changes nothing.
+3. With ``time: arrival`` any payload is exactly one reading, at the arrival; an array is then a value. (A batch would
+   put many readings on one millisecond, where only one can stay.) A retained message says nothing about when it was
+   measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat changes nothing.
 4. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
    1 to 9999. Whether it lies too far in the future is decided by the engine, which has the clock.
 """
@@ -126,7 +126,7 @@ class TimeSpec:
     """Where the event time of a reading is.
 
     ``field`` is the key of it, ``None`` for the arrival. ``unit`` is that of a number (also of one sent as text) since
-    the Unix epoch; numbers finer than a millisecond are cut off towards the past. A text is ISO 8601; with ``unit: iso``
+    the Unix epoch; what is finer than a millisecond is cut off towards the past. A text is ISO 8601; with ``unit: iso``
     nothing else is allowed. A text without an offset needs ``zone``; of an hour that occurs twice it means the first.
     """
 
@@ -136,7 +136,7 @@ class TimeSpec:
 
     @classmethod
     def parse(cls, spec: object) -> TimeSpec:
-        """From ``arrival``, ``{field, unit, zone}``, ``(field, unit)`` or a `TimeSpec`. `ConfigurationError` otherwise."""
+        """From ``arrival``, ``{field, unit, zone}``, ``(field, unit)`` or a `TimeSpec`; else `ConfigurationError`."""
         if isinstance(spec, TimeSpec):
             return spec
         if spec is None or spec == "arrival":
@@ -237,16 +237,19 @@ class CodecOptions:
 
     @classmethod
     def parse(cls, codec: str, options: Mapping[str, Any]) -> CodecOptions:
-        """From the keys of a workflow file: ``time fields earliest max_payload``. `ConfigurationError` names the bad one."""
+        """From a workflow file's ``time fields earliest max_payload``. `ConfigurationError` names the bad one."""
         unknown = sorted(set(options) - {"time", "fields", "earliest", "max_payload"})
         if unknown:
             raise ConfigurationError(
-                f"codec {codec}: unknown option {unknown[0]!r}", hint="the options are time, fields, earliest, max_payload"
+                f"codec {codec}: unknown option {unknown[0]!r}",
+                hint="the options are time, fields, earliest, max_payload",
             )
         fields = options.get("fields")
         if fields is not None:
             if isinstance(fields, str) or not isinstance(fields, Sequence) or not fields:
-                raise ConfigurationError(f"codec {codec}: fields is {fields!r}", hint="write a list of keys: [temperature]")
+                raise ConfigurationError(
+                    f"codec {codec}: fields is {fields!r}", hint="write a list of keys: [temperature]"
+                )
             if not all(isinstance(key, str) and key for key in fields):
                 raise ConfigurationError(f"codec {codec}: fields holds something else than keys: {fields!r}")
             fields = tuple(dict.fromkeys(fields))
@@ -264,7 +267,9 @@ class CodecOptions:
     def check_size(self, payload: bytes) -> None:
         """Refuse ``too_large``."""
         if len(payload) > self.max_payload:
-            raise PayloadError("too_large", f"the payload has {len(payload)} bytes; at most {self.max_payload} are allowed")
+            raise PayloadError(
+                "too_large", f"the payload has {len(payload)} bytes; at most {self.max_payload} are allowed"
+            )
 
     def readings(self, decoded: Any, arrival: int) -> Decoded:
         """The readings of a decoded object, batch or (with arrival time) bare value. See the module's rules 2 and 3."""

@@ -8,8 +8,8 @@
     earliest: 1971-01-01T00:00:00Z   # optional; earlier times are a clock that was never set
     max_payload: 1048576             # optional, bytes
 
-NaN and Infinity, which JSON does not have, are refused in both (``not_finite``; in JSON text they are ``json``), so that
-whatever comes in can also go out as JSON. Integers beyond 64 bits are refused rather than rounded. MessagePack's
+NaN and Infinity, which JSON does not have, are refused in both (``not_finite``; in JSON text they are ``json``), so
+that whatever comes in can also go out as JSON. Integers beyond 64 bits are refused rather than rounded. MessagePack's
 extension types are refused.
 """
 

@@ -11,8 +11,8 @@ The event time is ``last_seen`` where zigbee2mqtt sends it (``advanced.last_seen
 the value.
 
 zigbee2mqtt publishes a device's *cached* properties along with those that just changed, and everything again after its
-own restart. With ``last_seen`` a repeat is the same reading at the same time and changes nothing, so switch it on. Without
-it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
+own restart. With ``last_seen`` a repeat is the same reading at the same time and changes nothing, so switch it on.
+Without it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
 
 ``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also with a property behind) are not readings:
 `Zigbee2MqttCodec.decode` returns an empty list for them.

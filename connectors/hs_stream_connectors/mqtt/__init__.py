@@ -10,6 +10,6 @@
     ca_file = "/etc/hs-stream/ca.pem"             # optional, also cert_file and key_file
     version = 5                                   # or 3 for MQTT 3.1.1
 
-`options` says where the broker is, `connection` is one connection, `client` stays connected, `topics` binds plate values,
-`source` and `sink` are the ports of the engine.
+`options` says where the broker is, `connection` is one connection, `client` stays connected, `topics` binds plate
+values, `source` and `sink` are the ports of the engine.
 """

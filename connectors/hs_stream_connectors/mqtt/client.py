@@ -45,7 +45,8 @@ class MqttClient:
 
     ``clean``: no session at the broker (for a client that subscribes to nothing). ``ready(connection)`` is called when
     the connection is good and every filter is subscribed, ``lost()`` when a ready connection is gone,
-    ``confirmed(mid, error)`` per PUBACK, ``goodbye(connection)`` before we close a ready connection. All callbacks are on the loop's thread.
+    ``confirmed(mid, error)`` per PUBACK, ``goodbye(connection)`` before we close a ready connection.
+    All callbacks are on the loop's thread.
     """
 
     def __init__(
@@ -92,7 +93,9 @@ class MqttClient:
                     attempt = short = 0
                 elif self._statistics.connects > connects:
                     short += 1
-                self._report(error if short < _SUSPICIOUS or error.hint else BrokerUnavailable(error.message, hint=_TAKEN))
+                self._report(
+                    error if short < _SUSPICIOUS or error.hint else BrokerUnavailable(error.message, hint=_TAKEN)
+                )
             await asyncio.sleep(self._delay(attempt))
             attempt += 1
 
@@ -182,7 +185,8 @@ class MqttClient:
         assert self._connection is not None
         if refused:
             logger.error(
-                "the MQTT broker refuses the subscription to %s (check the broker's access list)", ", ".join(refused[:5])
+                "the MQTT broker refuses the subscription to %s (check the broker's access list)",
+                ", ".join(refused[:5]),
             )
         if self._statistics.connected:
             return

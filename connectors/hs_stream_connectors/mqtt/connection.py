@@ -78,6 +78,10 @@ class BufferedSocket:
         self._out += data
         return len(data)
 
+    def put(self, packets: bytes) -> None:
+        """Take whole packets without a limit: the caller bounds them by its window."""
+        self._out += packets
+
     def close(self) -> None:
         """Close it, after one attempt to write what is left."""
         if self._sock.fileno() >= 0:
@@ -110,11 +114,6 @@ class BufferedSocket:
     def decrypted(self) -> bool:
         """Whether the TLS layer holds bytes that the loop does not know of."""
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.fileno() >= 0 and self._sock.pending() > 0
-
-    @property
-    def unsent(self) -> int:
-        """Bytes taken by `send` and not yet written."""
-        return len(self._out)
 
     def flush(self) -> bool:
         """Write what can be written; True when nothing is left. A dead peer sets ``broken``."""
@@ -237,7 +236,7 @@ class Connection:
         """Send CONNECT and begin to read."""
         options, clean, properties = self.options, self._clean, None
         if options.version == 5:
-            properties = Properties(PacketTypes.CONNECT)
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
             properties.SessionExpiryInterval = 0 if clean else options.session_expiry
             properties.ReceiveMaximum = options.receive_maximum
             self._paho.connect(options.host, options.port, options.keepalive, clean_start=clean, properties=properties)
@@ -283,9 +282,9 @@ class Connection:
         self._end(BrokerUnavailable("the connection was closed by us"), close=False)
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
-                while not self._sock.flush():
+                while not self._sock.flush():  # noqa: ASYNC110 - the loop no longer watches this socket
                     await asyncio.sleep(_POLL_SECONDS)
-                while self._sock.read() is not None:
+                while self._sock.read() is not None:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             logger.info("the MQTT broker did not answer our goodbye")
@@ -294,7 +293,7 @@ class Connection:
 
     def _send_raw(self, packets: bytes) -> None:
         # Whole packets between paho's whole packets: `BufferedSocket.send` never takes a part of one.
-        self._sock.send(packets)
+        self._sock.put(packets)
         self._schedule_write()
 
     def _on_want_write(self, *_: object) -> None:
@@ -428,7 +427,7 @@ class Connection:
 
     def _refuse_silence(self) -> None:
         self._drop(
-            f"{self.options.host}:{self.options.port} took the connection but does not speak MQTT {self.options.version}",
+            f"{self.options.host}:{self.options.port} accepts us but does not speak MQTT {self.options.version}",
             "Unsupported protocol version",
         )
 

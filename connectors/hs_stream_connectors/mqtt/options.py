@@ -89,7 +89,8 @@ class MqttOptions:
             return Path(self.password_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
-                f"mqtt.password_file {self.password_file}: {error}", hint="a text file that holds nothing but the password"
+                f"mqtt.password_file {self.password_file}: {error}",
+                hint="a text file that holds nothing but the password",
             ) from None
 
     @property

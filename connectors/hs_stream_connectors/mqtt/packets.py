@@ -1,12 +1,12 @@
 """The three MQTT packets that a service sees tens of thousands of times a second; paho-mqtt speaks all the others.
 
-1. `PacketReader` cuts the byte stream into packets. PUBLISH becomes a `Message`, PUBACK a confirmation, everything else is
-   handed on whole.
+1. `PacketReader` cuts the byte stream into packets. PUBLISH becomes a `Message`, PUBACK a confirmation, everything else
+   is handed on whole.
 2. Properties of an MQTT 5 PUBLISH are skipped: none of them changes what a reading is. (We never allow topic aliases.)
 3. `ProtocolError` for bytes that no broker may send, such as QoS 2, which we never subscribe with.
 
-paho's own parser costs 25 us per PUBLISH with 3.1.1 and 90 us with 5, where it builds a table of all properties per
-packet, and 10 us per PUBACK (see docs/decisions/0002-one-mqtt-client.md).
+paho's own parser costs several times as much per PUBLISH, and ten times with MQTT 5, where it builds a table of all
+properties per packet (see docs/decisions/0002-one-mqtt-client.md).
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ class Message(NamedTuple):
 
 
 class PacketReader:
-    """Feed it bytes; it appends to ``messages`` and calls ``confirmed(mid, reason code)`` and ``other(packet)`` in order.
+    """Feed it bytes; it appends to ``messages`` and calls ``confirmed(mid, reason)`` and ``other(packet)`` in order.
 
     Of an unfinished packet it keeps the bytes so far, and joins them once.
     """
 
-    def __init__(
-        self, *, v5: bool, confirmed: Callable[[int, int], None], other: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, *, v5: bool, confirmed: Callable[[int, int], None], other: Callable[[bytes], None]) -> None:
         self.messages: list[Message] = []
         self._v5 = v5
         self._confirmed, self._other = confirmed, other

@@ -8,12 +8,12 @@
 
 1. The topic is ``<prefix>/<workflow>/<node>[/<plate value>...]`` in plate order, the payload
    ``{"time": ms, "value": ..., "revision": n, "kind": "insert|revise|retract", "stream": ..., "tool": ...}``.
-2. ``payload: value`` sends the bare value: a text or binary data as it is, anything else as JSON; a retraction is ``null``.
-   In JSON a NaN is ``null``, a datetime is ISO 8601 in UTC, binary data is base64, an interval
+2. ``payload: value`` sends the bare value: a text or binary data as it is, anything else as JSON; a retraction is
+   ``null``. In JSON a NaN is ``null``, a datetime is ISO 8601 in UTC, binary data is base64, an interval
    ``{"start": ms, "end": ms}``.
 3. With ``retain`` the retain flag is set exactly on changes of the newest instance.
-4. At most `WINDOW` messages (fewer if the broker says so) are in flight. Messages go out in the order of the calls; after
-   a reconnect everything unconfirmed goes out again first, in order.
+4. At most `WINDOW` messages (fewer if the broker says so) are in flight. Messages go out in the order of the calls;
+   after a reconnect everything unconfirmed goes out again first, in order.
 5. ``<prefix>/status`` is ``online`` while connected and ``offline`` otherwise, retained, also when we die (last will).
 """
 
@@ -76,7 +76,7 @@ def encode(publication: Publication) -> bytes:
 
 @dataclass(slots=True)
 class SinkStatistics:
-    """Since the sink was made. ``refused``: the broker said no (MQTT 5 only); ``repeated``: sent again after a reconnect."""
+    """Since the sink was made. ``refused``: the broker said no (MQTT 5); ``repeated``: sent again after a reconnect."""
 
     confirmed: int = 0
     refused: int = 0
@@ -107,7 +107,9 @@ class MqttSink:
 
     def __init__(self, name: str, options: MqttOptions, *, prefix: str = "hs", window: int = WINDOW) -> None:
         if not prefix or set(prefix) & set("+#\0") or prefix.startswith(("/", "$")) or prefix.endswith("/"):
-            raise ConfigurationError(f"the topic prefix {prefix!r} cannot be used", hint="write for example hs or home/hs")
+            raise ConfigurationError(
+                f"the topic prefix {prefix!r} cannot be used", hint="write for example hs or home/hs"
+            )
         self.name = name
         self.prefix = prefix
         self._status_topic = f"{prefix}/status"

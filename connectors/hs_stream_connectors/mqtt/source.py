@@ -79,9 +79,7 @@ class MqttSource:
         self._routes: dict[bytes, list[_Route]] = {}
         self._connected: Callable[[bool], None] = lambda _: None
         self._statistics = SourceStatistics()
-        self._client = MqttClient(
-            options, ready=lambda _: self._connected(True), lost=lambda: self._connected(False)
-        )
+        self._client = MqttClient(options, ready=lambda _: self._connected(True), lost=lambda: self._connected(False))
         self._client.set_filters([spec.template.filter for spec in self._specs])
 
     async def run(self, deliver: Callable[[Delivery], Awaitable[None]], connected: Callable[[bool], None]) -> None:

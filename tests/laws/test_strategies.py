@@ -1,0 +1,38 @@
+"""What the shipped strategies promise."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import TimeInterval
+from hs_stream.core.value import canonical, same
+from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=25)
+def test_arrivals_end_at_the_inputs(data: st.DataObject) -> None:
+    inputs = [data.draw(batches("number", max_size=6)) for _ in range(2)]
+    contents: list[dict[int, object]] = [{}, {}]
+    for arrival in data.draw(arrivals(inputs)):
+        assert arrival
+        for slot, time, value in arrival:
+            contents[slot][time] = value
+    assert [Batch.of(known.items()) for known in contents] == inputs
+
+
+@given(st.data(), intervals(None))
+@settings(deadline=None, max_examples=25)
+def test_cuts_lie_inside(data: st.DataObject, interval: TimeInterval) -> None:
+    drawn = data.draw(cuts(interval, near=[interval.start, interval.end]))
+    assert drawn == sorted(set(drawn))
+    assert all(interval.start < cut < interval.end for cut in drawn)
+
+
+@given(values("any", missing=True), durations())
+@settings(deadline=None, max_examples=25)
+def test_values_are_canonical(value: object, duration: int) -> None:
+    assert same(canonical(value), value)
+    assert duration >= 1

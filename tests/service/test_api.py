@@ -1,0 +1,321 @@
+"""The HTTP API over a real engine with a memory store: answers, states, pages, errors, token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import httpx
+import pytest
+
+from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.time import TimeInterval
+from hs_stream.engine.engine import Engine, EngineSettings
+from hs_stream.engine.ports import DeadLetter, Delivery, Reading
+from hs_stream.plugins import default_registry
+from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.store.memory import MemoryStore
+from hs_stream.testing.clock import VirtualClock
+
+NOW = 1_800_000_000_000
+WORKFLOW = """
+workflow: comfort
+plates: {house: {}, room: {parent: house}}
+sources: {climate: {mqtt: "home/{house}/{room}/climate"}}
+nodes:
+  temperature: {tool: component, from: climate, with: {key: t}}
+  smooth: {tool: sliding_mean, from: temperature, with: {width: 1m}}
+publish: {smooth: {}}
+"""
+OFFLINE = """
+workflow: later
+online: false
+sources: {raw: {mqtt: raw}}
+nodes:
+  wrong: {tool: sliding_mean, from: raw, with: {width: 1m}}
+"""
+
+
+registry_once = lru_cache(default_registry)
+
+
+@dataclass
+class Api:
+    client: httpx.AsyncClient
+    engine: Engine
+    clock: VirtualClock
+    store: MemoryStore
+
+    async def get(self, path: str, status: int = 200) -> Any:
+        answer = await self.client.get(path)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    async def deliver(self, source: str, meta: dict[str, str], items: list[tuple[int, Any]]) -> None:
+        readings = [Reading(source, tuple(sorted(meta.items())), time, value) for time, value in items]
+        await self.engine.deliver(Delivery(readings, [], self.clock.now(), lambda: None))
+        await self.engine.settle()
+
+
+@asynccontextmanager
+async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
+    clock, store, telemetry = VirtualClock(NOW), MemoryStore(), ServiceTelemetry()
+    registry = registry_once()
+    workflows = [parse_workflow(text, registry) for text in (WORKFLOW, OFFLINE)]
+    engine = Engine(store, settings=EngineSettings(), clock=clock, telemetry=telemetry)
+    await engine.open(workflows)
+
+    async def parts() -> dict[str, Any]:
+        part = {"ok": True} if ready else {"ok": False, "error": "gone"}
+        return {"ready": ready, "parts": {"broker": part}}
+
+    app = create_api(ApiContext(engine, store, clock, workflows, registry, telemetry.exposition, parts, "1.2.3", token))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield Api(client, engine, clock, store)
+    await engine.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with make_api() as made:
+        for room in ("kitchen", "attic/lamp"):
+            items = [(NOW - 100_000 + 10_000 * index, {"t": float(index)}) for index in range(10)]
+            await made.deliver("climate", {"house": "1", "room": room}, items)
+        yield made
+
+
+SMOOTH = "/api/streams/smooth%5Bhouse=1,room=kitchen%5D"
+
+
+async def test_health_and_readiness() -> None:
+    async with make_api() as api:
+        assert await api.get("/healthz") == {"ok": True, "version": "1.2.3"}
+        assert (await api.get("/readyz"))["ready"] is True
+    async with make_api(ready=False) as api:
+        assert (await api.get("/readyz", 503))["parts"]["broker"]["error"] == "gone"
+        assert (await api.get("/healthz"))["ok"] is True
+
+
+async def test_streams_are_found_by_name_and_plate_and_paged(api: Api) -> None:
+    everything = await api.get("/api/streams")
+    assert everything["total"] == len(everything["streams"]) == 6
+    kitchen = await api.get("/api/streams?name=smooth&room=kitchen")
+    assert [stream["stream"] for stream in kitchen["streams"]] == ["smooth[house=1,room=kitchen]"]
+    assert kitchen["streams"][0]["tool"] == "sliding_mean@1.0.0"
+    assert kitchen["streams"][0]["meta"] == {"house": "1", "room": "kitchen"}
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await api.get(f"/api/streams?limit=2{cursor}")
+        found += [stream["stream"] for stream in page["streams"]]
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert found == [stream["stream"] for stream in everything["streams"]]
+
+
+async def test_a_stream_by_id_by_text_and_with_a_slash(api: Api) -> None:
+    by_text = await api.get(SMOOTH)
+    by_id = await api.get(f"/api/streams/{by_text['id']}")
+    assert by_id == by_text
+    slash = await api.get("/api/streams/smooth%5Bhouse=1,room=attic%2Flamp%5D/instances")
+    assert len(slash["instances"]) == 10
+
+
+async def test_instances_and_their_pages(api: Api) -> None:
+    whole = await api.get(f"{SMOOTH}/instances")
+    assert [row["value"] for row in whole["instances"]][:3] == [0.0, 0.5, 1.0]
+    assert whole["instances"][0]["time"] == "2027-01-15T07:58:20Z"
+    assert whole["next"] is None
+    rows: list[Any] = []
+    cursor = ""
+    while cursor is not None:
+        page = await api.get(f"{SMOOTH}/instances?limit=3{cursor and f'&cursor={cursor}'}")
+        assert len(page["instances"]) <= 3
+        rows += page["instances"]
+        cursor = page["next"]
+    assert rows == whole["instances"]
+    newest = await api.get(f"{SMOOTH}/instances?limit=2&newest=true")
+    assert newest["instances"] == whole["instances"][-2:]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"start={NOW - 100_000}&end={NOW - 90_000}",
+        "start=2027-01-15T07:58:20Z&end=2027-01-15T07:58:30Z",
+        "start=2027-01-15T08:58:20%2B01:00&end=2027-01-15T08:58:30+01:00",
+        "start=-100s&end=-90s",
+    ],
+)
+async def test_the_start_is_excluded_and_the_end_included_in_every_form_of_time(api: Api, query: str) -> None:
+    found = await api.get(f"{SMOOTH}/instances?{query}")
+    assert [row["value"] for row in found["instances"]] == [0.5]
+
+
+async def test_a_revision_is_shown(api: Api) -> None:
+    await api.deliver("climate", {"house": "1", "room": "kitchen"}, [(NOW - 100_000, {"t": 50.0})])
+    found = await api.get(f"{SMOOTH}/instances?limit=1")
+    assert found["instances"][0] == {"time": "2027-01-15T07:58:20Z", "value": 50.0, "revision": 1}
+
+
+async def test_the_states_of_an_interval(api: Api) -> None:
+    asked = f"start={NOW - 200_000}&end={NOW}"
+    found = await api.get(f"{SMOOTH}/instances?{asked}")
+    assert [state["state"] for state in found["states"]] == ["computed", "not-computed"]
+    assert (await api.get(f"{SMOOTH}?{asked}"))["states"] == found["states"]
+    empty = await api.get(f"{SMOOTH}?start={NOW - 300_000}&end={NOW - 200_000}")
+    assert [state["state"] for state in empty["states"]] == ["computed-empty"]
+
+
+async def test_compute_on_request_and_failure(api: Api) -> None:
+    await api.deliver("raw", {}, [(NOW - 50_000, 1.0), (NOW - 40_000, 3.0)])
+    window = f"start={NOW - 60_000}&end={NOW - 40_000}"
+    before = await api.get(f"/api/streams/wrong/instances?{window}")
+    assert before["instances"] == []
+    assert [state["state"] for state in before["states"]] == ["not-computed"]
+    after = await api.get(f"/api/streams/wrong/instances?{window}&compute=true")
+    assert [row["value"] for row in after["instances"]] == [1.0, 2.0]
+    assert [state["state"] for state in after["states"]] == ["computed"]
+    await api.deliver("raw", {}, [(NOW - 30_000, {"no": "number"})])
+    window = f"start={NOW - 40_000}&end={NOW - 30_000}"
+    failed = await api.get(f"/api/streams/wrong/instances?{window}&compute=true")
+    assert "failed" in [state["state"] for state in failed["states"]]
+    assert failed["error"]
+
+
+async def test_values_that_json_does_not_know(api: Api) -> None:
+    value = [float("nan"), float("-inf"), b"\xff", datetime(2026, 1, 1, tzinfo=UTC), TimeInterval(0, 1000), 2**53 + 1]
+    await api.deliver("raw", {}, [(NOW - 1_000, value)])
+    answer = await api.client.get("/api/streams/raw/instances")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = json.loads(answer.content, parse_constant=refuse)["instances"]
+    assert rows[0]["value"] == [
+        {"$number": "NaN"},
+        {"$number": "-Infinity"},
+        {"$binary": "/w=="},
+        {"$date": "2026-01-01T00:00:00Z"},
+        {"$interval": ["1970-01-01T00:00:00Z", "1970-01-01T00:00:01Z"]},
+        2**53 + 1,
+    ]
+
+
+async def test_workflows_plates_tools_and_books(api: Api) -> None:
+    workflows = (await api.get("/api/workflows"))["workflows"]
+    assert [item["name"] for item in workflows] == ["comfort", "later"]
+    assert workflows[0]["streams"] == 6
+    graph = await api.get("/api/workflows/comfort/graph")
+    assert {"from": "temperature", "to": "smooth", "slot": 0} in graph["edges"]
+    assert (await api.client.get("/api/workflows/comfort/graph?format=mermaid")).text.startswith("flowchart")
+    assert (await api.get("/api/workflows/comfort"))["nodes"]["smooth"]["tool"] == "sliding_mean@==1.0.0"
+    plates = {plate["name"]: plate["values"] for plate in (await api.get("/api/plates"))["plates"]}
+    assert plates["house"] == [{"house": "1"}]
+    assert {"house": "1", "room": "attic/lamp"} in plates["room"]
+    tools = {tool["name"]: tool for tool in (await api.get("/api/tools"))["tools"]}
+    assert {"name": "width", "type": "Duration", "required": True} in tools["sliding_mean"]["parameters"]
+    assert await api.get("/api/sessions") == {"sessions": []}
+
+
+async def test_dead_letters_are_shown_with_their_payload(api: Api) -> None:
+    letters = [DeadLetter(NOW, "climate", "json", "not JSON", "t", payload) for payload in (b"{x", b"\xff")]
+    await api.engine.deliver(Delivery([], letters, NOW, lambda: None))
+    await api.engine.settle()
+    found = (await api.get("/api/deadletters"))["dead_letters"]
+    assert sorted(str(letter["payload"]) for letter in found) == ["{'$binary': '/w=='}", "{x"]
+    assert found[0]["reason"] == "json"
+    assert len((await api.get("/api/deadletters?limit=1"))["dead_letters"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/nowhere", 404, "/docs"),
+        ("/api/streams/999", 404, "/api/streams"),
+        ("/api/streams/nothing", 404, ""),
+        ("/api/streams/a%5Bb/instances", 422, "write name"),
+        ("/api/streams?rom=kitchen", 422, "did you mean room"),
+        ("/api/streams?limit=0", 422, "limit"),
+        ("/api/streams?limit=x", 422, "limit"),
+        (f"{SMOOTH}/instances?limit=1000000", 422, "limit"),
+        (f"{SMOOTH}/instances?start=yesterday", 422, "start"),
+        (f"{SMOOTH}/instances?start=2026-01-01T00:00:00", 422, "no time zone"),
+        (f"{SMOOTH}/instances?start=now&end=-1h", 422, "not before"),
+        (f"{SMOOTH}/instances?cursor=abc", 422, "cursor"),
+        (f"{SMOOTH}/instances?compute=true", 422, "start and end"),
+        ("/api/workflows/comfrt/graph", 404, "did you mean comfort"),
+        ("/api/workflows/comfort/graph?format=png", 422, "mermaid"),
+    ],
+)
+async def test_errors_say_what_and_what_to_do(api: Api, path: str, status: int, words: str) -> None:
+    body = await api.get(path, status)
+    assert set(body) == {"error", "hint"}
+    assert words in f"{body['error']} {body['hint']}"
+
+
+async def test_only_get_is_possible(api: Api) -> None:
+    answer = await api.client.post("/api/streams")
+    assert answer.status_code == 405
+    assert answer.json()["hint"] == "use GET"
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_a_store_that_is_away_is_503_and_a_bug_is_500(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(error: Exception) -> Callable[..., Any]:
+        async def documents(*_: object) -> None:
+            raise error
+
+        return documents
+
+    monkeypatch.setattr(api.store, "documents", failing(StoreUnavailable("gone", hint="start it")))
+    assert await api.get("/api/sessions", 503) == {"error": "gone", "hint": "start it"}
+    monkeypatch.setattr(api.store, "documents", failing(RuntimeError("secret inside")))
+    body = await api.get("/api/sessions", 500)
+    assert set(body) == {"error", "hint"}
+    assert "secret" not in body["error"]
+
+
+async def test_a_token_is_asked_for_everywhere_but_health() -> None:
+    async with make_api(token="s3cret") as api:
+        for path in ("/", "/docs", "/metrics", "/readyz", "/openapi.json", "/api/streams", "/nowhere"):
+            for header in (
+                {},
+                {"Authorization": "Bearer wrong"},
+                {"Authorization": "s3cret"},
+                {"Authorization": "Bearer é"},
+            ):
+                answer = await api.client.get(path, headers={k: v.encode() for k, v in header.items()})
+                assert answer.status_code == 401, path
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert set(answer.json()) == {"error", "hint"}
+        assert (await api.client.get("/healthz")).status_code == 200
+        good = await api.client.get("/api/streams", headers={"Authorization": "bearer s3cret"})
+        assert good.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_pages_load_nothing_from_elsewhere(api: Api, path: str) -> None:
+    answer = await api.client.get(path)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "<script" not in answer.text
+    assert "://" not in answer.text
+    assert "comfort" in answer.text if path == "/" else "/api/streams" in answer.text
+
+
+async def test_metrics_and_the_description(api: Api) -> None:
+    answer = await api.client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert 'hs_readings_total{source="climate"} 20.0' in answer.text
+    paths = (await api.get("/openapi.json"))["paths"]
+    assert {"/healthz", "/readyz", "/metrics", "/api/streams", "/api/tools", "/api/plates"} <= set(paths)

@@ -1,0 +1,224 @@
+"""The command line over an SQLite store: import, compute, query, export, streams, verify, tools, workflow, doctor."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hs_stream.cli import app
+from hs_stream.service.embedded_broker import EmbeddedBroker
+
+pytestmark = pytest.mark.usefixtures("in_site")
+
+STREAM = "climate[house=1,room=kitchen]"
+SMOOTH = "smooth[house=1,room=kitchen]"
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, f"{result.stdout}\n{result.stderr}\n{result.exception!r}"
+    return result
+
+
+def refused(*arguments: str, code: int = 2) -> str:
+    """The one line on stderr."""
+    lines = run(*arguments, code=code).stderr.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture
+def imported(in_site: Any) -> None:
+    Path("data.csv").write_text(
+        "time,temperature,humidity\n"
+        + "".join(f"2026-01-01T00:00:{second:02}Z,{second}.0,40\n" for second in range(0, 60, 10)),
+        encoding="utf-8",
+    )
+    result = run("import", "data.csv", "--stream", STREAM, "--time", "time")
+    assert "6 readings" in result.stdout
+
+
+@pytest.mark.usefixtures("imported")
+def test_import_computes_what_is_online_and_query_reads_it() -> None:
+    rows = json.loads(run("query", SMOOTH, "--format", "json").stdout)
+    assert [row["value"] for row in rows] == [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]
+    assert rows[0]["time"] == "2026-01-01T00:00:00Z"
+    assert run("query", SMOOTH, "--last", "1", "--format", "csv").stdout == "time,value\n2026-01-01T00:00:50Z,25.0\n"
+    window = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:00:10Z")
+    assert run("query", SMOOTH, *window, "--format", "csv").stdout == "time,value\n2026-01-01T00:00:10Z,5.0\n"
+    table = run("query", STREAM).stdout
+    assert STREAM in table
+    assert '{"temperature":50.0,"humidity":40}' in table
+    assert "6 instances, 0 to 25" in run("query", SMOOTH, "--plot").stdout
+    assert json.loads(run("query", SMOOTH, "--from", "now", "--format", "json").stdout) == []
+
+
+@pytest.mark.usefixtures("imported")
+def test_verify_is_clean_and_finds_what_was_tampered_with(in_site: Any) -> None:
+    assert "comfort: clean" in run("verify", "comfort").stdout
+    assert "clean" in run("verify", "comfort.yaml", "--from", "2026-01-01T00:00:00Z", "--to", "now").stdout
+    [row] = json.loads(run("streams", SMOOTH, "--format", "json").stdout)
+    with sqlite3.connect(in_site.directory / "data" / "x.db") as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        assert "instances" in tables
+        changed = db.execute("DELETE FROM instances WHERE s = ? AND t % 20000 = 0", (row["id"],)).rowcount
+    db.close()
+    assert changed == 3
+    result = run("verify", "comfort", code=1)
+    assert "3 differences" in result.stdout
+    assert f"{SMOOTH} at 2026-01-01T00:00:00Z: stored nothing, from scratch 0.0" in result.stdout
+
+
+@pytest.mark.usefixtures("imported")
+def test_export_and_import_again_are_the_same() -> None:
+    run("export", STREAM, "out.csv")
+    assert Path("out.csv").read_text(encoding="utf-8").splitlines()[:2] == [
+        "time,temperature,humidity",
+        "2026-01-01T00:00:00Z,0.0,40",
+    ]
+    run("import", "out.csv", "--stream", "climate[house=2,room=kitchen]", "--time", "time")
+    first, second = (run("query", f"climate[house={house},room=kitchen]", "--format", "csv").stdout for house in "12")
+    assert first == second
+    assert run("export", STREAM, "-").stdout == first
+
+
+@pytest.mark.usefixtures("imported")
+def test_streams_are_listed_by_pattern() -> None:
+    rows = json.loads(run("streams", "--format", "json").stdout)
+    assert {row["stream"]: row["instances"] for row in rows} == {
+        STREAM: 6,
+        "temperature[house=1,room=kitchen]": 6,
+        SMOOTH: 6,
+    }
+    assert [row["stream"] for row in json.loads(run("streams", "smo*", "--format", "json").stdout)] == [SMOOTH]
+    assert "sliding_mean@1.0.0" in run("streams", "*kitchen]").stdout
+    assert run("streams", "none*", "--format", "csv").stdout.count("\n") == 1
+
+
+def test_compute_on_request() -> None:
+    text = Path("comfort.yaml").read_text(encoding="utf-8")
+    Path("comfort.yaml").write_text(
+        text.replace("workflow: comfort", "workflow: comfort\nonline: false"), encoding="utf-8"
+    )
+    Path("data.csv").write_text("t,v\n1767225600,1\n1767225610,3\n1767225620,5\n", encoding="utf-8")
+    lines = Path("data.csv").read_text(encoding="utf-8").replace("t,v", "t,temperature")
+    Path("data.csv").write_text(
+        lines.replace("\n", ",0\n").replace("temperature,0", "temperature,humidity"), encoding="utf-8"
+    )
+    run("import", "data.csv", "--stream", STREAM, "--time", "t")
+    assert json.loads(run("query", SMOOTH, "--format", "json").stdout) == []
+    window = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:00:20Z")
+    result = run("compute", "comfort", *window, "--node", "smooth")
+    assert "comfort: 1 streams computed" in result.stdout
+    rows = json.loads(run("query", SMOOTH, "--format", "json").stdout)
+    assert [row["value"] for row in rows] == [2.0, 3.0]
+    more = run(
+        "query",
+        SMOOTH,
+        "--from",
+        "2025-12-31T00:00:00Z",
+        "--to",
+        "2026-01-01T00:00:00Z",
+        "--compute",
+        "--format",
+        "json",
+    )
+    assert [row["value"] for row in json.loads(more.stdout)] == [1.0]
+    assert "clean" in run("verify", "comfort").stdout
+    assert "did you mean smooth" in refused("compute", "comfort", *window, "--node", "smoth")
+
+
+def test_rows_that_cannot_be_read_are_named_and_counted() -> None:
+    Path("bad.csv").write_text(
+        "time,value\n2026-01-01T00:00:00Z,1\nyesterday,2\n2026-01-01T00:00:10,3\n2026-01-01T00:00:20Z,4,5\n2199-01-01T00:00:00Z,6\n",
+        encoding="utf-8",
+    )
+    result = run("import", "bad.csv", "--stream", "loose", "--time", "time", code=1)
+    assert "1 readings to loose, 4 rows not usable" in result.stdout
+    for words in ("bad.csv:3: 'yesterday'", "bad.csv:4: ", "--tz", "bad.csv:5: 3 cells", "future"):
+        assert words in result.stderr
+    assert run("query", "loose", "--format", "csv").stdout == "time,value\n2026-01-01T00:00:00Z,1\n"
+
+
+def test_kinds_of_times_and_cells() -> None:
+    Path("kinds.csv").write_text(
+        '"date","a","b"\n"1","2015-02-04 17:51:00",1,x\n"2","1423072320",2.5,true\n"3","1423072380000",,\n',
+        encoding="utf-8",
+    )
+    run("import", "kinds.csv", "--stream", "kinds[room=1]", "--time", "date", "--tz", "UTC")
+    rows = json.loads(run("query", "kinds[room=1]", "--format", "json").stdout)
+    assert rows == [
+        {"time": "2015-02-04T17:51:00Z", "value": {"a": 1, "b": "x"}},
+        {"time": "2015-02-04T17:52:00Z", "value": {"a": 2.5, "b": True}},
+        {"time": "2015-02-04T17:53:00Z", "value": {}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("query", "nothing"), "there is no SQLite database"),
+        (("query", "a[b"), "write name"),
+        (("query", "a", "--from", "yesterday"), "--from: 'yesterday' is not a time"),
+        (("query", "a", "--from", "now", "--to", "-1h"), "--from is not before --to"),
+        (("query", "a", "--compute"), "--compute needs --from"),
+        (("verify", "comfrt"), "did you mean comfort"),
+        (("workflow", "check", "none.yaml"), "none.yaml: cannot read it"),
+        (("tools", "show", "sliding_maen"), "did you mean sliding_mean"),
+        (("import", "none.csv", "--stream", "x", "--time", "t"), "cannot read none.csv"),
+        (("import", "hs-stream.toml", "--stream", "smooth", "--time", "t"), "computed by the workflow comfort"),
+        (("import", "hs-stream.toml", "--stream", "climate", "--time", "t"), "climate[house=...,room=...]"),
+        (("import", "x", "--stream", "x", "--time", "t", "--value", "a", "--values", "b"), "exclude each other"),
+        (("streams", "--config", "none.toml"), "--config names none.toml"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(arguments: tuple[str, ...], words: str) -> None:
+    line = refused(*arguments, code=3 if "SQLite" in words else 2)
+    assert line.startswith("hs-stream: ")
+    assert words in line
+
+
+def test_workflow_commands() -> None:
+    assert "fine. Workflow comfort: 1 sources, 2 nodes, 1 published" in run("workflow", "check", "comfort.yaml").stdout
+    assert run("workflow", "graph", "comfort.yaml").stdout.startswith("flowchart LR")
+    assert run("workflow", "graph", "comfort.yaml", "--format", "dot").stdout.startswith("digraph")
+    assert json.loads(run("workflow", "graph", "comfort.yaml", "--format", "json").stdout)["workflow"] == "comfort"
+    assert "comfort.yaml" in run("workflow", "list").stdout
+
+
+def test_tool_commands() -> None:
+    assert "sliding_mean" in run("tools", "list").stdout
+    shown = run("tools", "show", "sliding_mean@^1").stdout
+    assert "sliding_mean@1.0.0" in shown
+    assert "Duration" in shown
+    assert "ok   component@1.0.0" in run("tools", "check", "component", "--examples", "2").stdout
+
+
+def test_doctor_says_what_to_do() -> None:
+    result = run("doctor", code=3)
+    assert "ok   workflows: 1 load" in result.stdout
+    assert "ok   store: sqlite:///data/x.db can be read and written" in result.stdout
+    assert "FAIL broker: no MQTT broker answers at 127.0.0.1:1" in result.stdout
+    assert "-> start it, or correct mqtt.url" in result.stdout
+
+
+async def test_doctor_is_content_with_a_broker(in_site: Any, broker: EmbeddedBroker) -> None:
+    in_site.write(broker.url)
+    process = await in_site.start("doctor")
+    out, errors = await process.process.communicate()
+    assert process.process.returncode == 0, (out, errors)
+    assert b"takes us, with MQTT 5" in out
+
+
+async def test_usage_errors_and_debug(in_site: Any) -> None:
+    code, errors = await (await in_site.start("query")).end(30)
+    assert code == 2
+    assert errors == "hs-stream: Missing argument 'STREAM'. (see hs-stream query --help)\n"
+    code, errors = await (await in_site.start("verify", "nope", "--debug")).end(30)
+    assert code != 0
+    assert "Traceback" in errors

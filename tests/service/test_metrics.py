@@ -1,0 +1,102 @@
+"""Metrics: the names that dashboards rely on, and labels that stay bounded."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hs_stream.service.metrics import MAX_LABELS, Samples, ServiceTelemetry
+
+
+class Figures:
+    def pending_steps(self) -> int:
+        return 3
+
+    def in_flight_readings(self) -> int:
+        return 4
+
+    def outbox_pending(self) -> int:
+        return 5
+
+    def lag(self) -> dict[str, float]:
+        return {"comfort": 1.5}
+
+    def mqtt_connected(self) -> bool:
+        return True
+
+    def mqtt_reconnects(self) -> int:
+        return 2
+
+
+def exercised() -> ServiceTelemetry:
+    telemetry = ServiceTelemetry()
+    telemetry.attach(Figures())
+    telemetry.readings("climate", 7)
+    telemetry.dead_letters("climate", "json", 1)
+    telemetry.late(2)
+    telemetry.written("raw", 7)
+    telemetry.recomputed("late", 1)
+    telemetry.step("sliding_mean", 0.002)
+    telemetry.store("append", 0.001)
+    telemetry.end_to_end(0.004, 10)
+    telemetry.failed("sliding_mean")
+    return telemetry
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        'hs_readings_total{source="climate"} 7.0',
+        'hs_dead_letters_total{reason="json",source="climate"} 1.0',
+        "hs_late_readings_total 2.0",
+        'hs_instances_written_total{kind="raw"} 7.0',
+        'hs_recomputed_instances_total{cause="late"} 1.0',
+        'hs_step_seconds_count{tool="sliding_mean"} 1.0',
+        'hs_store_seconds_count{operation="append"} 1.0',
+        "hs_end_to_end_seconds_count 1.0",
+        'hs_event_lag_seconds{workflow="comfort"} 1.5',
+        "hs_pending_steps 3.0",
+        "hs_in_flight_readings 4.0",
+        "hs_outbox_pending 5.0",
+        "hs_mqtt_connected 1.0",
+        "hs_mqtt_reconnects_total 2.0",
+        "hs_live_subscribers 0.0",
+    ],
+)
+def test_every_metric_by_its_name(sample: str) -> None:
+    assert re.search(rf"^{re.escape(sample)}$", exercised().exposition().decode(), re.MULTILINE)
+
+
+def test_all_metrics_have_the_prefix_and_a_description() -> None:
+    families = list(text_string_to_metric_families(exercised().exposition().decode()))
+    assert len(families) >= 15
+    assert all(family.name.startswith("hs_") and family.documentation for family in families)
+
+
+def test_label_values_are_bounded() -> None:
+    telemetry = ServiceTelemetry()
+    for number in range(10 * MAX_LABELS):
+        telemetry.readings(f"source{number}", 1)
+        telemetry.dead_letters(f"source{number}", f"reason{number}", 1)
+    text = telemetry.exposition().decode()
+    assert len(re.findall(r"^hs_readings_total", text, re.MULTILINE)) == MAX_LABELS + 1
+    assert f'hs_readings_total{{source="other"}} {9 * MAX_LABELS}.0' in text
+
+
+def test_two_services_do_not_mix() -> None:
+    first, second = ServiceTelemetry(), ServiceTelemetry()
+    first.late(1)
+    assert "hs_late_readings_total 0.0" in second.exposition().decode()
+
+
+def test_percentiles_of_the_latest_samples() -> None:
+    samples = Samples(size=100)
+    assert samples.percentile(50) is None
+    for number in range(1, 201):
+        samples.add(float(number), 1)
+    assert samples.percentile(50) == 150.0
+    assert samples.percentile(99) == 199.0
+    samples.clear()
+    assert samples.percentile(99) is None

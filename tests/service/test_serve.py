@@ -1,0 +1,158 @@
+"""The service as a process: mosquitto in, SQLite, mosquitto out, HTTP; how it starts, refuses to start, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from hs_stream.service.embedded_broker import EmbeddedBroker
+
+
+def ready(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("ready") is True
+
+
+def client_of(broker: EmbeddedBroker) -> aiomqtt.Client:
+    return aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5)
+
+
+async def test_readings_become_results_on_mqtt_and_http(site: Any, broker: EmbeddedBroker) -> None:
+    site.write(broker.url)
+    service = await site.start("serve")
+    await service.until("/readyz", ready)
+    base = time.time_ns() // 1_000_000 - 60_000
+    async with client_of(broker) as client:
+        await client.subscribe("hs/#", qos=1)
+        for index in range(10):
+            payload = json.dumps({"ts": base + index * 1000, "temperature": float(index), "humidity": 40})
+            await client.publish("home/1/kitchen/climate", payload, qos=1)
+        await client.publish("home/1/kitchen/climate", "{bad", qos=1)
+        got = []
+        async with asyncio.timeout(15):
+            async for message in client.messages:
+                if str(message.topic) == "hs/comfort/smooth/1/kitchen":
+                    got.append(json.loads(message.payload))
+                if len(got) == 10:
+                    break
+    assert [item["value"] for item in got] == [index / 2 for index in range(10)]
+    assert got[0] == {
+        "time": base,
+        "value": 0.0,
+        "revision": 0,
+        "kind": "insert",
+        "stream": "smooth[house=1,room=kitchen]",
+        "tool": "sliding_mean@1.0.0",
+    }
+    letters = await service.until("/api/deadletters", lambda answer: answer["dead_letters"])
+    assert letters["dead_letters"][0]["reason"] == "json"
+    stored = service.ask("/api/streams/smooth%5Bhouse=1,room=kitchen%5D/instances")
+    assert [row["value"] for row in stored["instances"]] == [index / 2 for index in range(10)]
+    assert 'hs_readings_total{source="climate"} 10.0' in service.ask("/metrics")
+    began = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    code, errors = await service.end()
+    assert code == 0, errors
+    assert time.monotonic() - began < 10
+    check = await site.start("verify", "comfort")
+    out, _ = await check.process.communicate()
+    assert check.process.returncode == 0
+    assert "clean" in out.decode()
+
+
+async def test_a_restart_goes_on_where_it_stopped(site: Any, broker: EmbeddedBroker) -> None:
+    site.write(broker.url)
+    base = time.time_ns() // 1_000_000 - 60_000
+    for run in range(2):
+        service = await site.start("serve")
+        await service.until("/readyz", ready)
+        async with client_of(broker) as client:
+            payload = json.dumps({"ts": base + run * 1000, "temperature": float(run)})
+            await client.publish("home/1/bath/climate", payload, qos=1)
+        path = "/api/streams/smooth%5Bhouse=1,room=bath%5D/instances"
+        found = await service.until(path, lambda answer, run=run: len(answer.get("instances", [])) == run + 1)
+        service.process.send_signal(signal.SIGINT)
+        code, errors = await service.end()
+        assert code == 0, errors
+    assert [row["value"] for row in found["instances"]] == [0.0, 0.5]
+
+
+async def test_it_comes_up_before_the_broker(site: Any, broker: EmbeddedBroker) -> None:
+    await broker.stop()
+    site.write(broker.url)
+    service = await site.start("serve")
+    waiting = await service.until("/readyz", lambda answer: isinstance(answer, dict) and "parts" in answer)
+    assert not waiting["ready"]
+    assert not waiting["parts"]["broker"]["ok"]
+    assert waiting["parts"]["store"]["ok"]
+    await broker.start()
+    await service.until("/readyz", ready, seconds=30)
+    service.process.send_signal(signal.SIGTERM)
+    assert (await service.end())[0] == 0
+
+
+async def refusal(site: Any, *arguments: str) -> tuple[int, list[str]]:
+    process = await site.start(*arguments)
+    code, errors = await process.end(30)
+    return code, [line for line in errors.splitlines() if line.startswith("hs-stream:")]
+
+
+async def test_a_port_in_use_is_exit_2(site: Any) -> None:
+    site.write(store="memory://")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", site.port))
+        taken.listen()
+        code, lines = await refusal(site, "serve")
+    assert code == 2
+    assert len(lines) == 1
+    assert f"http.port {site.port}" in lines[0]
+    assert "in use" in lines[0]
+
+
+async def test_a_wrong_password_is_exit_3(site: Any) -> None:
+    async with EmbeddedBroker(site.directory / "locked", password="right", kind="mosquitto") as broker:
+        site.write(broker.url.replace("right", "wrong-one"), store="memory://")
+        code, lines = await refusal(site, "serve")
+    assert code == 3
+    assert len(lines) == 1
+    assert "mqtt.password_file" in lines[0]
+    assert "wrong-one" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://u:hunter2@127.0.0.1:1/x?serverSelectionTimeoutMS=300", "sqlite:////proc/no/x.db"]
+)
+async def test_a_store_that_is_away_is_exit_3(site: Any, url: str) -> None:
+    site.write(store=url)
+    code, lines = await refusal(site, "serve")
+    assert code == 3
+    assert len(lines) == 1
+    assert "hunter2" not in lines[0]
+
+
+async def test_a_bad_workflow_is_exit_2_with_its_line(site: Any) -> None:
+    site.write(store="memory://")
+    path = site.directory / "comfort.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("sliding_mean", "sliding_men"), encoding="utf-8")
+    code, lines = await refusal(site, "serve")
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith("hs-stream: comfort.yaml:7: ")
+    assert "did you mean sliding_mean" in lines[0]
+
+
+async def test_a_token_guards_the_service(site: Any) -> None:
+    (site.directory / "token").write_text("s3cret\n", encoding="utf-8")
+    site.write(store="memory://", more='token_file = "token"\n')
+    service = await site.start("serve")
+    await service.until("/healthz", lambda answer: answer.get("ok"))
+    assert "token" in service.ask("/api/streams")["error"]
+    service.process.send_signal(signal.SIGTERM)
+    code, errors = await service.end()
+    assert code == 0
+    assert "s3cret" not in errors
