@@ -326,7 +326,8 @@ async def _import(
 ) -> tuple[int, int]:
     async with writing_engine(settings, workflows, "send the readings over MQTT") as engine:
         columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} readings {task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("")
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(engine.run(), name="engine")

@@ -55,7 +55,7 @@ def main() -> None:
     if "--debug" in arguments:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="hs-stream", standalone_mode=False)
     except _UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(error.format_message())

@@ -88,7 +88,8 @@ async def _compute(
                 hint="they come with readings: hs-stream import or serve",
             )
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"{len(streams)} streams", total=None)
             await engine.compute(
                 streams, start, end, lambda done, total: bar.update(task, completed=done, total=max(total, 1))

@@ -227,7 +227,8 @@ class Engine:
                 self._write_down_silence()
                 await self._executor.step()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._outbox.drained(), _LAST_PUBLISH)
+                    async with asyncio.timeout(_LAST_PUBLISH):
+                        await self._outbox.drained()
                 outbox.cancel()
             await self._executor.write_uppers(self.clock.now())
             await self._outbox.record()
@@ -237,7 +238,7 @@ class Engine:
 
     def _write_down_silence(self) -> None:
         """Let the last step put what silence proves into the stored coverage too."""
-        horizon = self._executor.silence.advance(self.clock.now())
+        horizon = self._executor.horizon(self.clock.now())
         streams = self._graph.streams.values()
         self._executor.look_at(
             [stream for stream in streams if stream.kind == "derived" and stream.reach(horizon) > stream.end()],

@@ -72,6 +72,8 @@ class Executor:
         self.marked = 0
         """The last append with marks of late readings that was reported by `arrived`."""
         self._consumed = 0
+        self.undurable: int | None = None
+        """The arrival of the oldest delivery that is not durable yet."""
         self.committed: Callable[[int, Sequence[OutboxEntry], int], None] | None = None
         """Called after each commit with its seq, what it publishes, and the arrival of the oldest reading behind it."""
         self.begin: dict[str, int] = {}
@@ -125,6 +127,10 @@ class Executor:
         """How many streams wait for a step."""
         return len(self._arrived) + len(self._touched) + len(self._backlog)
 
+    def horizon(self, now: int) -> int:
+        """What silence proves at ``now``: nothing later than the oldest delivery that is not durable yet."""
+        return self.silence.advance(now if self.undurable is None else min(now, self.undurable))
+
     @property
     def busy(self) -> bool:
         """Whether a step is under way or waits, or something is due."""
@@ -150,7 +156,7 @@ class Executor:
 
     async def _step(self) -> bool:
         now = self._clock.now()
-        horizon = self.silence.advance(now)
+        horizon = self.horizon(now)
         step = Step(horizon, now)
         consumed, arrival = self.marked, self._oldest_arrival
         arrived, self._arrived, self._oldest_arrival = self._arrived, {}, 0
@@ -433,8 +439,10 @@ class Executor:
                 continue
             due = self.next_due()
             wait = None if due is None else self.silence.wait(due, self._clock.now())
+            # Not wait_for: in Python 3.11 it may swallow a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), None if wait is None else max(wait, 1) / 1000)
+                async with asyncio.timeout(None if wait is None else max(wait, 1) / 1000):
+                    await self.wake.wait()
 
     def finish(self) -> None:
         """Let `run` return behind the step under way."""

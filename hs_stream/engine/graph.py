@@ -245,6 +245,8 @@ class Graph:
 
     def add_workflow(self, workflow: WorkflowDefinition) -> list[Stream]:
         """Ground ``workflow`` over the raw streams on record; returns its streams, inputs before outputs."""
+        if workflow.name in self.grounds:
+            raise workflow.error("workflow", f"there are two workflows named {workflow.name}", "rename one of them")
         for name, other in self.grounds.items():
             self._check_shared(workflow, name, other.workflow)
         ground = self.grounds[workflow.name] = Ground(workflow)

@@ -64,6 +64,7 @@ class Ingest:
         self._max_future = max_future
         self._limit = max_in_flight
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self._lock = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
@@ -74,19 +75,21 @@ class Ingest:
             self._room.clear()
             await self._room.wait()
         self.in_flight += max(len(delivery.readings), 1)
+        if self._executor.undurable is None:
+            self._executor.undurable = delivery.arrival
         self._queue.put_nowait(delivery)
 
     async def run(self) -> None:
         """Round after round, until `finish`; everything delivered before that is still done."""
         while (first := await self._queue.get()) is not None:
-            await self._round(self._take(first))
+            await self._alone(self._take(first))
 
     async def drain(self) -> None:
         """Do what has been delivered, without `run`."""
         while not self._queue.empty():
             first = self._queue.get_nowait()
             if first is not None:
-                await self._round(self._take(first))
+                await self._alone(self._take(first))
 
     def finish(self) -> None:
         """Let `run` return when the queue is empty."""
@@ -96,6 +99,11 @@ class Ingest:
     def idle(self) -> bool:
         """Whether everything that was delivered is durable and acknowledged."""
         return self.in_flight == 0
+
+    async def _alone(self, deliveries: Sequence[Delivery]) -> None:
+        """One round at a time: `settle` may drain while `run` begins."""
+        async with self._lock:
+            await self._round(deliveries)
 
     def _take(self, first: Delivery) -> list[Delivery]:
         deliveries, size = [first], len(first.readings)
@@ -110,7 +118,7 @@ class Ingest:
 
     async def _round(self, deliveries: Sequence[Delivery]) -> None:
         now = self._clock.now()
-        horizon = self._executor.silence.advance(now)
+        horizon = self._executor.horizon(now)
         dead = [letter for delivery in deliveries for letter in delivery.dead_letters]
         latest: dict[int, tuple[Stream, dict[int, Reading]]] = {}
         fresh: list[Stream] = []
@@ -135,6 +143,8 @@ class Ingest:
         for delivery in deliveries:
             delivery.ack()
             self.in_flight -= max(len(delivery.readings), 1)
+        # What arrived meanwhile is younger than this round.
+        self._executor.undurable = now if self.in_flight else None
         self._room.set()
 
     def _admit(self, reading: Reading, now: int, dead: list[DeadLetter], fresh: list[Stream]) -> Stream | None:

@@ -10,9 +10,9 @@ Theory of operation
    one. Redoing is idempotent: every write of it is an upsert or a delete. Until then this process knows the truth from
    memory.
 4. All of this rests on one property of the server: its journal is a sequential log, and a write with ``j: true`` makes
-   every earlier acknowledged write of the same mongod durable too. So only the last write of an append waits for the
-   disk, and a durable checkpoint proves that what it speaks of is durable. (In a replica set ``w: majority`` does the
-   same for the oplog.)
+   every earlier write that the same mongod process acknowledged durable too. So applying a commit need not wait for
+   the disk, and a durable checkpoint proves that what it speaks of is durable. (In a replica set ``w: majority`` does
+   the same for the oplog.)
 5. An append writes its marks, then dead letters, then readings. One without marks leaves no trace of its ``seq``, so
    ``Recovery.append_seq`` may be lower than the last one used, but never lower than a mark or than what was consumed.
 6. A mongod that is killed while we go on forgets acknowledged writes that no ``j: true`` followed, and PyMongo

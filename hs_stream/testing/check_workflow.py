@@ -238,7 +238,8 @@ async def check_workflow(
         history.clock.advance(rng.choice([0, 10, 1000, 30_000]))
         if rng.random() < 0.15:
             await _restart(history)
-    for advance in (60_000, 1, 1):
+    history.crash_moments = ()
+    for advance in (60_000, 60_000, 60_000, 1):
         await history.survive(lambda: _settle(history))
         history.clock.advance(advance)
         await asyncio.sleep(0)
@@ -247,6 +248,7 @@ async def check_workflow(
     await history.check()
     assert history.engine is not None
     await history.engine.stop()
+    await history.engine.close()
     return history.report
 
 

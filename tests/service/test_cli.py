@@ -218,7 +218,17 @@ async def test_doctor_is_content_with_a_broker(in_site: Any, broker: EmbeddedBro
 async def test_usage_errors_and_debug(in_site: Any) -> None:
     code, errors = await (await in_site.start("query")).end(30)
     assert code == 2
-    assert errors == "hs-stream: Missing argument 'STREAM'. (see hs-stream query --help)\n"
+    assert errors.lower() == "hs-stream: missing argument 'stream'. (see hs-stream query --help)\n"
     code, errors = await (await in_site.start("verify", "nope", "--debug")).end(30)
     assert code != 0
     assert "Traceback" in errors
+
+
+def test_an_import_of_several_rounds_stores_every_row() -> None:
+    lines = [f"{1_767_225_600_000 + index * 1000},{index % 7}" for index in range(7_500)]
+    Path("many.csv").write_text("\n".join(["t,v", *lines]) + "\n", encoding="utf-8")
+    assert "7500 readings" in run("import", "many.csv", "--stream", "many", "--time", "t").stdout
+    [row] = json.loads(run("streams", "many", "--format", "json").stdout)
+    assert row["instances"] == 7_500
+    rows = json.loads(run("query", "many", "--format", "json").stdout)
+    assert [row["value"] for row in rows] == [index % 7 for index in range(7_500)]

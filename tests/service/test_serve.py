@@ -156,3 +156,33 @@ async def test_a_token_guards_the_service(site: Any) -> None:
     code, errors = await service.end()
     assert code == 0
     assert "s3cret" not in errors
+
+
+@pytest.mark.timeout(120)
+async def test_mongodb_with_verify_beside_the_running_service(
+    site: Any, broker: EmbeddedBroker, mongo_url: str
+) -> None:
+    site.write(broker.url, store=mongo_url)
+    service = await site.start("serve")
+    await service.until("/readyz", ready)
+    base = time.time_ns() // 1_000_000 - 60_000
+    async with client_of(broker) as client:
+        for index in range(50):
+            payload = json.dumps({"ts": base + index * 100, "temperature": float(index)})
+            await client.publish(f"home/1/room{index % 3}/climate", payload, qos=1)
+    await service.until("/api/streams?name=smooth", lambda answer: answer["total"] == 3)
+    check = await site.start("verify", "comfort")
+    out, errors = await check.process.communicate()
+    assert check.process.returncode == 0, (out, errors)
+    code, errors = await (await site.start("compute", "comfort", "--from", "-1h", "--to", "now")).end(30)
+    assert code == 2
+    assert "a running service is using this store" in errors
+    service.process.send_signal(signal.SIGTERM)
+    code, errors = await service.end()
+    assert code == 0, errors
+    code, errors = await (await site.start("compute", "comfort", "--from", "-1h", "--to", "now")).end(30)
+    assert code == 0, errors
+    doctor = await site.start("doctor")
+    out, _ = await doctor.process.communicate()
+    assert doctor.process.returncode == 0, out
+    assert b"ok   store's server: MongoDB 6" in out
