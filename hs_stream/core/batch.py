@@ -25,7 +25,7 @@ Values = npt.NDArray[Any] | list[Value]
 _DTYPES: Final = {float: np.float64, int: np.int64, bool: np.bool_}
 
 
-def column(values: Sequence[Value]) -> Values:
+def column(values: Sequence[Value] | Times | Values) -> Values:
     """``values`` (canonical Python values) as rule 2 wants them: an array where all have one numeric type.
 
     >>> column([1.5, 2.0]).dtype, column([1, 2.0])
@@ -170,7 +170,7 @@ class Batch:
         return Batch(times, column([value for part in parts for value in part.plain()]))
 
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> Batch:
-        """This batch with its instances inside of ``spans`` (sorted, disjoint) replaced by ``new`` (all inside)."""
+        """The contents with the instances inside of ``spans`` (sorted, disjoint) replaced by ``new`` (all inside)."""
         parts, position = [], MIN_TIME - 1
         for start, end in spans:
             parts += [self.slice(position, start), new.slice(start, end)]
@@ -179,7 +179,7 @@ class Batch:
         return Batch.concat(parts)
 
     def update(self, new: Batch) -> Batch:
-        """This batch with ``new`` laid over it: at equal times ``new`` wins."""
+        """The contents with ``new`` laid over them: at equal times ``new`` wins."""
         if not new or not self or self.last_time < new.first_time:
             return Batch.concat([self, new])
         return Batch.of([*self, *new])

@@ -45,9 +45,7 @@ class Ground:
     def __init__(self, workflow: WorkflowDefinition) -> None:
         self.workflow = workflow
         self.values = PlateValues(workflow.plates)
-        self._streams: dict[str, dict[Meta, StreamId]] = {
-            name: {} for name in (*workflow.sources, *workflow.order)
-        }
+        self._streams: dict[str, dict[Meta, StreamId]] = {name: {} for name in (*workflow.sources, *workflow.order)}
         # (node, plates) -> projected meta -> metas of the node's streams: where matches are looked up
         self._index: dict[tuple[str, tuple[str, ...]], dict[Meta, list[Meta]]] = {}
         self._consumers = {name: workflow.consumers(name) for name in self._streams}
@@ -85,7 +83,7 @@ class Ground:
                 events += self._aggregate(consumer, stream)
             else:
                 for matched in self._matches(consumer, name, meta):
-                    target = self._output_meta(consumer, matched)
+                    target = self._output_meta(matched)
                     if target not in self._streams[consumer.name]:
                         events += self._add(consumer.name, target, matched)
         return events
@@ -120,8 +118,10 @@ class Ground:
                     continue
                 shared = tuple(plate for plate in sorted(self.workflow.node_plates[other]) if plate in values)
                 wanted = tuple((plate, values[plate]) for plate in shared)
-                for found in self._lookup(other, shared).get(wanted, ()):
-                    extended.append(((*chosen, StreamId(other, found)), {**values, **dict(found)}))
+                extended += [
+                    ((*chosen, StreamId(other, found)), {**values, **dict(found)})
+                    for found in self._lookup(other, shared).get(wanted, ())
+                ]
             partial = extended
         return (chosen for chosen, _ in partial)
 
@@ -134,7 +134,7 @@ class Ground:
         return index
 
     @staticmethod
-    def _output_meta(node: NodeDefinition, inputs: tuple[StreamId, ...]) -> Meta:
+    def _output_meta(inputs: tuple[StreamId, ...]) -> Meta:
         values: dict[str, str] = {}
         for stream in inputs:
             values.update(stream.meta)

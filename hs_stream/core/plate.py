@@ -94,7 +94,9 @@ class PlateValues:
             if value not in known:
                 if len(known) >= plate.max:
                     where = f" of {dict(under)}" if under else ""
-                    raise PlateFull(f"plate {name}{where} holds {plate.max} values and takes no more (plates.{name}.max)")
+                    raise PlateFull(
+                        f"plate {name}{where} holds {plate.max} values and takes no more (plates.{name}.max)"
+                    )
                 fresh.append((known, value))
         for known, value in fresh:
             known.add(value)

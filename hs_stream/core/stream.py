@@ -29,7 +29,7 @@ def check_plate_value(value: str) -> str:
     if len(value) > MAX_PLATE_VALUE:
         raise ValueError(f"a plate value has {len(value)} characters; at most {MAX_PLATE_VALUE} are allowed")
     if found := _FORBIDDEN.search(value):
-        raise ValueError(f"a plate value holds the character {found.group()!r}; [ ] , = + # and control characters are not allowed")
+        raise ValueError(f"a plate value holds {found.group()!r}; [ ] , = + # and control characters are not allowed")
     return value
 
 

@@ -272,9 +272,8 @@ class TimeIntervals:
 
     def __init__(self, intervals: Iterable[TimeInterval | tuple[Instant, Instant]] = ()) -> None:
         pairs = []
-        for interval in intervals:
-            if not isinstance(interval, TimeInterval):
-                interval = TimeInterval(*interval)
+        for item in intervals:
+            interval = item if isinstance(item, TimeInterval) else TimeInterval(*item)
             pairs.append((interval.start, interval.end))
         self._pairs = _coalesce(pairs)
 
@@ -402,7 +401,8 @@ class TimeIntervals:
             return self
         result: list[Pair] = []
         j = 0
-        for start, end in self._pairs:
+        for first, end in self._pairs:
+            start = first
             while j < len(pairs) and pairs[j][1] <= start:
                 j += 1
             k = j
@@ -420,7 +420,7 @@ class TimeIntervals:
         return EVERYTHING - self
 
     def dilate(self, before: int = 0, after: int = 0) -> TimeIntervals:
-        """Each interval widened to ``(start - before, end + after]``; negative amounts narrow, and drop what vanishes."""
+        """Each interval widened to ``(start - before, end + after]``; negative amounts narrow and drop what vanishes."""
         widened = ((shift(start, -before), shift(end, after)) for start, end in self._pairs)
         return TimeIntervals._make(_coalesce([pair for pair in widened if pair[0] < pair[1]]))
 

@@ -73,7 +73,9 @@ class _Skip:
 
 
 SKIP: Final = _Skip()
-"""What ``map``, ``reduce``, ``combine``, ``step`` and ``aggregate`` return for "no instance here". ``None`` is a value."""
+"""What ``map``, ``reduce``, ``combine``, ``step`` and ``aggregate`` return for "no instance here".
+
+``None`` is a value."""
 
 
 # --- supports: which part of an input the output at t may read -----------------------------------------------------

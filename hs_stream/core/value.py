@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -113,8 +114,9 @@ def _foreign(value: Any, depth: int) -> Value:
         return canonical(value.tolist(), depth)
     if isinstance(value, np.generic):
         return canonical(value.item(), depth)
-    for base in (bool, int, float, str, bytes, dict, list, tuple):
-        if isinstance(value, base):
+    bases: tuple[Callable[[Any], Value], ...] = (bool, int, float, str, bytes, dict, list, tuple)
+    for base in bases:
+        if isinstance(value, cast("type", base)):
             return canonical(base(value), depth)
     raise ValueError(
         f": {type(value).__name__} cannot be stored; "

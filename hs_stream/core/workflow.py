@@ -136,7 +136,9 @@ class WorkflowDefinition:
         for name in node.inputs:
             if name not in self.sources and name not in self.nodes:
                 known = ", ".join([*self.sources, *self.nodes])
-                raise self.error(place, f"node {node.name}: there is no node {name!r} to read from", f"there is {known}")
+                raise self.error(
+                    place, f"node {node.name}: there is no node {name!r} to read from", f"there is {known}"
+                )
         arity, given = node.tool.arity, len(node.inputs)
         aggregates = isinstance(node.tool, AggregateTool)
         if aggregates and given != 1:
@@ -146,7 +148,9 @@ class WorkflowDefinition:
         if not aggregates and arity is None and given < 1:
             raise self.error(place, f"node {node.name}: {node.tool.name} takes at least one input")
         if aggregates and not node.over:
-            raise self.error(place, f"node {node.name}: {node.tool.name} needs 'over'", "name the plate to aggregate over")
+            raise self.error(
+                place, f"node {node.name}: {node.tool.name} needs 'over'", "name the plate to aggregate over"
+            )
         if node.over and not aggregates:
             raise self.error(
                 place, f"node {node.name}: {node.tool.name} does not aggregate, so it takes no 'over'", "remove 'over'"
@@ -169,7 +173,9 @@ class WorkflowDefinition:
                         names = [entry[0] for entry in stack]
                         circle = [*names[names.index(other) :], other]
                         raise self.error(
-                            f"nodes.{name}", f"nodes form a circle: {' <- '.join(circle)}", "no node may depend on itself"
+                            f"nodes.{name}",
+                            f"nodes form a circle: {' <- '.join(circle)}",
+                            "no node may depend on itself",
                         )
                     state[other] = 1
                     stack.append((other, iter(self.nodes[other].inputs)))
@@ -191,7 +197,7 @@ class WorkflowDefinition:
                     f"sources.{source.name}",
                     f"source {source.name} is on {', '.join(source.plates)} but not on {', '.join(sorted(missing))}, "
                     "which is a parent of one of them",
-                    f"bind {{{sorted(missing)[0]}}} in its topic too",
+                    f"bind {{{min(missing)}}} in its topic too",
                 )
         for name in self.order:
             node = self.nodes[name]
@@ -230,9 +236,10 @@ class WorkflowDefinition:
         return over
 
     def _fingerprints(self) -> dict[str, str]:
-        return {name: f"{major}.{minor}" for (name, major), minor in zip(
-            self._digests(1).items(), self._digests(2).values(), strict=True
-        )}
+        return {
+            name: f"{major}.{minor}"
+            for (name, major), minor in zip(self._digests(1).items(), self._digests(2).values(), strict=True)
+        }
 
     def _digests(self, precision: int) -> dict[str, str]:
         result = {name: _digest(["source", name, list(self.node_plates[name])]) for name in self.sources}

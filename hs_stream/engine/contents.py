@@ -43,7 +43,9 @@ class PatientStore:
         """From now on, do not wait for the store."""
         self._patient = False
 
-    async def __call__(self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any) -> Result:
+    async def __call__(
+        self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
+    ) -> Result:
         """``await call(*args, **kwargs)``, again and again on `StoreUnavailable`."""
         delay = _FIRST_DELAY
         while True:

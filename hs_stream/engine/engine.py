@@ -207,9 +207,10 @@ class Engine:
         for stream in self._executor.sourceless:
             begin = self._executor.begin.get(stream.workflow)
             found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-            if begin is not None and found and isinstance(stream.drive, OnGrid):
-                if found.first_time > stream.drive.grid.next(begin - 1):
-                    stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1)
+            if begin is None or not found or not isinstance(stream.drive, OnGrid):
+                continue
+            if found.first_time > stream.drive.grid.next(begin - 1):
+                stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1)
 
     async def run(self) -> None:
         """Work until `stop`. Raises what cannot be retried; then nothing that was acknowledged is lost."""
@@ -280,6 +281,10 @@ class Engine:
                 await self._ingest.drain()
                 while await self._executor.step() or self._executor.pending:
                     pass
+
+    async def published(self) -> None:
+        """Return when everything committed so far is confirmed by the sink. Needs `run`."""
+        await self._outbox.drained()
 
     # --- on request ---
 
@@ -420,5 +425,3 @@ class Engine:
             stream.failed,
             stream.error if stream.failed else "",
         )
-
-

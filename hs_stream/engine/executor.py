@@ -24,7 +24,7 @@ import numpy as np
 from hs_stream.core.affected import affected, available
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import difference
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
@@ -42,6 +42,7 @@ _STEP_BUDGET: Final = 60_000
 """Input instances per step, beyond which what is left is done by later steps."""
 _UPPERS_EVERY: Final = 1000
 """Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
+_ALWAYS: Final = EVERYTHING.pairs
 _MOST_BACKLOG: Final = 256
 """Streams of the backlog that one step may look at; it does what the budget allows of them."""
 _MOST_POINTS: Final = 4096
@@ -185,6 +186,19 @@ class Executor:
             step.touch(stream, cause="backfill")
 
     async def _process(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
+        steady = self._steady(stream, changed, step.horizon)
+        if steady is not None:
+            start, end = steady
+            rest = EMPTY
+            if end > start:
+                if stream.is_fold:
+                    rest = await self._folder.process(stream, TimeIntervals.of(start, end), EMPTY, None, step, self)
+                elif (low := await self._evaluate_piece(stream, start, end, step)) > start:
+                    rest = TimeIntervals.of(start, low)
+            self._wait_for_rest(stream, changed)
+            self._hand_on(stream, step, EMPTY)
+            self._settle(stream, rest)
+            return
         before = stream.end()
         lost, invalid = await self._take_back(stream, changed, step)
         may = self._available(stream, step.horizon)
@@ -205,6 +219,42 @@ class Executor:
         if lost and stream.end() < before:
             stream.waiting |= lost
         self._settle(stream, rest)
+
+    def _steady(self, stream: Stream, changed: dict[int, TimeIntervals], horizon: int) -> tuple[int, int] | None:
+        """What is owed in the usual case: everything is covered up to an end, and all that changed lies behind it.
+
+        The same answer as the general way gives, without its set algebra.
+        """
+        pairs = stream.coverage.pairs
+        if (
+            len(pairs) != 1
+            or pairs[0][0] > MIN_TIME
+            or stream.failed
+            or stream.aggregate
+            or not stream.inputs
+            or stream.demand.pairs != _ALWAYS
+        ):
+            return None
+        end = pairs[0][1]
+        known_until = end if stream.fold is None else max(end, stream.fold.until)
+        for slot, spans in changed.items():
+            if slot >= 0 and spans and spans.pairs[0][0] - stream.lookaheads[slot] < known_until:
+                return None
+        reach = MAX_TIME
+        for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
+            if source.kind == "derived":
+                covered = source.coverage.pairs
+                if len(covered) != 1 or covered[0][0] > MIN_TIME:
+                    return None
+            reach = min(reach, shift(source.reach(horizon), -lookahead))
+        return end, reach
+
+    def _wait_for_rest(self, stream: Stream, changed: dict[int, TimeIntervals]) -> None:
+        """Remember changes of driving inputs that the steady way could not turn into outputs yet."""
+        end = stream.end()
+        for slot, spans in changed.items():
+            if slot >= 0 and spans and spans.end > end and self._drives(stream, slot):
+                stream.waiting |= spans
 
     async def _take_back(
         self, stream: Stream, changed: dict[int, TimeIntervals], step: Step
@@ -227,9 +277,7 @@ class Executor:
                 continue
             later: Sequence[int | None] = ()
             if isinstance(support, Previous):
-                later = await self.contents.nth_after(
-                    stream.inputs[slot], [pair[1] for pair in spans.pairs], support.n
-                )
+                later = await self.contents.nth_after(stream.inputs[slot], [pair[1] for pair in spans.pairs], support.n)
             touched = affected(support, spans, later)
             lost |= touched & stream.coverage
             if stream.is_fold:
@@ -338,8 +386,7 @@ class Executor:
         """The contents of ``(start, end]`` are ``new``: compare, remember, cover."""
         write = step.write(stream)
         fresh = start >= stream.frontier
-        old = NOTHING if fresh else await self.contents.read(stream, start, end)
-        found = difference(old, new)
+        found = difference(NOTHING if fresh else await self.contents.read(stream, start, end), new)
         if found:
             write.differences.append(found)
             write.fresh = write.fresh and fresh
@@ -384,13 +431,9 @@ class Executor:
             self._backlog.pop(stream.id, None)
         end = stream.end()
         if stream.waiting:
-            stream.waiting -= TimeIntervals.of(MIN_TIME, end)
+            stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
         if stream.pending_inputs:
-            kept = {}
-            for slot, spans in stream.pending_inputs.items():
-                if spans.end > end:
-                    kept[slot] = spans
-            stream.pending_inputs = kept
+            stream.pending_inputs = {slot: spans for slot, spans in stream.pending_inputs.items() if spans.end > end}
         elif stream.aggregate and stream.pending_inputs is None and stream.coverage:
             stream.pending_inputs = {
                 slot: TimeIntervals.of(end, source.frontier)
@@ -462,11 +505,13 @@ class Executor:
     # --- commit ---
 
     async def _commit(self, step: Step, consumed: int, arrival: int) -> None:
-        changes, entries = [], []
+        changes = []
         for write in step.writes.values():
             merged = write.merged() if write.differences else _NOTHING_CHANGED
             if merged and not write.fresh:
-                await self._revise(write, merged.revised.times.tolist(), merged.retracted, merged.inserted.times.tolist())
+                await self._revise(
+                    write, merged.revised.times.tolist(), merged.retracted, merged.inserted.times.tolist()
+                )
             changes.append(write.change(merged))
             if merged:
                 for kind, count in (
@@ -488,9 +533,7 @@ class Executor:
         self.steps += 1
         self._consumed = consumed
         self.contents.overlays.clear()
-        for change in changes:
-            if change.publish:
-                entries.append(changes_of(commit.seq, change))
+        entries = [changes_of(commit.seq, change) for change in changes if change.publish]
         if self.committed is not None:
             self.committed(commit.seq, entries, arrival)
 

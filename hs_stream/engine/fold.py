@@ -118,7 +118,9 @@ class Folder:
         write = step.write(stream)
         results: list[Batch] = []
         position = 0
-        since = stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
+        since = (
+            stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
+        )
         converged = None
         try:
             for stop in [*sorted(old), until]:
@@ -178,7 +180,8 @@ class Folder:
             return tool.run(state, batch)
         except Exception:  # noqa: BLE001 - found again below, instance by instance
             self._telemetry.failed(tool.name)
-        times, values = [], []
+        times: list[int] = []
+        values: list[Value] = []
         for at, value in batch:
             try:
                 state, result = tool.step(state, at, value)
@@ -246,5 +249,3 @@ class Folder:
         if head is not None and head.since <= until and first < head.until:
             found[min(head.until, until)] = canonical(head.state)
         return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
-
-

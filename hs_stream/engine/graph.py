@@ -44,13 +44,12 @@ class Head(NamedTuple):
     state: Value
 
 
-
 class Stream:
     """One stream of a running workflow. See the module's rules."""
 
     __slots__ = (
-        "ahead",
         "aggregate",
+        "ahead",
         "children",
         "coverage",
         "demand",
@@ -66,6 +65,7 @@ class Stream:
         "inputs",
         "keys",
         "kind",
+        "lookaheads",
         "node",
         "order",
         "owed",
@@ -96,6 +96,7 @@ class Stream:
         self.tool: Tool | None = None
         self.drive: FromInput | FromUnion | OnGrid | None = None
         self.supports: list[Support] = []
+        self.lookaheads: list[int] = []
         self.aggregate = False
         self.inputs: list[Stream] = []
         self.keys: list[str] = []
@@ -215,6 +216,7 @@ class Stream:
             source.tail.need(support.lookback + support.lookahead, 1)
         elif isinstance(support, Previous):
             source.tail.need(0, support.n)
+        self.lookaheads.append(lookahead)
         self.ahead = max(self.ahead, source.ahead + lookahead)
         return slot
 

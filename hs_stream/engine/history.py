@@ -48,7 +48,9 @@ class Tally:
         if not self._sums or (now < self._taken + PERIOD and not everything):
             return []
         entries = [
-            HistoryEntry(now, node, found.tool, found.start, found.end, found.instances, found.changed, cause, self.session)
+            HistoryEntry(
+                now, node, found.tool, found.start, found.end, found.instances, found.changed, cause, self.session
+            )
             for (node, cause), found in self._sums.items()
         ]
         self._sums.clear()

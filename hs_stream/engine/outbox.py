@@ -47,6 +47,7 @@ class Outbox:
         self._recorded = published
         self._recorded_at = 0
         self._news = asyncio.Event()
+        self._progress = asyncio.Event()
 
     def recover(self, committed: int) -> None:
         """After a start: what was committed and not recorded as published is read from the store."""
@@ -75,6 +76,7 @@ class Outbox:
         while True:
             while self.published < self.committed:
                 await self._some()
+                self._progress.set()
             await self.record()
             self._news.clear()
             if self.published >= self.committed:
@@ -83,7 +85,8 @@ class Outbox:
     async def drained(self) -> None:
         """Wait until everything that is committed is confirmed."""
         while self.published < self.committed:
-            await asyncio.sleep(0.005)
+            self._progress.clear()
+            await self._progress.wait()
 
     async def record(self) -> None:
         """Write the cursor now."""
@@ -143,9 +146,7 @@ class Outbox:
             newest = self._is_newest(change, stream.published_until)
             if newest:
                 stream.published_until = change.time
-            result.append(
-                Publication(stream.stream, stream.workflow, values, tool, change, newest, stream.publish)
-            )
+            result.append(Publication(stream.stream, stream.workflow, values, tool, change, newest, stream.publish))
         return result
 
     @staticmethod

@@ -234,9 +234,7 @@ class Store(Protocol):
     async def advance(self, uppers: Mapping[int, int]) -> None:
         """Remember watermarks of raw streams (a convenience for readers; need not be durable at once)."""
 
-    async def read(
-        self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False
-    ) -> Batch:
+    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
         """Instances in ``(start, end]``, ascending; with ``limit`` the first (or with ``newest`` the last) of them."""
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:

@@ -118,5 +118,3 @@ def changes_of(seq: int, change: StreamChange) -> OutboxEntry:
         changes += [Change(time, "retract", None, revisions.get(time, 0)) for time in change.retracted]
         changes.sort(key=lambda item: item.time)
     return OutboxEntry(seq, change.stream, changes)
-
-

@@ -48,7 +48,9 @@ logger = structlog.get_logger(__name__)
 
 READY_LAG: Final = 300.0
 """Seconds of event lag above which the service is not ready while it has something to do: it is catching up."""
-_STOP_SECONDS: Final = 8.0
+_STOP_SECONDS: Final = 6.0
+_STORE_PATIENCE: Final = 2.0
+_CLOSE_SECONDS: Final = 1.5
 _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
 
@@ -111,7 +113,9 @@ class Service:
                 await self._serve(listener)
                 await self._session.write(stopped=True)
             finally:
-                await self.engine.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_SECONDS if self.engine.store_trouble else None):
+                        await self.engine.close()
         finally:
             listener.close()
             await embedded.close()
@@ -145,7 +149,9 @@ class Service:
     async def _finish(self, engine: asyncio.Task[None]) -> None:
         logger.info("stopping")
         try:
-            asyncio.get_running_loop().call_later(_STOP_SECONDS / 2, self.engine.hurry)
+            # A store that is away must not hold us up: what is not acknowledged comes again.
+            patience = 0.0 if self.engine.store_trouble else _STORE_PATIENCE
+            asyncio.get_running_loop().call_later(patience, self.engine.hurry)
             async with asyncio.timeout(_STOP_SECONDS):
                 if self._source is not None:
                     await self._source.stop()

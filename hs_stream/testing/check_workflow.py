@@ -179,12 +179,16 @@ class _History:
             stored = dict(await store.read(identities[StreamId(source, meta)], MIN_TIME, MAX_TIME))
             for time, value in expected.items():
                 if time not in stored or not same(stored[time], value):
-                    raise LawViolation(f"{source}{meta} at {time}: {value!r} was acknowledged, {stored.get(time)!r} stored")
+                    raise LawViolation(
+                        f"{source}{meta} at {time}: {value!r} was acknowledged, {stored.get(time)!r} stored"
+                    )
             if len(stored) != len(expected):
                 raise LawViolation(f"{source}{meta} holds {len(stored)} readings, {len(expected)} were acknowledged")
 
     async def _check_subscriber(self, store: Store) -> None:
-        published = {name for workflow in self.workflows for name, node in workflow.nodes.items() if node.publish is not None}
+        published = {
+            name for workflow in self.workflows for name, node in workflow.nodes.items() if node.publish is not None
+        }
         for record in await store.streams():
             if record.stream.name not in published:
                 continue
@@ -258,7 +262,8 @@ async def _settle(history: _History) -> None:
 
 
 async def _restart(history: _History) -> None:
-    assert history.engine is not None and history.task is not None
+    assert history.engine is not None
+    assert history.task is not None
     await history.engine.stop()
     await asyncio.wait({history.task})
     if _crash_of(history.task) is None:
@@ -270,5 +275,4 @@ async def _restart(history: _History) -> None:
 
 async def _published(history: _History) -> None:
     assert history.engine is not None
-    while history.engine.statistics().outbox_pending:
-        await asyncio.sleep(0.001)
+    await history.engine.published()

@@ -17,8 +17,8 @@ from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format
 from hs_stream.core.tool import Sources
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.clock import SystemClock
+from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.graph import Graph, Stream
 from hs_stream.engine.ports import Store, StreamRecord

@@ -278,12 +278,15 @@ class Service:
         """Return when ``readings`` have come, and nothing waits to be stored, computed or published."""
         waiting = ("hs_in_flight_readings", "hs_pending_steps", "hs_outbox_pending")
 
-        def settled() -> bool:
+        deadline = time.monotonic() + seconds
+        while True:
             found = self.metrics()
             came = sum(value for name, value in found.items() if name.startswith("hs_readings_total{"))
-            return came >= readings and not any(found[name] for name in waiting)
-
-        wait_for(settled, f"{readings} readings are settled", seconds)
+            left = {name: found[name] for name in waiting if found[name]}
+            if came >= readings and not left:
+                return
+            assert time.monotonic() < deadline, f"{came:g} of {readings} readings are in, and {left} is left"
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """SIGTERM; it must end with 0 within 10 seconds."""

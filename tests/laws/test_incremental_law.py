@@ -22,7 +22,9 @@ REGISTRY = default_registry()
 ROOMS = [(("house", "1"), ("room", room)) for room in "abc"] + [(("house", "2"), ("room", "a"))]
 
 
-def node(name: str, pin: str, inputs: Sequence[str], *, publish: bool = False, over: Sequence[str] = (), **parameters: Any) -> NodeDefinition:
+def node(
+    name: str, pin: str, inputs: Sequence[str], *, publish: bool = False, over: Sequence[str] = (), **parameters: Any
+) -> NodeDefinition:
     return NodeDefinition(
         name, REGISTRY.resolve(pin).build(parameters), tuple(inputs), tuple(over), {} if publish else None
     )
@@ -122,7 +124,11 @@ async def test_any_crash_on_mongo_ends_as_from_scratch(seed: int, mongo_url: str
 async def test_random_graphs_end_as_from_scratch(seed: int) -> None:
     graph = random_graph(random.Random(seed))
     report = await check_workflow(
-        memory(), [graph], {"climate": lambda rng: rng.choice([1.0, 2.5, rng.random()])}, METAS, seed=seed,
+        memory(),
+        [graph],
+        {"climate": lambda rng: rng.choice([1.0, 2.5, rng.random()])},
+        METAS,
+        seed=seed,
         crash_moments=["before", "after"],
     )
     assert report.readings > 0
@@ -131,15 +137,19 @@ async def test_random_graphs_end_as_from_scratch(seed: int) -> None:
 def random_graph(rng: random.Random) -> WorkflowDefinition:
     """Up to nine numeric nodes, each over earlier ones on the same plates."""
     tools: list[Callable[[str, Sequence[str]], NodeDefinition]] = [
-        lambda name, inputs: node(name, "sliding_mean", inputs[:1], width=f"{rng.randint(1, 9)}s", publish=rng.random() < 0.5),
+        lambda name, inputs: node(
+            name, "sliding_mean", inputs[:1], width=f"{rng.randint(1, 9)}s", publish=rng.random() < 0.5
+        ),
         lambda name, inputs: node(name, "sliding_max", inputs[:1], width="4s", every=f"{rng.randint(1, 5)}s"),
         lambda name, inputs: node(name, "derivative", inputs[:1]),
         lambda name, inputs: node(name, "integral", inputs[:1], publish=rng.random() < 0.5),
         lambda name, inputs: node(name, "ewma", inputs[:1], half_life="3s"),
         lambda name, inputs: node(name, "expression", inputs[:1], expression="value * 2 + 1"),
-        lambda name, inputs: node(name, "expression", inputs[:2], expression="a - b", publish=True)
-        if len(set(inputs[:2])) == 2
-        else node(name, "sliding_count", inputs[:1], width="7s", every="2s"),
+        lambda name, inputs: (
+            node(name, "expression", inputs[:2], expression="a - b", publish=True)
+            if len(set(inputs[:2])) == 2
+            else node(name, "sliding_count", inputs[:1], width="7s", every="2s")
+        ),
     ]
     nodes: list[NodeDefinition] = []
     for index in range(rng.randint(3, 9)):

@@ -294,7 +294,7 @@ async def test_a_token_is_asked_for_everywhere_but_health() -> None:
                 {"Authorization": "s3cret"},
                 {"Authorization": "Bearer é"},
             ):
-                answer = await api.client.get(path, headers={k: v.encode() for k, v in header.items()})
+                answer = await api.client.get(path, headers=[(k.encode(), v.encode()) for k, v in header.items()])
                 assert answer.status_code == 401, path
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert set(answer.json()) == {"error", "hint"}

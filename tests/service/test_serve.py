@@ -13,6 +13,7 @@ import aiomqtt
 import pytest
 
 from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 
 
 def ready(answer: Any) -> bool:
@@ -186,3 +187,36 @@ async def test_mongodb_with_verify_beside_the_running_service(
     out, _ = await doctor.process.communicate()
     assert doctor.process.returncode == 0, out
     assert b"ok   store's server: MongoDB 6" in out
+
+
+@pytest.mark.timeout(120)
+async def test_a_store_that_goes_away_is_waited_for_but_not_by_the_stop(site: Any, broker: EmbeddedBroker) -> None:
+    if find_mongod() is None:
+        pytest.skip("no mongod runs on this machine")
+    mongod = EmbeddedMongod(site.directory / "mongod")
+    await mongod.start()
+    try:
+        site.write(broker.url, store=mongod.database_url("x"))
+        service = await site.start("serve")
+        await service.until("/readyz", ready)
+        await mongod.kill()
+        base = time.time_ns() // 1_000_000 - 60_000
+        async with client_of(broker) as client:
+            payload = json.dumps({"ts": base, "temperature": 1.0})
+            await client.publish("home/1/bath/climate", payload, qos=1)
+        away = await service.until("/readyz", lambda answer: not answer["parts"]["store"]["ok"])
+        assert away["parts"]["broker"]["ok"]
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        code, errors = await service.end()
+        assert time.monotonic() - began < 10
+        assert code in {0, 3}, errors
+        await mongod.start()
+        again = await site.start("serve")
+        path = "/api/streams/smooth%5Bhouse=1,room=bath%5D/instances"
+        found = await again.until(path, lambda answer: answer.get("instances"))
+        assert [row["value"] for row in found["instances"]] == [1.0]
+        again.process.send_signal(signal.SIGTERM)
+        assert (await again.end())[0] == 0
+    finally:
+        await mongod.stop()
