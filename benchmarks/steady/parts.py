@@ -141,7 +141,7 @@ class Parts:
         began = time.monotonic()
         with (self.path / f"{database}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                *arguments, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=log
+                *arguments, cwd=ROOT, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
         async with _ending(process, self.path / f"{database}.log"):
             assert process.stdout is not None

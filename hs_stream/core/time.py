@@ -420,7 +420,7 @@ class TimeIntervals:
         return EVERYTHING - self
 
     def dilate(self, before: int = 0, after: int = 0) -> TimeIntervals:
-        """Each interval widened to ``(start - before, end + after]``; negative amounts narrow and drop what vanishes."""
+        """Each interval widened to ``(start - before, end + after]``; negative ones narrow, and drop what vanishes."""
         widened = ((shift(start, -before), shift(end, after)) for start, end in self._pairs)
         return TimeIntervals._make(_coalesce([pair for pair in widened if pair[0] < pair[1]]))
 

@@ -23,6 +23,7 @@ __all__ = ["Contents", "Overlay", "PatientStore"]
 Result = TypeVar("Result")
 _FIRST_DELAY: Final = 0.05
 _LAST_DELAY: Final = 5.0
+_PIECE: Final = 0.2
 
 
 class PatientStore:
@@ -56,12 +57,18 @@ class PatientStore:
                 self.available, self.trouble = False, str(error)
                 if not self._patient:
                     raise
-                await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, _LAST_DELAY)
                 continue
             self.available = True
             self._telemetry.store(operation, time.perf_counter() - started)
             return result
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, in small pieces, so that `give_up` is noticed soon."""
+        while seconds > 0 and self._patient:
+            await self._clock.sleep(min(seconds, _PIECE))
+            seconds -= _PIECE
 
 
 class Overlay:

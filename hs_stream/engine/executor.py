@@ -454,13 +454,16 @@ class Executor:
 
     def _find_due(self, stream: Stream, end: int) -> int | None:
         drive = stream.drive
-        if not stream.coverage or end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
+        if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
+            return None
+        if not stream.inputs and isinstance(drive, OnGrid):
+            begin = self._begin(stream)
+            return None if begin is None else drive.grid.next(max(end, begin))
+        if not stream.coverage:
             return None
         if not isinstance(drive, OnGrid):
             return stream.waiting.start + 1 if stream.waiting else None
         due = drive.grid.next(end)
-        if not stream.inputs:
-            return due
         for slot, source in enumerate(stream.inputs):
             support = stream.support(slot)
             if isinstance(support, (Previous, Prefix)):

@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import structlog
@@ -50,7 +50,7 @@ READY_LAG: Final = 300.0
 """Seconds of event lag above which the service is not ready while it has something to do: it is catching up."""
 _STOP_SECONDS: Final = 6.0
 _STORE_PATIENCE: Final = 2.0
-_CLOSE_SECONDS: Final = 1.5
+_CLOSE_SECONDS: Final = 1.0
 _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
 
@@ -111,14 +111,21 @@ class Service:
                 self.telemetry.attach(_Gauges(self.engine, self._source, self._sink))
                 await self._begin_session()
                 await self._serve(listener)
-                await self._session.write(stopped=True)
+                await self._briefly(self._session.write(stopped=True))
             finally:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_CLOSE_SECONDS if self.engine.store_trouble else None):
-                        await self.engine.close()
+                await self._briefly(self.engine.close())
         finally:
             listener.close()
             await embedded.close()
+
+    async def _briefly(self, call: Coroutine[Any, Any, None]) -> None:
+        """``await call``, but not for long when the store is away."""
+        patience = _CLOSE_SECONDS if self.engine.store_trouble else None
+        try:
+            async with asyncio.timeout(patience):
+                await call
+        except TimeoutError:
+            logger.warning("the store is away; it was not told that the service ends")
 
     async def _serve(self, listener: socket.socket) -> None:
         server = HttpServer(create_api(self._api_context()), listener)
@@ -152,7 +159,7 @@ class Service:
             # A store that is away must not hold us up: what is not acknowledged comes again.
             patience = 0.0 if self.engine.store_trouble else _STORE_PATIENCE
             asyncio.get_running_loop().call_later(patience, self.engine.hurry)
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(_STOP_SECONDS / 2 if self.engine.store_trouble else _STOP_SECONDS):
                 if self._source is not None:
                     await self._source.stop()
                 await self.engine.stop()

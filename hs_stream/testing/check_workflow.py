@@ -230,8 +230,8 @@ async def check_workflow(
     ``factory`` gives an unopened store over the same storage every time it is called. ``metas``: per source the plate
     values to publish under. ``crash_moments``: at which moments of a durable write to crash (none by default).
     """
-    history = _History(random.Random(seed), factory, workflows, values, metas, crash_moments)
-    rng = history.rng
+    rng = random.Random(seed)  # noqa: S311 - reproducible, no secret
+    history = _History(rng, factory, workflows, values, metas, crash_moments)
     await history.restart_after_crash()
     history.report.crashes = 0
     for _ in range(rng.randint(1, rounds)):

@@ -1,0 +1,35 @@
+"""Short by default, long with ``HS_STREAM_CHAOS=long`` (``make chaos``), which prints a table at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.rig import Report
+
+REPORTS: list[Report] = []
+
+
+@pytest.fixture(scope="session")
+def long() -> bool:
+    """Whether this is the long form."""
+    return os.environ.get("HS_STREAM_CHAOS") == "long"
+
+
+@pytest.fixture
+def reports() -> Iterator[list[Report]]:
+    """Where tests put their rows."""
+    yield REPORTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table."""
+    if not REPORTS:
+        return
+    rows = [Report.HEAD, *(report.row() for report in REPORTS)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(Report.HEAD))]
+    terminalreporter.section("chaos")
+    for row in rows:
+        terminalreporter.write_line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

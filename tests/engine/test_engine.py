@@ -1,0 +1,512 @@
+"""What an arrival does (rule 1.6), demand (1.7) and versions (1.8), step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable, ToolError
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.tool import MapTool
+from hs_stream.core.workflow import NodeDefinition
+from hs_stream.engine.ports import Append, Delivery, Publication, Reading
+from hs_stream.store.memory import MemoryStore
+
+from .conftest import START, Bench
+
+Evaluations = Callable[[], list[tuple[str, int, int]]]
+
+
+async def test_a_reading_is_acknowledged_stored_computed_and_published(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2", publish={})))
+    await bench.publish((0, 1.5), (10, 2.0))
+    await bench.engine.published()
+    assert bench.acknowledged == 1
+    assert await bench.contents("power[room=a]") == {0: 1.5, 10: 2.0}
+    assert await bench.contents("double[room=a]") == {0: 3.0, 10: 4.0}
+    assert bench.subscriber.contents[StreamId.parse("double[room=a]")] == {START: 3.0, START + 10: 4.0}
+
+
+async def test_the_same_value_again_is_no_change(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2", publish={})))
+    await bench.publish((0, 1.5))
+    evaluations()
+    await bench.publish((0, 1.5))
+    await bench.engine.published()
+    assert bench.acknowledged == 2
+    assert evaluations() == []
+    assert bench.subscriber.received == 1
+
+
+async def test_a_correction_replaces_and_is_revised_once_per_level(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("double", "expression", ["power"], expression="value * 2", publish={}),
+            bench.node("big", "expression", ["double"], expression="value > 2", publish={}),
+        )
+    )
+    await bench.publish((0, 1.5), (10, 4.0))
+    await bench.publish((0, 1.6))
+    await bench.engine.published()
+    assert await bench.contents("double[room=a]") == {0: 3.2, 10: 8.0}
+    double, big = StreamId.parse("double[room=a]"), StreamId.parse("big[room=a]")
+    assert bench.subscriber.revisions[double, START] == 1
+    assert bench.subscriber.revisions[double, START + 10] == 0
+    assert bench.subscriber.revisions[big, START] == 0, "an equal result stops the propagation"
+
+
+async def test_two_values_for_one_millisecond_last_write_wins(bench: Bench) -> None:
+    await bench.start(bench.workflow())
+    await bench.publish((0, 1), (0, 2), (0, 3))
+    assert await bench.contents("power[room=a]") == {0: 3}
+
+
+async def test_a_late_reading_recomputes_only_what_it_affects(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="10s", every="5s")))
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second)) for second in range(600)))
+    evaluations()
+    await bench.publish((300_500, 0.0))
+    assert evaluations() == [("mean[room=a]", 300_499, 310_499)]
+    assert (await bench.verify()).clean
+
+
+async def test_a_late_reading_in_a_fold_converges(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(bench.workflow(bench.node("hot", "threshold", ["power"], above=5, hysteresis=1)))
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second % 10)) for second in range(6000)))
+    evaluations()
+    await bench.publish((1_000_500, 9.0))
+    (name, start, end), *others = evaluations()
+    assert (name, start, others) == ("hot[room=a]", 1_000_499, [])
+    assert end <= 1_000_500 + 1_024_000, "the state is the same again at a snapshot, long before the end"
+    assert (await bench.contents("hot[room=a]"))[5_999_000] is True
+    assert (await bench.verify()).clean
+
+
+async def test_a_retracted_result_comes_back_with_a_later_revision(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("t", "component", ["power"], key="t", publish={})))
+    await bench.publish((0, {"t": 1}), (10, {"t": 1}))
+    await bench.publish((0, {"x": 1}))
+    await bench.engine.published()
+    stream = StreamId.parse("t[room=a]")
+    assert bench.subscriber.contents[stream] == {START + 10: 1}
+    assert bench.subscriber.revisions[stream, START] == 1
+    await bench.publish((0, {"t": 1}))
+    await bench.engine.published()
+    assert bench.subscriber.contents[stream] == {START: 1, START + 10: 1}
+    assert bench.subscriber.revisions[stream, START] == 2
+
+
+async def test_a_silent_sensor_does_not_stall_a_join(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("both", "as_of_join", ["power", "light"], names=["p", "l"])))
+    await bench.publish((0, 7.0), source="light")
+    await bench.publish((1000, 1.0))
+    assert await bench.contents("both[room=a]") == {}
+    await bench.pass_time(2000)
+    assert await bench.contents("both[room=a]") == {1000: {"p": 1.0, "l": 7.0}}
+
+
+async def test_while_the_broker_is_away_silence_proves_nothing(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="1s", every="1s")))
+    await bench.publish((100, 1.0))
+    bench.engine.connected(False)
+    await bench.pass_time(3_600_000)
+    assert await bench.contents("mean[room=a]") == {}
+    bench.engine.connected(True)
+    await bench.pass_time(1000)
+    assert await bench.contents("mean[room=a]") == {1000: 1.0}
+
+
+async def test_a_window_closes_when_its_sensor_falls_silent(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="60s", every="60s")))
+    await bench.publish((1000, 1.0), (2000, 3.0))
+    await bench.pass_time(120_000)
+    contents = await bench.contents("mean[room=a]")
+    assert list(contents.values()) == [2.0]
+
+
+async def test_one_fast_clock_does_not_make_others_late(bench: Bench) -> None:
+    await bench.start(bench.workflow())
+    bench.clock.advance(10)
+    await bench.publish((4000, 1.0), room="fast")
+    await bench.publish((0, 1.0), room="slow")
+    assert bench.engine.statistics().late == 0
+
+
+async def test_the_far_future_is_quarantined(bench: Bench) -> None:
+    await bench.start(bench.workflow())
+    await bench.publish((5001, 1.0), (5000, 2.0))
+    assert await bench.contents("power[room=a]") == {5000: 2.0}
+    (letter,) = await bench.store.dead_letters(10)
+    assert (letter.source, letter.reason) == ("power", "future")
+    assert "clock" in letter.message
+    assert bench.acknowledged == 1
+
+
+async def test_a_full_plate_refuses_and_says_so(bench: Bench) -> None:
+    await bench.start(bench.workflow(max_rooms=2))
+    for room in ("a", "b", "c", "a"):
+        await bench.publish((0, room), room=room)
+    names = [str(status.stream) for status in bench.engine.status("power")]
+    assert names == ["power[room=a]", "power[room=b]"]
+    (letter,) = await bench.store.dead_letters(10)
+    assert letter.reason == "plate_full"
+    assert "plates.room.max" in letter.message
+
+
+async def test_an_aggregate_grows_while_running(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("total", "aggregate", ["power"], over=["room"], function="sum")))
+    await bench.publish((0, 1.0), room="b")
+    await bench.publish((0, 2.0), room="a")
+    await bench.pass_time(1000)
+    assert await bench.contents("total") == {0: 3.0}
+
+
+async def test_a_stream_behind_existing_inputs_is_computed_from_their_beginning(bench: Bench) -> None:
+    await bench.start(bench.workflow())
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second)) for second in range(100)))
+    await bench.stop()
+    await bench.start(bench.workflow(bench.node("total", "integral", ["power"])), chunk=7)
+    await bench.engine.settle()
+    assert len(await bench.contents("total[room=a]")) == 100
+    assert (await bench.verify()).clean
+
+
+# --- demand ---
+
+
+async def test_nothing_is_computed_that_nobody_wants(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(
+        bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2"), online=False)
+    )
+    await bench.publish((0, 1.0), (1000, 2.0))
+    assert evaluations() == []
+
+
+async def test_a_request_computes_exactly_what_is_missing(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(
+        bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="2s"), online=False), run=False
+    )
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second)) for second in range(100)))
+    mean = StreamId.parse("mean[room=a]")
+    await bench.engine.compute([mean], START + 10_000, START + 20_000)
+    assert evaluations() == [("mean[room=a]", 10_000, 20_000)]
+    progress: list[tuple[int, int]] = []
+    await bench.engine.compute(
+        [mean], START + 15_000, START + 30_000, lambda done, total: progress.append((done, total))
+    )
+    assert evaluations() == [("mean[room=a]", 20_000, 30_000)]
+    assert progress[-1] == (10_000, 10_000)
+    assert bench.engine.find(mean).coverage == TimeIntervals.of(START + 10_000, START + 30_000)
+    assert sorted(await bench.contents("mean[room=a]")) == [second * 1000 for second in range(11, 31)]
+
+
+async def test_late_data_takes_requested_results_back(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("mean", "sliding_mean", ["power"], width="2s"),
+            bench.node("double", "expression", ["mean"], expression="value * 2"),
+            online=False,
+        ),
+        run=False,
+    )
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second)) for second in range(100)))
+    double = StreamId.parse("double[room=a]")
+    await bench.engine.compute([double], START + 10_000, START + 30_000)
+    await bench.publish((20_500, 100.0))
+    assert not bench.engine.find(double).coverage.covers(START + 20_000, START + 22_000)
+    assert bench.engine.find(double).coverage.covers(START + 10_000, START + 20_000)
+    assert (await bench.verify()).clean
+    await bench.engine.compute([double], START + 10_000, START + 30_000)
+    assert bench.engine.find(double).coverage == TimeIntervals.of(START + 10_000, START + 30_000)
+    assert (await bench.verify()).clean
+
+
+async def test_online_demand_begins_at_start_and_widens_to_ancestors(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("inner", "expression", ["power"], expression="value"),
+            bench.node("mean", "sliding_mean", ["inner"], width="2s"),
+            start=START + 10_000,
+        )
+    )
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((second * 1000, float(second)) for second in range(20)))
+    assert min(await bench.contents("mean[room=a]")) == 11_000
+    assert (await bench.contents("mean[room=a]"))[11_000] == 10.5
+    assert (await bench.verify()).clean
+
+
+async def test_a_clock_ticks_from_the_earliest_reading(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("tick", "clock", every="1s"), bench.node("double", "expression", ["power"], expression="value")
+        )
+    )
+    await bench.publish((2500, 1.0))
+    await bench.pass_time(0)
+    assert min(await bench.contents("tick")) == 3000
+    await bench.publish((500, 1.0))
+    assert min(await bench.contents("tick")) == 1000
+    assert max(await bench.contents("tick")) == 10_000
+    assert (await bench.verify()).clean
+
+
+# --- versions and definitions ---
+
+
+async def test_a_changed_parameter_recomputes_the_stream_and_its_descendants(
+    bench: Bench, evaluations: Evaluations
+) -> None:
+    def nodes(factor: int) -> list[NodeDefinition]:
+        return [
+            bench.node("scaled", "expression", ["power"], expression=f"value * {factor}", publish={}),
+            bench.node("more", "expression", ["scaled"], expression="value + 1"),
+            bench.node("other", "expression", ["power"], expression="value"),
+        ]
+
+    await bench.start(bench.workflow(*nodes(2)))
+    await bench.publish((0, 1.0), (1000, 2.0))
+    await bench.stop()
+    evaluations()
+    await bench.start(bench.workflow(*nodes(3)))
+    await bench.engine.settle()
+    assert {name for name, _, end in evaluations() if end == 1000} == {"scaled[room=a]", "more[room=a]"}
+    assert await bench.contents("more[room=a]") == {0: 4.0, 1000: 7.0}
+    await bench.engine.published()
+    assert bench.subscriber.contents[StreamId.parse("scaled[room=a]")] == {START: 3.0, START + 1000: 6.0}
+
+
+async def test_an_unchanged_definition_recomputes_nothing(bench: Bench, evaluations: Evaluations) -> None:
+    workflow = bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2"))
+    await bench.start(workflow)
+    await bench.publish((0, 1.0), (1000, 2.0))
+    await bench.stop()
+    evaluations()
+    await bench.start(workflow)
+    await bench.engine.settle()
+    assert [item for item in evaluations() if item[1] < 1000] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "recompute_on", "recomputed"),
+    [("1.0.1", "minor", False), ("1.1.0", "minor", True), ("1.1.0", "major", False), ("2.0.0", "major", True)],
+)
+async def test_versions_decide_what_is_stale(
+    bench: Bench, evaluations: Evaluations, version: str, recompute_on: Any, recomputed: bool
+) -> None:
+    await bench.start(bench.workflow(NodeDefinition("n", _tool("1.0.0"), ("power",))), recompute_on=recompute_on)
+    await bench.publish((0, 1.0))
+    await bench.stop()
+    evaluations()
+    await bench.start(bench.workflow(NodeDefinition("n", _tool(version), ("power",))), recompute_on=recompute_on)
+    await bench.engine.settle()
+    assert bool([item for item in evaluations() if item[1] < 0]) is recomputed
+
+
+def _tool(number: str) -> MapTool:
+    @dataclass(frozen=True, kw_only=True)
+    class Same(MapTool):
+        """The value."""
+
+        name = "same"
+        version = number
+
+        def map(self, value: Any) -> Any:
+            return value
+
+    return Same()
+
+
+async def test_two_workflows_share_equal_nodes_and_refuse_different_ones(bench: Bench) -> None:
+    first = bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2"))
+    same = dataclasses.replace(first, name="second")
+    await bench.start(first, same)
+    await bench.publish((0, 1.0))
+    assert await bench.contents("double[room=a]") == {0: 2.0}
+    await bench.stop()
+    other = dataclasses.replace(
+        bench.workflow(bench.node("double", "expression", ["power"], expression="value * 3")), name="second"
+    )
+    with pytest.raises(ConfigurationError, match="double is also defined by workflow w"):
+        await bench.start(first, other, run=False)
+
+
+# --- failures ---
+
+
+async def test_a_tool_that_raises_fails_only_its_instant_and_nobody_else(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("double", "sliding_sum", ["power"], width="1s"),
+            bench.node("more", "expression", ["double"], expression="value + 1"),
+            bench.node("length", "expression", ["power"], expression="1"),
+        )
+    )
+    await bench.publish((0, 1.0), (2000, "broken"), (4000, 2.0), (5000, 3.0))
+    assert await bench.contents("double[room=a]") == {0: 1.0, 4000: 2.0, 5000: 3.0}
+    assert await bench.contents("more[room=a]") == {0: 2.0, 4000: 3.0, 5000: 4.0}
+    status = bench.engine.find(StreamId.parse("double[room=a]"))
+    assert START + 2000 in status.failed
+    assert START + 4000 not in status.failed
+    assert "sliding_sum" in status.error
+    assert "broken" in status.error
+    assert len(await bench.contents("length[room=a]")) == 4
+    await bench.publish((2000, 5.0))
+    assert await bench.contents("more[room=a]") == {0: 2.0, 2000: 6.0, 4000: 3.0, 5000: 4.0}
+    assert not bench.engine.find(StreamId.parse("double[room=a]")).failed
+
+
+async def test_a_fold_that_raises_waits_for_a_correction(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("total", "integral", ["power"])))
+    await bench.publish((0, 1.0), (1000, 1.0), (2000, "broken"), (3000, 1.0))
+    assert sorted(await bench.contents("total[room=a]")) == [0, 1000]
+    await bench.publish((4000, 1.0))
+    assert sorted(await bench.contents("total[room=a]")) == [0, 1000]
+    await bench.publish((2000, 1.0))
+    assert sorted(await bench.contents("total[room=a]")) == [0, 1000, 2000, 3000, 4000]
+    assert (await bench.verify()).clean
+
+
+async def test_a_correction_that_breaks_a_tool_takes_results_back_downstream(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("sum", "sliding_sum", ["power"], width="1s"),
+            bench.node("more", "expression", ["sum"], expression="value + 1"),
+        )
+    )
+    await bench.publish((0, 1.0), (2000, 2.0), (4000, 3.0))
+    await bench.publish((2000, "broken"))
+    more = bench.engine.find(StreamId.parse("more[room=a]"))
+    assert not more.coverage.covers(START + 1999, START + 2000)
+    assert more.coverage.covers(START + 3999, START + 4000)
+
+
+async def test_a_request_for_a_failing_interval_raises(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("sum", "sliding_sum", ["power"], width="1s"), online=False), run=False)
+    await bench.publish((0, "broken"))
+    with pytest.raises(ToolError, match="sliding_sum"):
+        await bench.engine.compute([StreamId.parse("sum[room=a]")], START - 1000, START + 1000)
+
+
+class Flaky(MemoryStore):
+    """Unavailable for a while."""
+
+    down = 0
+
+    async def append(self, append: Append) -> None:
+        if self.down:
+            self.down -= 1
+            raise StoreUnavailable("the disk is full", hint="make room")
+        await super().append(append)
+
+
+async def test_a_store_that_is_away_means_back_pressure_and_no_loss(bench: Bench) -> None:
+    store = bench.store = Flaky()
+    await bench.start(bench.workflow(), max_in_flight=3)
+    store.down = 50
+    readings = [Reading("power", (("room", "a"),), START + index, float(index)) for index in range(10)]
+    acknowledged: list[int] = []
+
+    async def deliver_all() -> None:
+        for index, reading in enumerate(readings):
+            ack = lambda index=index: acknowledged.append(index)  # noqa: E731
+            await bench.engine.deliver(Delivery([reading], [], bench.clock.now(), ack))
+            assert bench.engine.statistics().in_flight_readings <= 3
+
+    async with asyncio.timeout(10):
+        await deliver_all()
+        await bench.engine.settle()
+    assert acknowledged == list(range(10)), "in the order of arrival"
+    assert len(await bench.contents("power[room=a]")) == 10
+
+
+async def test_stopping_while_the_store_is_away_does_not_hang(bench: Bench) -> None:
+    store = bench.store = Flaky()
+    await bench.start(bench.workflow())
+    store.down = 10**9
+    await bench.engine.deliver(
+        Delivery([Reading("power", (("room", "a"),), START, 1.0)], [], bench.clock.now(), lambda: None)
+    )
+    await asyncio.sleep(0.01)
+    assert not bench.engine.statistics().store_available
+    assert "disk is full" in bench.engine.store_trouble
+    bench.engine.hurry()
+    task, bench._task = bench._task, None
+    assert task is not None
+    async with asyncio.timeout(10):
+        with pytest.raises(ExceptionGroup) as caught:
+            await task
+    assert caught.group_contains(StoreUnavailable)
+
+
+# --- outbox ---
+
+
+async def test_what_a_slow_subscriber_leaves_is_read_back_from_the_store(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hs_stream.engine.outbox._MEMORY", 5)
+    gate = asyncio.Event()
+    publish = bench.subscriber.publish
+
+    async def slow(publications: list[Publication]) -> None:
+        await gate.wait()
+        await publish(publications)
+
+    monkeypatch.setattr(bench.subscriber, "publish", slow)
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2", publish={})))
+    bench.clock.advance(10_000_000)
+    for second in range(40):
+        await bench.publish((second * 1000, float(second)))
+    assert bench.engine.statistics().outbox_pending > 5
+    gate.set()
+    async with asyncio.timeout(10):
+        await bench.engine.published()
+    assert len(bench.subscriber.contents[StreamId.parse("double[room=a]")]) == 40
+
+
+async def test_idle_streams_are_not_looked_at(bench: Bench, evaluations: Evaluations) -> None:
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="5s", every="1s")))
+    for index in range(300):
+        await bench.publish((0, 1.0), room=f"idle{index}")
+    await bench.pass_time(60_000)
+    evaluations()
+    await bench.publish((70_000, 1.0), room="live")
+    assert {name for name, _, _ in evaluations()} == {"mean[room=live]"}
+
+
+async def test_steady_arrivals_are_served_from_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("mean", "sliding_mean", ["power"], width="60s", every="10s"),
+            bench.node("hot", "threshold", ["mean"], above=5),
+            bench.node("slope", "derivative", ["power"]),
+        )
+    )
+    reads: list[str] = []
+    for name in ("read", "last", "get", "snapshot", "snapshots"):
+        method = getattr(bench.store, name)
+
+        def spy(*args: Any, name: str = name, method: Any = method, **kwargs: Any) -> Any:
+            reads.append(name)
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(bench.store, name, spy)
+    for second in range(600):
+        bench.clock.advance(1000)
+        await bench.publish((second * 1000 + 1000, float(second % 10)))
+    assert reads == []
+    batch: Batch = await bench.store.read(1, MIN_TIME, MAX_TIME)
+    assert len(batch) == 600
