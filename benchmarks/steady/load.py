@@ -51,6 +51,10 @@ class Order:
     rate: float = 0.0
     warm_up: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.rate and (self.readings % self.rooms or self.window < self.rooms):
+            raise ValueError("rooms take full turns: readings is a multiple of rooms, and window no less than rooms")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -143,7 +147,7 @@ class _Load:
         self._unsent = memoryview(b"")
         self._kept = b""
         self._acks = self.sent = self.results = self.behind = 0
-        self._newest = 0
+        self._newest = self._spent = 0
         self.first = self.last = 0.0
         self._under_way: dict[tuple[bytes, bytes], tuple[int, float]] = {}
         self.latencies: list[float] = []
@@ -198,10 +202,12 @@ class _Load:
             return b""
         now = time.time_ns() // 1_000_000
         rooms = self._packets.rooms
-        # Beyond one turn, a room would have two readings in one millisecond: the rest follows in the next loop.
-        turns = np.arange(self.sent, min(due, self.sent + rooms)) % rooms
-        if self._newest == now and len(turns) == rooms:
+        # A room must not have two readings in one millisecond: what is more than one turn follows in the next one.
+        self._spent = self._spent if self._newest == now else 0
+        turns = np.arange(self.sent, min(due, self.sent + rooms - self._spent)) % rooms
+        if not len(turns):
             return b""
+        self._spent += len(turns)
         for room in turns.tolist():
             self._under_way[(b"%s%05d" % (self._order.prefix.encode(), room), b"%d" % now)] = (self.sent, began)
             if began - self.first - self.sent / self._order.rate > 0.005:

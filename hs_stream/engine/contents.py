@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.engine.graph import Stream
 from hs_stream.engine.ports import Clock, Store
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Contents", "Overlay", "PatientStore"]

@@ -24,10 +24,11 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.executor import Executor
-from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.graph import Graph
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Clock, Delivery, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Engine", "EngineSettings", "EngineStatistics", "StreamStatus"]

@@ -20,7 +20,7 @@ from hs_stream.core.time import MIN_TIME, TimeInterval, format_time
 from hs_stream.core.tool import FromInput, Pointwise, Previous, Sources, Tool, Window
 from hs_stream.core.value import canonical
 from hs_stream.engine.contents import Contents
-from hs_stream.engine.graph import Stream
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["CHUNK", "Evaluated", "Evaluator", "checked"]

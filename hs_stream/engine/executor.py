@@ -21,19 +21,21 @@ from typing import Final
 
 import numpy as np
 
-from hs_stream.core.affected import affected, available
+from hs_stream.core.affected import affected
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import difference
-from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals, shift
-from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous, Sources, Window
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluated, Evaluator
 from hs_stream.engine.fold import Folder, Invalid
-from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
+from hs_stream.engine.owed import available_now, drives, find_due, steady
 from hs_stream.engine.ports import Clock, Commit, OutboxEntry
 from hs_stream.engine.step import Step, Write, changes_of
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Executor"]
@@ -42,7 +44,6 @@ _STEP_BUDGET: Final = 60_000
 """Input instances per step, beyond which what is left is done by later steps."""
 _UPPERS_EVERY: Final = 1000
 """Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
-_ALWAYS: Final = EVERYTHING.pairs
 _MOST_BACKLOG: Final = 256
 """Streams of the backlog that one step may look at; it does what the budget allows of them."""
 _MOST_POINTS: Final = 4096
@@ -165,6 +166,8 @@ class Executor:
             stream = self.graph.by_id[identity]
             self._uppers[identity] = stream.upper
             for child, slot in stream.children:
+                if child.slowest is not None:
+                    child.slowest.note(slot, child.inputs)
                 step.touch(child, slot, changed)
         self._touch_others(step)
         if not len(step) and not arrived:
@@ -186,13 +189,15 @@ class Executor:
             step.touch(stream, cause="backfill")
 
     async def _process(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
-        steady = self._steady(stream, changed, step.horizon)
-        if steady is not None:
-            start, end = steady
+        usual = steady(stream, changed, step.horizon)
+        if usual is not None:
+            start, end = usual
             rest = EMPTY
             if end > start:
                 if stream.is_fold:
-                    rest = await self._folder.process(stream, TimeIntervals.of(start, end), EMPTY, None, step, self)
+                    rest = await self._folder.process(
+                        stream, TimeIntervals.of(start, end), EMPTY, None, step, self.accept
+                    )
                 elif (low := await self._evaluate_piece(stream, start, end, step)) > start:
                     rest = TimeIntervals.of(start, low)
             self._wait_for_rest(stream, changed)
@@ -201,14 +206,14 @@ class Executor:
             return
         before = stream.end()
         lost, invalid = await self._take_back(stream, changed, step)
-        may = self._available(stream, step.horizon)
+        may = available_now(stream, step.horizon, self.silence.proven)
         owed = (may & stream.wanted()) - stream.coverage
         if stream.failed:
             owed -= stream.failed
         rest = EMPTY
         if owed:
             if stream.is_fold:
-                rest = await self._folder.process(stream, owed, lost, invalid, step, self)
+                rest = await self._folder.process(stream, owed, lost, invalid, step, self.accept)
             else:
                 rest = await self._evaluate_all(stream, owed, step)
         elif invalid is not None:
@@ -220,40 +225,11 @@ class Executor:
             stream.waiting |= lost
         self._settle(stream, rest)
 
-    def _steady(self, stream: Stream, changed: dict[int, TimeIntervals], horizon: int) -> tuple[int, int] | None:
-        """What is owed in the usual case: everything is covered up to an end, and all that changed lies behind it.
-
-        The same answer as the general way gives, without its set algebra.
-        """
-        pairs = stream.coverage.pairs
-        if (
-            len(pairs) != 1
-            or pairs[0][0] > MIN_TIME
-            or stream.failed
-            or stream.aggregate
-            or not stream.inputs
-            or stream.demand.pairs != _ALWAYS
-        ):
-            return None
-        end = pairs[0][1]
-        known_until = end if stream.fold is None else max(end, stream.fold.until)
-        for slot, spans in changed.items():
-            if slot >= 0 and spans and spans.pairs[0][0] - stream.lookaheads[slot] < known_until:
-                return None
-        reach = MAX_TIME
-        for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
-            if source.kind == "derived":
-                covered = source.coverage.pairs
-                if len(covered) != 1 or covered[0][0] > MIN_TIME:
-                    return None
-            reach = min(reach, shift(source.reach(horizon), -lookahead))
-        return end, reach
-
     def _wait_for_rest(self, stream: Stream, changed: dict[int, TimeIntervals]) -> None:
         """Remember changes of driving inputs that the steady way could not turn into outputs yet."""
         end = stream.end()
         for slot, spans in changed.items():
-            if slot >= 0 and spans and spans.end > end and self._drives(stream, slot):
+            if slot >= 0 and spans and spans.end > end and drives(stream, slot):
                 stream.waiting |= spans
 
     async def _take_back(
@@ -267,7 +243,7 @@ class Executor:
             if slot < 0 or not spans:
                 continue
             support = stream.support(slot)
-            if self._drives(stream, slot) and spans.end > end:
+            if drives(stream, slot) and spans.end > end:
                 stream.waiting |= spans
                 if stream.pending_inputs is not None:
                     known = stream.pending_inputs.get(slot)
@@ -296,37 +272,6 @@ class Executor:
                 step.causes[stream.id] = "late"
             step.write(stream)
         return lost, invalid
-
-    @staticmethod
-    def _drives(stream: Stream, slot: int) -> bool:
-        drive = stream.drive
-        return isinstance(drive, FromUnion) or (isinstance(drive, FromInput) and drive.slot == slot)
-
-    def _available(self, stream: Stream, horizon: int) -> TimeIntervals:
-        if not stream.inputs:
-            return TimeIntervals.of(MIN_TIME, max(self.silence.proven, MIN_TIME))
-        if stream.aggregate:
-            return self._available_aggregate(stream, horizon)
-        result = available(stream.supports[0], stream.inputs[0].covered(horizon))
-        for slot in range(1, len(stream.inputs)):
-            result &= available(stream.supports[slot], stream.inputs[slot].covered(horizon))
-        return result
-
-    @staticmethod
-    def _available_aggregate(stream: Stream, horizon: int) -> TimeIntervals:
-        """Inputs whose coverage has no holes only count with their ends."""
-        end, holes = MAX_TIME, []
-        for source in stream.inputs:
-            pairs = source.coverage.pairs
-            if source.kind == "raw" or (len(pairs) == 1 and pairs[0][0] == MIN_TIME):
-                reach = source.reach(horizon)
-                end = min(end, reach)
-            else:
-                holes.append(source)
-        result = TimeIntervals.of(MIN_TIME, end)
-        for source in holes:
-            result &= source.covered(horizon)
-        return result
 
     async def _evaluate_all(self, stream: Stream, owed: TimeIntervals, step: Step) -> TimeIntervals:
         rest = EMPTY
@@ -440,7 +385,10 @@ class Executor:
                 for slot, source in enumerate(stream.inputs)
                 if source.frontier > end
             }
-        stream.due = self._find_due(stream, end)
+        stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None)
+        for child, slot in stream.children:
+            if child.slowest is not None:
+                child.slowest.note(slot, child.inputs)
         if stream.due is None:
             self._due_at.pop(stream.id, None)
             return
@@ -451,30 +399,6 @@ class Executor:
             heapq.heappush(self._due, (at, stream.id))
             if self._due[0][1] == stream.id:
                 self.wake.set()
-
-    def _find_due(self, stream: Stream, end: int) -> int | None:
-        drive = stream.drive
-        if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
-            return None
-        if not stream.inputs and isinstance(drive, OnGrid):
-            begin = self._begin(stream)
-            return None if begin is None else drive.grid.next(max(end, begin))
-        if not stream.coverage:
-            return None
-        if not isinstance(drive, OnGrid):
-            return stream.waiting.start + 1 if stream.waiting else None
-        due = drive.grid.next(end)
-        for slot, source in enumerate(stream.inputs):
-            support = stream.support(slot)
-            if isinstance(support, (Previous, Prefix)):
-                if source.frontier > MIN_TIME:
-                    return due
-            elif isinstance(support, Pointwise):
-                if source.frontier >= due:
-                    return due
-            elif source.frontier > due - support.lookback:
-                return due
-        return None
 
     async def run(self) -> None:
         """Step whenever there is something to do, until `finish`."""
@@ -500,7 +424,7 @@ class Executor:
         for stream in streams:
             end = stream.end()
             for slot, source in enumerate(stream.inputs):
-                if source.frontier > end and self._drives(stream, slot):
+                if source.frontier > end and drives(stream, slot):
                     stream.waiting |= TimeIntervals.of(end, source.frontier)
                     stream.pending_inputs = None
             self.look_at([stream], cause)

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
@@ -22,18 +23,18 @@ from hs_stream.core.tool import SKIP, FoldTool
 from hs_stream.core.value import Value, canonical, same
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import checked
-from hs_stream.engine.graph import Head, Stream
 from hs_stream.engine.ports import Snapshot
 from hs_stream.engine.step import Step
+from hs_stream.engine.streams import Head, Stream
 from hs_stream.engine.telemetry import Telemetry
 
-if TYPE_CHECKING:
-    from hs_stream.engine.executor import Executor
-
-__all__ = ["SNAPSHOT_EVERY", "Folder", "Invalid"]
+__all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
 
 SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
+
+Accept = Callable[[Stream, int, int, Batch, Step], Awaitable[None]]
+"""``accept(stream, start, end, contents, step)``: the results over ``(start, end]``."""
 
 Invalid = tuple[int, int]
 """``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
@@ -66,7 +67,7 @@ class Folder:
         lost: TimeIntervals,
         invalid: Invalid | None,
         step: Step,
-        executor: Executor,
+        accept: Accept,
     ) -> TimeIntervals:
         """Evaluate what is owed, oldest first; returns what is left for later steps."""
         head = stream.fold
@@ -80,7 +81,7 @@ class Folder:
             if rest:
                 rest |= TimeIntervals.of(start, end)
                 continue
-            left, again = await self._piece(stream, start, end, lost, invalid, head, step, executor)
+            left, again = await self._piece(stream, start, end, lost, invalid, head, step, accept)
             rest |= left
             todo += reversed(again.pairs)
         return rest
@@ -101,7 +102,7 @@ class Folder:
         invalid: Invalid | None,
         head: Head | None,
         step: Step,
-        executor: Executor,
+        accept: Accept,
     ) -> tuple[TimeIntervals, TimeIntervals]:
         """Returns what is left for later, and what is still to do now behind a convergence."""
         source = stream.inputs[0]
@@ -148,7 +149,7 @@ class Folder:
         reached = until if converged is None else converged
         if reached > start:
             interval = TimeInterval(start, reached)
-            await executor.accept(stream, start, reached, checked(stream.tool, interval, Batch.concat(results)), step)
+            await accept(stream, start, reached, checked(stream.tool, interval, Batch.concat(results)), step)
         if converged is None:
             stream.fold = Head(since, reached, state)
             return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY

@@ -24,8 +24,9 @@ from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
-from hs_stream.engine.graph import Graph, Stream
+from hs_stream.engine.graph import Graph
 from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Reading
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Ingest"]

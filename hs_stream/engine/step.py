@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from hs_stream.core.batch import Batch
 from hs_stream.core.stream import Difference
 from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
-from hs_stream.engine.graph import Stream
 from hs_stream.engine.ports import Change, OutboxEntry, Snapshot, StreamChange
+from hs_stream.engine.streams import Stream
 
 __all__ = ["Step", "Write", "changes_of"]
 

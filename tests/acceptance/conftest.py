@@ -353,3 +353,9 @@ def shared_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
 def waiting() -> Callable[..., Any]:
     """The function `wait_for`."""
     return wait_for
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[], int]:
+    """The function `free_port`."""
+    return free_port

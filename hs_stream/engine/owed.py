@@ -1,0 +1,92 @@
+"""What can be computed of a stream, and when silence will allow more: pure functions over streams in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hs_stream.core.affected import available
+from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous
+from hs_stream.engine.streams import Stream
+
+__all__ = ["available_now", "drives", "find_due", "steady"]
+
+_ALWAYS: Final = EVERYTHING.pairs
+
+
+def drives(stream: Stream, slot: int) -> bool:
+    """Whether output times come from input ``slot``."""
+    drive = stream.drive
+    return isinstance(drive, FromUnion) or (isinstance(drive, FromInput) and drive.slot == slot)
+
+
+def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -> tuple[int, int] | None:
+    """What is owed in the usual case, ``(start, end]`` with ``start >= end`` for nothing; ``None`` in any other case.
+
+    The usual case: everything is covered up to an end, all that changed lies behind it, and the inputs are regular.
+    The answer is the same as the general way gives, without its set algebra.
+    """
+    pairs = stream.coverage.pairs
+    if (
+        len(pairs) != 1
+        or pairs[0][0] > MIN_TIME
+        or stream.failed
+        or stream.aggregate
+        or not stream.inputs
+        or stream.demand.pairs != _ALWAYS
+    ):
+        return None
+    end = pairs[0][1]
+    known_until = end if stream.fold is None else max(end, stream.fold.until)
+    for slot, spans in changed.items():
+        if slot >= 0 and spans and spans.pairs[0][0] - stream.lookaheads[slot] < known_until:
+            return None
+    reach = MAX_TIME
+    for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
+        if source.kind == "derived":
+            covered = source.coverage.pairs
+            if len(covered) != 1 or covered[0][0] > MIN_TIME:
+                return None
+        reach = min(reach, shift(source.reach(horizon), -lookahead))
+    return end, reach
+
+
+def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
+    """Where everything that the supports read of the inputs is known. ``proven``: for a stream without inputs."""
+    if not stream.inputs:
+        return TimeIntervals.of(MIN_TIME, proven)
+    if stream.slowest is not None:
+        return stream.slowest.available(stream.inputs, horizon)
+    result = available(stream.supports[0], stream.inputs[0].covered(horizon))
+    for slot in range(1, len(stream.inputs)):
+        result &= available(stream.supports[slot], stream.inputs[slot].covered(horizon))
+    return result
+
+
+def find_due(stream: Stream, begin: int | None) -> int | None:
+    """The earliest instant behind the coverage at which there may be an output, as far as is known by now.
+
+    ``begin``: where a stream without inputs begins, ``None`` while that is not known.
+    """
+    drive, end = stream.drive, stream.end()
+    if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
+        return None
+    if not stream.inputs and isinstance(drive, OnGrid):
+        return None if begin is None else drive.grid.next(max(end, begin))
+    if not stream.coverage:
+        return None
+    if not isinstance(drive, OnGrid):
+        return stream.waiting.start + 1 if stream.waiting else None
+    due = drive.grid.next(end)
+    for slot, source in enumerate(stream.inputs):
+        support = stream.support(slot)
+        if isinstance(support, (Previous, Prefix)):
+            needed = MIN_TIME + 1
+        elif isinstance(support, Pointwise):
+            needed = due
+        else:
+            needed = due - support.lookback + 1
+        if source.frontier >= needed:
+            return due
+    return None

@@ -1,0 +1,303 @@
+"""One stream of a running workflow, in memory.
+
+1. A `Stream` is the engine's whole knowledge of one stream: what is computed, its tail, its fold state, what is owed.
+2. ``explicit`` coverage is what was evaluated (and is stored). While nothing is owed, silence proves more: up to
+   ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an idle stream costs nothing.
+3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
+4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
+   inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import (
+    AggregateTool,
+    FoldTool,
+    FromInput,
+    FromUnion,
+    OnGrid,
+    Previous,
+    Support,
+    Tool,
+    Window,
+)
+from hs_stream.core.value import Value
+from hs_stream.engine.ports import StreamRecord, ToolRecord
+from hs_stream.engine.tail import Tail
+
+__all__ = ["Head", "Slowest", "Stream"]
+
+
+class Head(NamedTuple):
+    """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``."""
+
+    since: int
+    until: int
+    state: Value
+
+
+class Stream:
+    """One stream of a running workflow. See the module's rules."""
+
+    __slots__ = (
+        "aggregate",
+        "ahead",
+        "children",
+        "coverage",
+        "demand",
+        "drive",
+        "due",
+        "error",
+        "failed",
+        "fingerprint",
+        "fold",
+        "fold_count",
+        "frontier",
+        "id",
+        "inputs",
+        "keys",
+        "kind",
+        "lookaheads",
+        "node",
+        "order",
+        "owed",
+        "pending_inputs",
+        "plates",
+        "publish",
+        "published_until",
+        "rank",
+        "requests",
+        "settled",
+        "slowest",
+        "stream",
+        "supports",
+        "tail",
+        "tool",
+        "upper",
+        "waiting",
+        "workflow",
+    )
+
+    def __init__(self, identity: int, stream: StreamId, kind: Literal["raw", "derived"]) -> None:
+        self.id = identity
+        self.stream = stream
+        self.kind = kind
+        self.workflow = ""
+        self.node = stream.name
+        self.plates: tuple[str, ...] = ()
+        self.rank = 0
+        self.tool: Tool | None = None
+        self.drive: FromInput | FromUnion | OnGrid | None = None
+        self.supports: list[Support] = []
+        self.lookaheads: list[int] = []
+        self.aggregate = False
+        self.inputs: list[Stream] = []
+        self.keys: list[str] = []
+        self.order: list[int] = []
+        """Slots by key: results never depend on the order in which inputs joined."""
+        self.children: list[tuple[Stream, int]] = []
+        self.ahead = 0
+        self.fingerprint = ""
+        self.publish: Mapping[str, Any] | None = None
+
+        self.coverage = EMPTY
+        self.upper = MIN_TIME
+        """Of a raw stream: its watermark without what silence adds."""
+        self.frontier = MIN_TIME
+        """No instance, not even a retracted one, was ever stored behind it."""
+        self.demand = EMPTY
+        self.requests: dict[int, TimeIntervals] = {}
+        self.owed = EMPTY
+        self.settled = False
+        self.failed = EMPTY
+        self.error = ""
+        self.due: int | None = None
+        self.waiting = EMPTY
+        """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
+        self.pending_inputs: dict[int, TimeIntervals] | None = None
+        """Of an aggregate: the same per input slot; ``None`` while unknown (every input must be looked at)."""
+        self.slowest: Slowest | None = None
+        """Of an aggregate: how far its inputs reach together."""
+        self.tail = Tail()
+        self.fold: Head | None = None
+        self.fold_count = 0
+        self.published_until = MIN_TIME
+
+    def __repr__(self) -> str:
+        return f"<{self.stream} #{self.id}>"
+
+    @property
+    def name(self) -> str:
+        """The text of the stream id."""
+        return str(self.stream)
+
+    def support(self, slot: int) -> Support:
+        """How this stream reads its input ``slot``."""
+        return self.supports[0 if self.aggregate else slot]
+
+    def end(self) -> int:
+        """The end of the explicit coverage; `MIN_TIME` when nothing is computed."""
+        pairs = self.coverage.pairs
+        return pairs[-1][1] if pairs else MIN_TIME
+
+    def reach(self, horizon: int) -> int:
+        """The end of what is known, silence included."""
+        if self.kind == "raw":
+            return max(self.upper, horizon)
+        end = self.end()
+        if not self.settled or end >= MAX_TIME:
+            return end
+        quiet = shift(horizon, -self.ahead)
+        if self.due is not None and self.due - 1 < quiet:
+            quiet = self.due - 1
+        return max(end, quiet)
+
+    def covered(self, horizon: int) -> TimeIntervals:
+        """What is known, silence included (rule 2)."""
+        if self.kind == "raw":
+            return TimeIntervals.of(MIN_TIME, max(self.upper, horizon))
+        reach = self.reach(horizon)
+        pairs = self.coverage.pairs
+        if not pairs or reach <= pairs[-1][1]:
+            return self.coverage
+        return self.coverage | TimeIntervals.of(pairs[-1][1], reach)
+
+    def wanted(self) -> TimeIntervals:
+        """Demand: online, and what is asked for right now."""
+        wanted = self.demand
+        for request in self.requests.values():
+            wanted |= request
+        return wanted
+
+    def record(self) -> StreamRecord:
+        """What the store keeps of it."""
+        tool = None
+        if self.tool is not None:
+            tool = ToolRecord(self.tool.name, self.tool.version, parameters_of(self.tool))
+        last = self.upper if self.kind == "raw" else self.frontier
+        return StreamRecord(
+            self.id,
+            self.stream,
+            self.kind,
+            self.workflow,
+            tool,
+            self.fingerprint,
+            self.coverage if self.kind == "derived" else EMPTY,
+            None if last <= MIN_TIME else last,
+        )
+
+    def connect(self, inputs: Sequence[Stream], keys: Sequence[str]) -> None:
+        """Read from ``inputs``."""
+        assert self.tool is not None
+        self.aggregate = isinstance(self.tool, AggregateTool)
+        self.drive = self.tool.drive()
+        self.supports = [self.tool.support(slot) for slot in range(1 if self.aggregate else len(inputs))]
+        if self.aggregate:
+            self.pending_inputs = {}
+            self.slowest = Slowest()
+        for index, source in enumerate(inputs):
+            self.attach(source, keys[index] if keys else "")
+
+    def attach(self, source: Stream, key: str) -> int:
+        """One more input; returns its slot."""
+        slot = len(self.inputs)
+        self.inputs.append(source)
+        self.keys.append(key)
+        insort(self.order, slot, key=self.keys.__getitem__)
+        source.children.append((self, slot))
+        support = self.support(slot)
+        lookahead = 0
+        if isinstance(support, Window):
+            lookahead = support.lookahead
+            source.tail.need(support.lookback + support.lookahead, 1)
+        elif isinstance(support, Previous):
+            source.tail.need(0, support.n)
+        self.lookaheads.append(lookahead)
+        if self.slowest is not None:
+            self.slowest.note(slot, self.inputs)
+        self.ahead = max(self.ahead, source.ahead + lookahead)
+        return slot
+
+    @property
+    def is_fold(self) -> bool:
+        """Whether the engine carries a state for it."""
+        return isinstance(self.tool, FoldTool)
+
+
+def parameters_of(tool: Tool) -> dict[str, Any]:
+    try:
+        return tool.parameters()
+    except ConfigurationError:
+        return {"unsaved": repr(tool)}
+
+
+class Slowest:
+    """How far all inputs of an aggregate reach together (rule 4).
+
+    For regular inputs ``min(due - 1, max(end, quiet))`` over all of them is
+    ``min(smallest due - 1, max(smallest end, quiet))``, and both smallest ones change only when an input does: they
+    stand at the top of two heaps, whose outdated entries are dropped when they surface.
+    """
+
+    __slots__ = ("_dues", "_ends", "_irregular")
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[int, int]] = []
+        self._dues: list[tuple[int, int]] = []
+        self._irregular: set[int] = set()
+
+    def note(self, slot: int, inputs: Sequence[Stream]) -> None:
+        """Input ``slot`` is new, or its coverage, watermark or due instant changed."""
+        source = inputs[slot]
+        if not _regular(source):
+            self._irregular.add(slot)
+            return
+        self._irregular.discard(slot)
+        heapq.heappush(self._ends, (_end(source), slot))
+        if source.due is not None:
+            heapq.heappush(self._dues, (source.due, slot))
+        if len(self._ends) + len(self._dues) > 8 * len(inputs) + 64:
+            self._tidy(inputs)
+
+    def available(self, inputs: Sequence[Stream], horizon: int) -> TimeIntervals:
+        """What is known of all inputs, silence included."""
+        ends, dues, irregular = self._ends, self._dues, self._irregular
+        while ends and (ends[0][1] in irregular or _end(inputs[ends[0][1]]) != ends[0][0]):
+            heapq.heappop(ends)
+        while dues and (dues[0][1] in irregular or inputs[dues[0][1]].due != dues[0][0]):
+            heapq.heappop(dues)
+        reach = MAX_TIME
+        if ends:
+            reach = max(ends[0][0], shift(horizon, -inputs[ends[0][1]].ahead))
+        if dues:
+            reach = min(reach, max(dues[0][0] - 1, ends[0][0]))
+        result = TimeIntervals.of(MIN_TIME, reach)
+        for slot in irregular:
+            result &= inputs[slot].covered(horizon)
+        return result
+
+    def _tidy(self, inputs: Sequence[Stream]) -> None:
+        regular = [slot for slot in range(len(inputs)) if slot not in self._irregular]
+        self._ends = [(_end(inputs[slot]), slot) for slot in regular]
+        self._dues = [(due, slot) for slot in regular if (due := inputs[slot].due) is not None]
+        heapq.heapify(self._ends)
+        heapq.heapify(self._dues)
+
+
+def _regular(stream: Stream) -> bool:
+    if stream.kind == "raw":
+        return True
+    pairs = stream.coverage.pairs
+    return stream.settled and len(pairs) == 1 and pairs[0][0] == MIN_TIME
+
+
+def _end(stream: Stream) -> int:
+    return stream.upper if stream.kind == "raw" else stream.end()
