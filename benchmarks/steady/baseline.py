@@ -1,7 +1,7 @@
 """The bare loop: what a short Python program without any guarantee beyond the readings themselves costs.
 
-QoS 1 in with paho and manual acknowledgement -> JSON -> ``insert_many`` (``j: true``) into a clustered collection -> ack,
-plus one QoS 1 publish per reading. Everything that arrived meanwhile is one batch. No derived results.
+QoS 1 in with paho and manual acknowledgement -> JSON -> ``insert_many`` (``j: true``) into a clustered collection
+-> ack, plus one QoS 1 publish per reading. Everything that arrived meanwhile is one batch. No derived results.
 
 Run as ``python -m benchmarks.steady.baseline BROKER_PORT MONGO_URL DATABASE``; prints ``ready``; ends with SIGTERM.
 """
@@ -114,6 +114,8 @@ class BareLoop:
     def _confirm(self) -> None:
         """Wait for confirmations."""
         link = self._out.socket()
+        if link is None:
+            raise ConnectionError("the broker closed the connection")
         wanted = [link] if self._out.want_write() else []
         readable, writable, _ = select.select([link], wanted, [], 1.0)
         if writable:

@@ -154,7 +154,7 @@ class Parts:
 
     @contextlib.asynccontextmanager
     async def service(self, database: str, *wrapper: str) -> AsyncIterator[Contender]:
-        """``hs-stream serve`` over ``database``. ``wrapper`` comes before the interpreter's own arguments (profilers)."""
+        """``hs-stream serve`` over ``database``. ``wrapper`` (a profiler) comes before the interpreter's arguments."""
         site = self.path / f"site-{self.new_name('')}"
         site.mkdir()
         (site / "steady.yaml").write_text(_WORKFLOW, encoding="utf-8")

@@ -74,7 +74,8 @@ def _rate(found: dict[str, Any]) -> str:
     ratios = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
     return (
         _table(head, [row("bare loop", found["bare"]), row("hs-stream serve", found["ours"])])
-        + f"\n\nratio {found['ratio']:.2f} (goal 0.6, then 0.8), of the runs: {ratios}; {found['readings']:,} readings each"
+        + f"\n\nratio {found['ratio']:.2f} (goal 0.6, then 0.8), of the runs: {ratios}; "
+        f"{found['readings']:,} readings each"
     )
 
 
@@ -106,7 +107,17 @@ def _levels(found: dict[str, Any], key: str, label: str, extra: str, extra_label
         ]
         for level in found["levels"]
     ]
-    head = [label, "readings/s", "ratio", "CPU us/reading", "ratio", "mongod us/reading", "ratio", "RSS MB", extra_label]
+    head = [
+        label,
+        "readings/s",
+        "ratio",
+        "CPU us/reading",
+        "ratio",
+        "mongod us/reading",
+        "ratio",
+        "RSS MB",
+        extra_label,
+    ]
     return _table(head, rows)
 
 

@@ -49,7 +49,7 @@ class StreamId:
 
     @classmethod
     def make(cls, name: str, meta: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> StreamId:
-        """From a mapping or pairs in any order. ``ValueError`` for a bad name, a bad plate value or a plate named twice."""
+        """From a mapping or pairs in any order. ``ValueError``: a bad name or plate value, a plate named twice."""
         pairs = tuple(meta.items() if isinstance(meta, Mapping) else meta)
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a stream name: use letters, digits, _ . and -, beginning with a letter")

@@ -21,8 +21,8 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["ABSENT", "Mismatch", "Verification", "verify"]

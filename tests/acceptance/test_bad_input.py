@@ -1,4 +1,4 @@
-"""What a service that runs must survive, and what it must refuse to start with. Real mosquitto, real process, real mongod.
+"""What a service that runs must survive, and what it must refuse to start with. All parts are real.
 
 Every bad item is published between two good readings of the same source: the first must not be lost, the second must be
 processed, and the item itself ends as a dead letter with its reason, counted, or has the effect that is specified.
@@ -142,7 +142,11 @@ DEAD = {
     "NaN in JSON": ("climate", b'{"ts": 1700000000000, "temperature": NaN}', "json"),
     "Infinity in JSON": ("climate", b'{"ts": 1700000000000, "temperature": -Infinity}', "json"),
     "a number beyond floats": ("climate", b'{"ts": 1700000000000, "temperature": 1e999}', "not_finite"),
-    "NaN in MessagePack": ("packed", b"\x82\xa2ts\xcf\x00\x00\x01\x8b\xcf\xe5\x68\x00\xa1x\xcb\x7f\xf8" + bytes(6), "not_finite"),
+    "NaN in MessagePack": (
+        "packed",
+        b"\x82\xa2ts\xcf\x00\x00\x01\x8b\xcf\xe5\x68\x00\xa1x\xcb\x7f\xf8" + bytes(6),
+        "not_finite",
+    ),
     "Infinity as a bare number": ("power", b"-inf", "not_finite"),
     "nan as a bare number": ("power", b"NaN", "not_finite"),
     "an integer beyond 64 bits": ("climate", b'{"ts": 1700000000000, "temperature": 98765432109876543210}', "value"),
@@ -212,7 +216,9 @@ def test_a_hostile_plate_value_is_only_a_name(between_good_readings: Guard, wait
 
 def test_more_plate_values_than_allowed(between_good_readings: Guard, waiting: Callable[..., Any]) -> None:
     guard = between_good_readings
-    guard.broker.publish(*[(f"home/extra{index}/climate", guard.reading(guard.next_time(), 5.0)) for index in range(20)])
+    guard.broker.publish(
+        *[(f"home/extra{index}/climate", guard.reading(guard.next_time(), 5.0)) for index in range(20)]
+    )
     waiting(lambda: len(guard.letters("plate_full")) >= 12, "the plate is full")
     letters = guard.letters("plate_full")
     assert "8" in letters[0]["message"]
@@ -330,7 +336,11 @@ def refusal(service: Any) -> tuple[int, str]:
 
 
 WRONG_FILES = {
-    "unknown tool": ("sliding_mean@^1", "sliding_men@^1", ["guard.yaml:8:", "sliding_men", "did you mean sliding_mean"]),
+    "unknown tool": (
+        "sliding_mean@^1",
+        "sliding_men@^1",
+        ["guard.yaml:8:", "sliding_men", "did you mean sliding_mean"],
+    ),
     "version": ("sliding_mean@^1", "sliding_mean@^7", ["guard.yaml:8:", "sliding_mean", "^7", "1.0.0"]),
     "cycle": ("from: climate", "from: smooth", ["guard.yaml:", "level <- smooth <- level"]),
     "plates": (

@@ -1,10 +1,10 @@
 """A real room through real parts: mosquitto -> hs-stream serve -> MongoDB -> mosquitto, against pandas and plain loops.
 
-The rows are those of ../shared/data/occupancy where that folder is there, and always a smaller generated set of the same
-shape, with two gaps and the days around a change of the clocks.
+The rows are those of ../shared/data/occupancy where that folder is there, and always a smaller generated set of the
+same shape, with two gaps and the days around a change of the clocks.
 
 Quirks of the files: three parts of one series, not in the order of their names; the header has "sno" (a row number);
-`date` stands in quotes in two files and bare in the third, is at whole seconds, and carries no zone (taken as UTC here).
+`date` stands in quotes in two files and bare in the third, is at whole seconds, and has no zone (taken as UTC here).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import csv
 import json
 import random
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,9 @@ def read_real() -> list[Row]:
         with path.open(encoding="utf-8", newline="") as lines:
             for line in csv.DictReader(lines):
                 moment = datetime.fromisoformat(line["date"]).replace(tzinfo=UTC)
-                rows.append({"ts": round(moment.timestamp() * 1000)} | {name: json.loads(line[name]) for name in FIELDS})
+                rows.append(
+                    {"ts": round(moment.timestamp() * 1000)} | {name: json.loads(line[name]) for name in FIELDS}
+                )
     rows.sort(key=lambda row: int(row["ts"]))
     return rows
 
@@ -126,7 +127,9 @@ def assert_equal(node: str, found: dict[int, Any], wanted: pd.Series) -> None:
     else:
         numbers = wanted.to_numpy(float)
         # pandas adds and subtracts as the window slides, so where all is 0 it may be left with 1e-14.
-        np.testing.assert_allclose(np.array(values, float), numbers, rtol=1e-9, atol=1e-12 * numbers.max(), err_msg=node)
+        np.testing.assert_allclose(
+            np.array(values, float), numbers, rtol=1e-9, atol=1e-12 * numbers.max(), err_msg=node
+        )
 
 
 # --- MongoDB as 2.6 of the interfaces says, read with nothing but pymongo ---
@@ -228,12 +231,12 @@ class Run:
         messages = [(TOPIC, json.dumps(row).encode()) for row in rows]
         began = time.perf_counter()
         self.publishing = broker.publish(*messages)
-        service.settle(len({row['ts'] for row in rows}))
+        service.settle(len({row["ts"] for row in rows}))
         self.seconds = time.perf_counter() - began
         self.rate = len(rows) / self.seconds
         # The last days close when the silence of 10 s has proven that nothing more comes.
         self._wait_for_days(service, rows)
-        service.settle(len({row['ts'] for row in rows}))
+        service.settle(len({row["ts"] for row in rows}))
         self.metrics = service.metrics()
         self.heard = subscriber.finish()
         service.stop()
@@ -274,7 +277,8 @@ class Run:
         results = sum(map(len, self.contents.values())) - len(self.contents["office"])
         print(
             f"\n{title}: {count} rows published in {self.publishing:.2f} s, settled after {self.seconds:.2f} s "
-            f"({self.rate:.0f} rows/s), {results} results, {len(self.heard)} messages; verify: {self.verified[1].strip()}"
+            f"({self.rate:.0f} rows/s), {results} results, {len(self.heard)} messages; "
+            f"verify: {self.verified[1].strip()}"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,9 +18,9 @@ def long() -> bool:
 
 
 @pytest.fixture
-def reports() -> Iterator[list[Report]]:
+def reports() -> list[Report]:
     """Where tests put their rows."""
-    yield REPORTS
+    return REPORTS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -156,7 +156,9 @@ class Service:
 
     async def gauges(self) -> dict[str, float] | None:
         text = await self.ask("/metrics")
-        return text and {name: float(number) for name, number in re.findall(r"^(hs_\w+)(?:{.*})? (\S+)$", text, re.M)}
+        return text and {
+            name: float(number) for name, number in re.findall(r"^(hs_\w+)(?:{.*})? (\S+)$", text, re.MULTILINE)
+        }
 
     async def verify(self) -> tuple[int, str]:
         process = await self.run("verify", "chaos", log=asyncio.subprocess.PIPE)
@@ -304,7 +306,9 @@ class Rig:
                 stored, extra = contents(database, stream["_id"])
                 doubled += [f"{room} twice at {at}" for at in extra]
                 found = {at: value for at, (value, _) in stored.items()}
-                lost += [f"{room} at {at}: {v} not {found.get(at)}" for at, v in truth[room].items() if found.get(at) != v]
+                lost += [
+                    f"{room} at {at}: {v} not {found.get(at)}" for at, v in truth[room].items() if found.get(at) != v
+                ]
                 doubled += [f"{room} at {at} was never sent" for at in found.keys() - truth[room].keys()]
             lost += [f"all of {room}" for room, readings in truth.items() if readings and room not in names]
             unpublished = []
