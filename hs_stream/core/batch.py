@@ -169,20 +169,47 @@ class Batch:
             return Batch(times, np.concatenate([part.values for part in parts]))
         return Batch(times, column([value for part in parts for value in part.plain()]))
 
+    def take(self, positions: npt.NDArray[np.int64]) -> Batch:
+        """The instances at ``positions`` (ascending)."""
+        if not len(positions):
+            return NOTHING
+        values = self.values
+        if isinstance(values, list):
+            return Batch(self.times[positions], [values[at] for at in positions.tolist()])
+        return Batch(self.times[positions], values[positions])
+
+    def within(self, spans: Sequence[tuple[int, int]], *, inside: bool = True) -> Batch:
+        """The instances inside of ``spans`` (sorted, disjoint), or with ``inside=False`` all others."""
+        if inside and len(spans) == 1:
+            return self.slice(*spans[0])
+        if not spans or not self:
+            return NOTHING if inside else self
+        bounds = np.array(spans, np.int64)
+        at = bounds[:, 0].searchsorted(self.times) - 1
+        found = (at >= 0) & (self.times <= bounds[at, 1])
+        return self.take(np.flatnonzero(found if inside else ~found))
+
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> Batch:
         """The contents with the instances inside of ``spans`` (sorted, disjoint) replaced by ``new`` (all inside)."""
-        parts, position = [], MIN_TIME - 1
-        for start, end in spans:
-            parts += [self.slice(position, start), new.slice(start, end)]
-            position = end
-        parts.append(self.slice(position, MAX_TIME + 1))
-        return Batch.concat(parts)
+        if len(spans) == 1:
+            start, end = spans[0]
+            return Batch.concat([self.slice(MIN_TIME - 1, start), new, self.slice(end, MAX_TIME + 1)])
+        return self.within(spans, inside=False).update(new)
 
     def update(self, new: Batch) -> Batch:
         """The contents with ``new`` laid over them: at equal times ``new`` wins."""
         if not new or not self or self.last_time < new.first_time:
             return Batch.concat([self, new])
-        return Batch.of([*self, *new])
+        if new.last_time < self.first_time:
+            return Batch.concat([new, self])
+        old = self.take(np.flatnonzero(~np.isin(self.times, new.times, assume_unique=True)))
+        times = np.concatenate((old.times, new.times))
+        order = times.argsort(kind="stable")
+        if isinstance(old.values, np.ndarray) and isinstance(new.values, np.ndarray):
+            if old.values.dtype == new.values.dtype:
+                return Batch(times[order], np.concatenate((old.values, new.values))[order])
+        values = [*old.plain(), *new.plain()]
+        return Batch(times[order], column([values[at] for at in order.tolist()]))
 
 
 def same_values(left: Values, right: Values) -> bool:

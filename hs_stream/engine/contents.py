@@ -72,27 +72,26 @@ class PatientStore:
 
 
 class Overlay:
-    """What the current step wrote to one stream and did not commit yet: inside of ``spans`` the contents are ``new``.
+    """What the current step wrote to one stream and did not commit yet, piece by piece (`hs_stream.engine.step.Write`).
 
-    Holds the step's own lists, which may still grow; they are put in order when they are read.
+    Holds the step's own list, which may still grow; what is new is put in order when it is read.
     """
 
-    __slots__ = ("_inside", "_merged", "_new", "_ordered", "_spans")
+    __slots__ = ("_inside", "_merged", "_seen", "_written")
 
-    def __init__(self, spans: list[tuple[int, int]], new: list[Batch]) -> None:
-        self._spans = spans
-        self._new = new
+    def __init__(self, written: list[tuple[tuple[tuple[int, int], ...], Batch]]) -> None:
+        self._written = written
         self._inside = EMPTY
         self._merged = NOTHING
-        self._ordered = 0
+        self._seen = 0
 
     def apply(self, stored: Batch, start: int, end: int) -> Batch:
         """``stored`` contents of ``(start, end]`` with the step's changes in them."""
-        if len(self._spans) != self._ordered:
-            self._ordered = len(self._spans)
-            order = sorted(range(len(self._spans)), key=self._spans.__getitem__)
-            self._merged = Batch.concat([self._new[index] for index in order])
-            self._inside = TimeIntervals(self._spans)
+        if len(self._written) != self._seen:
+            fresh, self._seen = self._written[self._seen :], len(self._written)
+            self._inside |= TimeIntervals(pair for spans, _ in fresh for pair in spans)
+            for _, new in fresh:
+                self._merged = self._merged.update(new)
         inside = (self._inside & TimeIntervals.of(start, end)).pairs
         return stored.replace(inside, self._merged.slice(start, end)) if inside else stored
 
@@ -115,6 +114,16 @@ class Contents:
             return tail.batch.slice(start, end)
         batch, _ = await self.read_some(stream, start, end, limit=None)
         return batch
+
+    async def before(self, stream: Stream, start: int, end: int) -> Batch:
+        """All instances in ``(start, end]`` as they were before this step, where the step wrote nothing so far."""
+        tail = stream.tail
+        if start >= tail.low:
+            self.served_by_tail += 1
+            return tail.batch.slice(start, end)
+        self.served_by_store += 1
+        older = await self._call("read", self._store.read, stream.id, start, min(end, tail.low))
+        return Batch.concat([older, tail.batch.slice(tail.low, end)]) if tail.low < end else older
 
     async def read_some(
         self, stream: Stream, start: int, end: int, *, limit: int | None, newest: bool = True

@@ -61,8 +61,8 @@ class Evaluator:
         self._telemetry = telemetry
         self.chunk = chunk
 
-    async def gather(self, stream: Stream, start: int, end: int) -> tuple[Sources, int]:
-        """What ``(low, end]`` reads, ``low >= start``; ``low > start`` when that is all that fits into one piece."""
+    async def gather(self, stream: Stream, start: int, end: int, limit: int) -> tuple[Sources, int]:
+        """What ``(low, end]`` reads, ``low >= start``; ``low > start`` when ``limit`` instances are all that fit."""
         low = start
         pieces: list[Batch] = []
         keys: list[str] = []
@@ -70,14 +70,14 @@ class Evaluator:
         for slot, source in sources:
             support = stream.support(slot)
             if isinstance(support, Pointwise):
-                batch, complete = await self._contents.read_some(source, start, end, limit=self.chunk)
+                batch, complete = await self._contents.read_some(source, start, end, limit=limit)
                 if not complete:
                     low = max(low, batch.first_time - 1)
             elif isinstance(support, Window):
-                batch, floor = await self._window(source, support, start, end)
+                batch, floor = await self._window(source, support, start, end, limit)
                 low = max(low, floor)
             elif isinstance(support, Previous):
-                batch, complete = await self._contents.read_some(source, start, end, limit=self.chunk + support.n)
+                batch, complete = await self._contents.read_some(source, start, end, limit=limit + support.n)
                 if complete:
                     batch = Batch.concat([await self._contents.last(source, start, support.n), batch])
                 else:
@@ -100,10 +100,9 @@ class Evaluator:
             slots = sorted(pending, key=stream.keys.__getitem__)
         return [(slot, stream.inputs[slot]) for slot in slots]
 
-    async def _window(self, source: Stream, support: Window, start: int, end: int) -> tuple[Batch, int]:
+    async def _window(self, source: Stream, support: Window, start: int, end: int, limit: int) -> tuple[Batch, int]:
         back = max(support.lookback - 1, 0)
         first = start if start <= MIN_TIME else start - back
-        limit = self.chunk
         while True:
             batch, complete = await self._contents.read_some(source, first, end + support.lookahead, limit=limit)
             if complete:

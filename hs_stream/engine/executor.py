@@ -34,7 +34,7 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
 from hs_stream.engine.owed import available_now, drives, find_due, steady
 from hs_stream.engine.ports import Clock, Commit, OutboxEntry
-from hs_stream.engine.step import Step, Write, changes_of
+from hs_stream.engine.step import Spans, Step, Write, changes_of
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -46,6 +46,10 @@ _UPPERS_EVERY: Final = 1000
 """Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
 _MOST_BACKLOG: Final = 256
 """Streams of the backlog that one step may look at; it does what the budget allows of them."""
+_MOST_IN_GROUP: Final = 512
+"""Small intervals that are evaluated together at the most."""
+_PER_INTERVAL: Final = 64
+"""Instances that a group may read for each of its intervals: about what one more read of the store costs."""
 _MOST_POINTS: Final = 4096
 """More changed instants than this are handed on as one interval that contains them."""
 
@@ -198,8 +202,8 @@ class Executor:
                     rest = await self._folder.process(
                         stream, TimeIntervals.of(start, end), EMPTY, None, step, self.accept
                     )
-                elif (low := await self._evaluate_piece(stream, start, end, step)) > start:
-                    rest = TimeIntervals.of(start, low)
+                elif left := await self._evaluate_piece(stream, ((start, end),), step):
+                    rest = TimeIntervals(left)
             self._wait_for_rest(stream, changed)
             self._hand_on(stream, step, EMPTY)
             self._settle(stream, rest)
@@ -274,38 +278,72 @@ class Executor:
         return lost, invalid
 
     async def _evaluate_all(self, stream: Stream, owed: TimeIntervals, step: Step) -> TimeIntervals:
-        rest = EMPTY
-        budget = _STEP_BUDGET if step.causes[stream.id] == "backfill" else 2 * _STEP_BUDGET
-        for start, end in reversed(owed.pairs):
-            if step.spent >= budget:
-                rest |= TimeIntervals.of(start, end)
-                continue
-            low = await self._evaluate_piece(stream, start, end, step)
-            if low > start:
-                rest |= TimeIntervals.of(start, low)
-        return rest
+        """Rule 2: newest first. Returns what is left for later steps.
 
-    async def _evaluate_piece(self, stream: Stream, start: int, end: int, step: Step) -> int:
-        """Evaluate the newest part of ``(start, end]``; returns where it begins."""
+        Many small intervals near each other (random order, a flushed backlog) are evaluated in groups, over all that
+        lies between them, because one reading and one call cost more than a few instances. Groups grow while what lies
+        between costs little, and shrink when it does not fit.
+        """
+        left = list(owed.pairs)
+        size = 1
+        budget = _STEP_BUDGET if step.causes[stream.id] == "backfill" else 2 * _STEP_BUDGET
+        while left and step.spent < budget:
+            group = self._group(stream, left, size)
+            rest = await self._evaluate_piece(stream, tuple(group), step)
+            if len(group) > 1 and rest == tuple(group):
+                size = 1
+                continue
+            size = max(len(group) // 2, 1) if rest else min(2 * len(group), _MOST_IN_GROUP)
+            left[len(left) - len(group) :] = rest
+        return TimeIntervals(left) if left else EMPTY
+
+    @staticmethod
+    def _group(stream: Stream, left: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+        """The newest ``size`` intervals; fewer where a grid has too many instants between them."""
+        group = left[-size:]
+        if isinstance(stream.drive, OnGrid):
+            every = stream.drive.grid.every
+            while len(group) > 1 and group[-1][1] - group[0][0] > _PER_INTERVAL * len(group) * every:
+                group = group[len(group) // 2 :]
+        return group
+
+    async def _evaluate_piece(self, stream: Stream, spans: Spans, step: Step) -> Spans:
+        """Evaluate the newest part of ``spans``; returns what is left of them."""
+        start, end = spans[0][0], spans[-1][1]
         if not stream.inputs:
-            begin = self._begin(stream)
-            if begin is None:
-                return end
-            if end <= begin:
-                await self.accept(stream, start, end, NOTHING, step)
-                return start
-            result = self._evaluator.evaluate(stream, max(start, begin, end - self._span(stream)), end, _NO_SOURCES)
-            low = result.done[0][0] if result.done else end
-            if low <= begin and result.done:
-                first = result.done[0]
-                result.done[0] = (start, first[1], first[2])
-                low = start
-            await self._accept_all(stream, result, step)
-            return low
-        sources, low = await self._evaluator.gather(stream, start, end)
+            return await self._generate(stream, start, end, step)
+        single = len(spans) == 1
+        limit = self._evaluator.chunk if single else min(_PER_INTERVAL * len(spans), self._evaluator.chunk)
+        sources, low = await self._evaluator.gather(stream, start, end, limit)
         step.spent += sum(map(len, sources)) + 1
-        await self._accept_all(stream, self._evaluator.evaluate(stream, low, end, sources), step)
-        return low
+        result = self._evaluator.evaluate(stream, low, end, sources)
+        if single:
+            await self._accept_all(stream, result, step)
+            return ((start, low),) if low > start else ()
+        if result.failed:
+            # Something between them may have raised that is not owed: one by one, then.
+            return spans
+        done = (TimeIntervals(spans) & TimeIntervals.of(low, end)).pairs
+        [(_, _, batch)] = result.done
+        await self.accept(stream, done, batch.within(done), step)
+        return (TimeIntervals(spans) & TimeIntervals.of(start, low)).pairs if low > start else ()
+
+    async def _generate(self, stream: Stream, start: int, end: int, step: Step) -> Spans:
+        """The newest part of ``(start, end]`` of a stream without inputs, from its workflow's begin on."""
+        begin = self._begin(stream)
+        if begin is None:
+            return ()  # `begin_at` will look at it
+        if end <= begin:
+            await self.accept(stream, ((start, end),), NOTHING, step)
+            return ()
+        low = max(start, begin, end - self._span(stream))
+        result = self._evaluator.evaluate(stream, low, end, _NO_SOURCES)
+        step.spent += sum(len(batch) for _, _, batch in result.done) + 1
+        if low <= begin and start < begin:
+            await self.accept(stream, ((start, begin),), NOTHING, step)
+            start = begin
+        await self._accept_all(stream, result, step)
+        return ((start, low),) if low > start else ()
 
     def _span(self, stream: Stream) -> int:
         drive = stream.drive
@@ -321,35 +359,36 @@ class Executor:
 
     async def _accept_all(self, stream: Stream, result: Evaluated, step: Step) -> None:
         for start, end, batch in result.done:
-            await self.accept(stream, start, end, batch, step)
+            await self.accept(stream, ((start, end),), batch, step)
         if result.failed:
             stream.failed |= TimeIntervals(result.failed)
             stream.error = result.error
             step.write(stream)
 
-    async def accept(self, stream: Stream, start: int, end: int, new: Batch, step: Step) -> None:
-        """The contents of ``(start, end]`` are ``new``: compare, remember, cover."""
+    async def accept(self, stream: Stream, spans: Spans, new: Batch, step: Step) -> None:
+        """The contents inside of ``spans`` (not empty) are ``new``: compare, remember, cover."""
         write = step.write(stream)
+        start, end = spans[0][0], spans[-1][1]
         fresh = start >= stream.frontier
-        found = difference(NOTHING if fresh else await self.contents.read(stream, start, end), new)
+        old = NOTHING if fresh else (await self.contents.before(stream, start, end)).within(spans)
+        found = difference(old, new)
         if found:
             write.differences.append(found)
             write.fresh = write.fresh and fresh
-        write.spans.append((start, end))
-        write.new.append(new)
+        write.written.append((spans, new))
         tail = stream.tail
         if fresh and new:
             tail.extend(stream.frontier, new)
         elif not fresh:
-            tail.replace(((start, end),), new)
+            tail.replace(spans, new)
         write.low = min(write.low, start)
         if write.low < tail.low and stream.id not in self.contents.overlays:
-            self.contents.overlays[stream.id] = Overlay(write.spans, write.new)
+            self.contents.overlays[stream.id] = Overlay(write.written)
         if new:
             stream.frontier = max(stream.frontier, new.last_time)
-        stream.coverage |= TimeIntervals.of(start, end)
-        self.tally.add(stream, step.causes[stream.id], start, end, len(new), len(found))
+        stream.coverage |= TimeIntervals.of(start, end) if len(spans) == 1 else TimeIntervals(spans)
         cause = step.causes[stream.id]
+        self.tally.add(stream, cause, start, end, len(new), len(found))
         if cause != "arrival" and new:
             self._telemetry.recomputed(cause, len(new))
 

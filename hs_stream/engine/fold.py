@@ -24,7 +24,7 @@ from hs_stream.core.value import Value, canonical, same
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import checked
 from hs_stream.engine.ports import Snapshot
-from hs_stream.engine.step import Step
+from hs_stream.engine.step import Spans, Step
 from hs_stream.engine.streams import Head, Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -33,8 +33,8 @@ __all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
 SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
 
-Accept = Callable[[Stream, int, int, Batch, Step], Awaitable[None]]
-"""``accept(stream, start, end, contents, step)``: the results over ``(start, end]``."""
+Accept = Callable[[Stream, Spans, Batch, Step], Awaitable[None]]
+"""``accept(stream, spans, contents, step)``: the results inside of ``spans``."""
 
 Invalid = tuple[int, int]
 """``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
@@ -149,7 +149,7 @@ class Folder:
         reached = until if converged is None else converged
         if reached > start:
             interval = TimeInterval(start, reached)
-            await accept(stream, start, reached, checked(stream.tool, interval, Batch.concat(results)), step)
+            await accept(stream, ((start, reached),), checked(stream.tool, interval, Batch.concat(results)), step)
         if converged is None:
             stream.fold = Head(since, reached, state)
             return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY

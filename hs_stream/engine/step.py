@@ -16,7 +16,11 @@ from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
 from hs_stream.engine.ports import Change, OutboxEntry, Snapshot, StreamChange
 from hs_stream.engine.streams import Stream
 
-__all__ = ["Step", "Write", "changes_of"]
+__all__ = ["Spans", "Step", "Write", "changes_of"]
+
+
+Spans = tuple[tuple[int, int], ...]
+"""Intervals ``(start, end]``, sorted and disjoint."""
 
 
 @dataclass(slots=True)
@@ -24,11 +28,11 @@ class Write:
     """What a step did to one stream."""
 
     stream: Stream
-    spans: list[tuple[int, int]] = field(default_factory=list)
-    new: list[Batch] = field(default_factory=list)
+    written: list[tuple[Spans, Batch]] = field(default_factory=list)
+    """What was evaluated, piece by piece: the pieces are disjoint, and the contents inside of each are the batch."""
     differences: list[Difference] = field(default_factory=list)
     low: int = MAX_TIME
-    """The lowest start of ``spans``."""
+    """The lowest start of all that was written."""
     fresh: bool = True
     revisions: dict[int, int] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)

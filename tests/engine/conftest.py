@@ -108,9 +108,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str,
     seen: list[tuple[str, int, int]] = []
     accept = Executor.accept
 
-    async def spy(self: Executor, stream: Any, start: int, end: int, *rest: Any) -> None:
-        seen.append((stream.name, max(start - START, -(10**9)), end - START))
-        await accept(self, stream, start, end, *rest)
+    async def spy(self: Executor, stream: Any, spans: Any, *rest: Any) -> None:
+        seen.extend((stream.name, max(start - START, -(10**9)), end - START) for start, end in spans)
+        await accept(self, stream, spans, *rest)
 
     monkeypatch.setattr(Executor, "accept", spy)
 
