@@ -205,9 +205,9 @@ class Batch:
         old = self.take(np.flatnonzero(~np.isin(self.times, new.times, assume_unique=True)))
         times = np.concatenate((old.times, new.times))
         order = times.argsort(kind="stable")
-        if isinstance(old.values, np.ndarray) and isinstance(new.values, np.ndarray):
-            if old.values.dtype == new.values.dtype:
-                return Batch(times[order], np.concatenate((old.values, new.values))[order])
+        before, after = old.values, new.values
+        if isinstance(before, np.ndarray) and isinstance(after, np.ndarray) and before.dtype == after.dtype:
+            return Batch(times[order], np.concatenate((before, after))[order])
         values = [*old.plain(), *new.plain()]
         return Batch(times[order], column([values[at] for at in order.tolist()]))
 

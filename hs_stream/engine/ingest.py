@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
@@ -31,6 +32,8 @@ from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Ingest"]
 
+_MOST_PAYLOAD: Final = 65_536
+"""Bytes of a payload that a dead letter keeps."""
 _ROUND: Final = 5_000
 """Readings in one append, about."""
 
@@ -124,9 +127,12 @@ class Ingest:
         latest: dict[int, tuple[Stream, dict[int, Reading]]] = {}
         fresh: list[Stream] = []
         for delivery in deliveries:
-            for reading in delivery.readings:
-                stream = self._admit(reading, now, dead, fresh)
-                if stream is not None:
+            for index, reading in enumerate(delivery.readings):
+                try:
+                    stream = self._admit(reading, now, fresh)
+                except PayloadError as error:
+                    dead.append(_letter(delivery, index, now, error))
+                else:
                     latest.setdefault(stream.id, (stream, {}))[1][reading.time] = reading
         if fresh:
             await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
@@ -148,26 +154,21 @@ class Ingest:
         self._executor.undurable = now if self.in_flight else None
         self._room.set()
 
-    def _admit(self, reading: Reading, now: int, dead: list[DeadLetter], fresh: list[Stream]) -> Stream | None:
+    def _admit(self, reading: Reading, now: int, fresh: list[Stream]) -> Stream:
+        """The raw stream of ``reading``. `PayloadError` where it cannot be stored."""
         if reading.time > now + self._max_future:
-            dead.append(
-                _letter(
-                    reading,
-                    now,
-                    "future",
-                    f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
-                    f"{format_time(now)}: check the clock of the device",
-                )
+            raise PayloadError(
+                "future",
+                f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
+                f"{format_time(now)}: check the clock of the device",
             )
-            return None
         key = (reading.source, reading.meta)
         stream = self._known.get(key)
         if stream is None:
             try:
                 fresh += self._graph.bind(reading.source, reading.meta)
             except PlateFull as error:
-                dead.append(_letter(reading, now, "plate_full", str(error)))
-                return None
+                raise PayloadError("plate_full", str(error)) from None
             identity = StreamId(reading.source, reading.meta)
             stream = self._graph.streams.get(identity)
             if stream is None:
@@ -263,7 +264,12 @@ class _Plan:
             stream.upper = max(stream.upper, stream.frontier - lateness)
 
 
-def _letter(reading: Reading, now: int, reason: str, message: str) -> DeadLetter:
-    stream = StreamId(reading.source, reading.meta)
-    payload = json.dumps({"stream": str(stream), "time": reading.time, "value": reading.value}, default=str)
-    return DeadLetter(now, reading.source, reason, message, "", payload.encode()[:65536])
+def _letter(delivery: Delivery, index: int, now: int, error: PayloadError) -> DeadLetter:
+    """The message that the reading came in; where that is not known (an import), the reading."""
+    reading = delivery.readings[index]
+    origin = delivery.origin(index)
+    if origin is None:
+        what = {"stream": str(StreamId(reading.source, reading.meta)), "time": reading.time, "value": reading.value}
+        origin = "", json.dumps(what, default=str).encode()
+    topic, payload = origin
+    return DeadLetter(now, reading.source, error.reason, error.message, topic, payload[:_MOST_PAYLOAD])

@@ -12,8 +12,10 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 from hs_stream.core.batch import NOTHING, Batch
@@ -293,6 +295,8 @@ class Delivery:
 
     ``arrival`` in ms. ``ack()`` is called exactly once, after the readings are durable, in the order in which the
     source produced its deliveries, and never from another thread. ``size`` is the payload's size in bytes.
+    ``origins`` are ``(first, topic, payload)``: the readings from index ``first`` on, up to the next entry's, came in
+    that message. They are kept for dead letters, and may be missing.
     """
 
     readings: list[Reading]
@@ -300,6 +304,12 @@ class Delivery:
     arrival: int
     ack: Callable[[], None]
     size: int = 0
+    origins: Sequence[tuple[int, str, bytes]] = ()
+
+    def origin(self, index: int) -> tuple[str, bytes] | None:
+        """Topic and payload of the message that reading ``index`` came in, if it is known."""
+        at = bisect_right(self.origins, index, key=itemgetter(0)) - 1
+        return self.origins[at][1:] if at >= 0 else None
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import MapTool
 from hs_stream.core.workflow import NodeDefinition
+from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.ports import Append, Delivery, Publication, Reading
 from hs_stream.store.memory import MemoryStore
 
@@ -510,3 +511,37 @@ async def test_steady_arrivals_are_served_from_memory(bench: Bench, monkeypatch:
     assert reads == []
     batch: Batch = await bench.store.read(1, MIN_TIME, MAX_TIME)
     assert len(batch) == 600
+
+
+async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One evaluation and one read each made a backlog in random order quadratic."""
+    await bench.start(
+        bench.workflow(
+            bench.node("double", "expression", ["power"], expression="value * 2", publish={}),
+            bench.node("mean", "sliding_mean", ["double"], width="2s", every="1s", publish={}),
+            bench.node("slope", "derivative", ["power"], publish={}),
+        )
+    )
+    bench.clock.advance(100_000_000)
+    await bench.publish(*[(second * 10_000, float(second)) for second in range(2000)])
+    counts = {"read": 0, "evaluate": 0}
+    read, evaluate = bench.store.read, Evaluator.evaluate
+
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        counts["read"] += 1
+        return read(*args, **kwargs)
+
+    def evaluating(*args: Any, **kwargs: Any) -> Any:
+        counts["evaluate"] += 1
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(bench.store, "read", reading)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluating)
+    await bench.publish(*[(second * 10_000 + 5000, -float(second)) for second in range(0, 1990, 3)])
+    assert counts["evaluate"] < 60
+    assert counts["read"] < 150
+    await bench.engine.published()
+    assert (await bench.verify()).clean
+    assert bench.subscriber.contents[StreamId.parse("slope[room=a]")] == {
+        START + time: value for time, value in (await bench.contents("slope[room=a]")).items()
+    }

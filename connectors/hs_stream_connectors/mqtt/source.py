@@ -123,6 +123,7 @@ class MqttSource:
         arrival = self._now()
         readings: list[Reading] = []
         dead: list[DeadLetter] = []
+        origins: list[tuple[int, str, bytes]] = []
         routes_of = self._routes
         size = 0
         for message in messages:
@@ -143,6 +144,7 @@ class MqttSource:
                 else:
                     if not decoded:
                         self._statistics.ignored[route.source] = self._statistics.ignored.get(route.source, 0) + 1
+                origins.append((len(readings), route.topic, payload))
                 for when, value in decoded:
                     readings.append(Reading(route.source, route.meta, when, value))
         statistics = self._statistics
@@ -150,7 +152,7 @@ class MqttSource:
         statistics.readings += len(readings)
         statistics.dead_letters += len(dead)
         statistics.redelivered += sum([message.dup for message in messages])
-        return Delivery(readings, dead, arrival, ack, size)
+        return Delivery(readings, dead, arrival, ack, size, origins)
 
     def _route(self, raw: bytes) -> list[_Route]:
         try:
