@@ -125,6 +125,7 @@ class Ingest:
         horizon = self._executor.horizon(now)
         dead = [letter for delivery in deliveries for letter in delivery.dead_letters]
         latest: dict[int, tuple[Stream, dict[int, Reading]]] = {}
+        taken: dict[str, int] = {}
         fresh: list[Stream] = []
         for delivery in deliveries:
             for index, reading in enumerate(delivery.readings):
@@ -134,6 +135,7 @@ class Ingest:
                     dead.append(_letter(delivery, index, now, error))
                 else:
                     latest.setdefault(stream.id, (stream, {}))[1][reading.time] = reading
+                    taken[stream.node] = taken.get(stream.node, 0) + 1
         if fresh:
             await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
@@ -143,9 +145,10 @@ class Ingest:
         for plan in plans:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
-            self._telemetry.readings(plan.stream.node, plan.size)
-            self.readings += plan.size
             self._notice_begin(plan)
+        for source, count in taken.items():
+            self._telemetry.readings(source, count)
+            self.readings += count
         self._count_dead(dead)
         for delivery in deliveries:
             delivery.ack()
@@ -200,7 +203,7 @@ class Ingest:
         if count:
             self.late += count
             self._telemetry.late(count)
-        return _Plan(stream, len(readings), inserts, upserts, changed, late)
+        return _Plan(stream, inserts, upserts, changed, late)
 
     async def _stored(self, stream: Stream, times: list[int]) -> Batch:
         if times[0] > stream.tail.low:
@@ -241,13 +244,12 @@ class Ingest:
 class _Plan:
     """What one round does to one raw stream."""
 
-    __slots__ = ("changed", "inserts", "late", "size", "stream", "upserts")
+    __slots__ = ("changed", "inserts", "late", "stream", "upserts")
 
     def __init__(
-        self, stream: Stream, size: int, inserts: Batch, upserts: Batch, changed: TimeIntervals, late: TimeIntervals
+        self, stream: Stream, inserts: Batch, upserts: Batch, changed: TimeIntervals, late: TimeIntervals
     ) -> None:
         self.stream = stream
-        self.size = size
         self.inserts = inserts
         self.upserts = upserts
         self.changed = changed
