@@ -27,7 +27,7 @@ benchmark:
 
 chaos:
 	@scripts/bootstrap test
-	@$(BIN)/python -m pytest -m chaos --timeout 3600 tests/chaos
+	@HS_STREAM_CHAOS=long $(BIN)/python -m pytest -m chaos --timeout 3600 tests/chaos
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -54,12 +54,15 @@ class PatientStore:
             try:
                 result = await call(*args, **kwargs)
             except StoreUnavailable as error:
+                self._telemetry.store_failed(operation, str(error), first=self.available)
                 self.available, self.trouble = False, str(error)
                 if not self._patient:
                     raise
                 await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, _LAST_DELAY)
                 continue
+            if not self.available:
+                self._telemetry.store_back()
             self.available = True
             self._telemetry.store(operation, time.perf_counter() - started)
             return result

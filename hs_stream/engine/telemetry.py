@@ -33,6 +33,12 @@ class Telemetry:
     def store(self, operation: str, seconds: float) -> None:
         """One store operation took so long."""
 
+    def store_failed(self, operation: str, error: str, *, first: bool) -> None:
+        """The store failed, for the ``first`` time since it answered; it is asked again until it answers."""
+
+    def store_back(self) -> None:
+        """The store answers again."""
+
     def end_to_end(self, seconds: float, count: int) -> None:
         """``count`` results were published this long after the arrival of the oldest reading behind them."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,6 +20,8 @@ from prometheus_client.registry import Collector
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["CONTENT_TYPE", "MAX_LABELS", "Gauges", "ServiceTelemetry"]
+
+logger = structlog.get_logger(__name__)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 MAX_LABELS: Final = 200
@@ -69,6 +72,9 @@ class ServiceTelemetry(Telemetry):
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._recomputed = self._counter("recomputed_instances", "Derived instances evaluated again", "cause")
         self._failed = self._counter("failed_steps", "Evaluations that raised", "tool")
+        self._store_errors = self._counter(
+            "store_errors", "Store operations that failed, to be tried again", "operation"
+        )
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
@@ -104,6 +110,17 @@ class ServiceTelemetry(Telemetry):
             labels = self._dead.labels(self._sources(source), self._reasons(reason))
             child = self._keep(("dead", source, reason), labels)
         child.inc(count)
+
+    def store_failed(self, operation: str, error: str, *, first: bool) -> None:
+        child = self._count_of.get(("store_errors", operation))
+        if child is None:
+            child = self._keep(("store_errors", operation), self._store_errors.labels(self._operations(operation)))
+        child.inc()
+        if first:
+            logger.warning("the store fails; trying again until it answers", operation=operation, error=error)
+
+    def store_back(self) -> None:
+        logger.info("the store answers again")
 
     def late(self, count: int) -> None:
         self._late.inc(count)
