@@ -198,19 +198,20 @@ class Engine:
     async def _recall_begins(self) -> None:
         """Where the streams without inputs begin: only asked for where there are such streams."""
         for workflow in {stream.workflow for stream in self._executor.sourceless}:
-            firsts = []
-            for stream in self._graph.streams.values():
-                if stream.kind == "raw" and stream.workflow == workflow:
-                    found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-                    firsts += [found.first_time] if found else []
-            if firsts:
-                self._executor.begin[workflow] = min(firsts)
+            first = await self._earliest(workflow)
+            if first is not None:
+                self._executor.begin[workflow] = first
         for stream in self._executor.sourceless:
             begin = self._executor.begin.get(stream.workflow)
             found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-            if begin is None or not found or not isinstance(stream.drive, OnGrid):
+            if not found or not isinstance(stream.drive, OnGrid):
                 continue
-            if found.first_time > stream.drive.grid.next(begin - 1):
+            if begin is None:
+                # All readings were purged, and then we were killed.
+                begin = self._executor.begin[stream.workflow] = MAX_TIME
+            if found.first_time < begin:
+                stream.coverage -= TimeIntervals.of(MIN_TIME, begin - 1)
+            elif found.first_time > stream.drive.grid.next(begin - 1):
                 stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1)
 
     async def run(self) -> None:
@@ -337,6 +338,37 @@ class Engine:
             for slot, source in enumerate(stream.inputs):
                 stack.append((source, required(stream.support(slot), wanted)))
         return list(involved.values())
+
+    async def purge(self, stream: StreamId, start: int, end: int) -> None:
+        """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
+
+        Of a raw stream the readings are gone. What is demanded of a derived stream, and of all descendants, is computed
+        again from what is left; the rest stays as it was, readable and not covered. Raises `NotFound`.
+        """
+        target = self._stream(stream)
+        if target.kind == "raw":
+            await self._ingest.purge(target, start, end)
+            await self._begin_again(target.workflow)
+        else:
+            await self._executor.purge(target, start, end)
+
+    async def _begin_again(self, workflow: str) -> None:
+        """Streams without inputs begin at the earliest reading that is left."""
+        known = self._executor.begin.get(workflow)
+        if known is None or not any(stream.workflow == workflow for stream in self._executor.sourceless):
+            return
+        first = await self._earliest(workflow)
+        if first != known:
+            self._executor.begin_at(workflow, MAX_TIME if first is None else first)
+
+    async def _earliest(self, workflow: str) -> int | None:
+        """The time of the earliest reading of any raw stream of ``workflow``."""
+        firsts = []
+        for stream in self._graph.streams.values():
+            if stream.kind == "raw" and stream.workflow == workflow:
+                found = await self._patient("read", self.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
+                firsts += [found.first_time] if found else []
+        return min(firsts, default=None)
 
     # --- output ---
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from hs_stream.core.affected import affected
 from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.stream import difference
+from hs_stream.core.stream import Difference, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
@@ -125,8 +125,41 @@ class Executor:
         for stream in self.sourceless:
             if stream.workflow == workflow:
                 if known is not None:
-                    stream.coverage -= TimeIntervals.of(MIN_TIME, known - 1)
+                    stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
+
+    async def purge(self, stream: Stream, start: int, end: int) -> None:
+        """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage."""
+        while end > start:
+            async with self._lock:
+                now = self._clock.now()
+                step = Step(self.horizon(now), now)
+                batch, complete = await self.contents.read_some(stream, start, end, limit=self._evaluator.chunk)
+                low = start if complete else batch.first_time - 1
+                step.touch(stream, cause="request")
+                step.next()
+                await self._purge_piece(stream, low, end, batch, step)
+                while (item := step.next()) is not None:
+                    await self._process(*item, step)
+                await self._commit(step, self._consumed, now)
+            end = low
+
+    async def _purge_piece(self, stream: Stream, start: int, end: int, old: Batch, step: Step) -> None:
+        write = step.write(stream)
+        spans = ((start, end),)
+        write.fresh = False
+        if old:
+            write.differences.append(Difference(NOTHING, NOTHING, old.times.tolist()))
+            write.written.append((spans, NOTHING))
+            stream.tail.replace(spans, NOTHING)
+        lost = TimeIntervals.of(start, end) & stream.coverage
+        before = stream.end()
+        stream.coverage -= lost
+        if stream.end() < before:
+            stream.pending_inputs = None
+            stream.waiting |= lost
+        self._hand_on(stream, step, lost)
+        self.look_at([stream], "request")
 
     @property
     def pending(self) -> int:
@@ -493,6 +526,7 @@ class Executor:
         if not changes and consumed <= self._consumed:
             return
         history = self.tally.take(step.now)
+        consumed = max(consumed, self._consumed)
         commit = Commit(self.seq + 1, changes, consumed, self.silence.proven, history)
         await self._store("commit", self._store.store.commit, commit)
         self.seq += 1

@@ -226,6 +226,23 @@ class Ingest:
         if written:
             self._telemetry.written("raw", written)
 
+    async def purge(self, stream: Stream, start: int, end: int) -> None:
+        """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
+
+        Watermarks never fall, so the stream's is written down first: the instances it follows from may go.
+        """
+        async with self._lock:
+            spans = TimeIntervals.of(start, min(end, stream.frontier))
+            if not spans:
+                return
+            await self._store("register", self._store.store.register, [stream.record()])
+            append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
+            await self._store("append", self._store.store.append, append)
+            self.seq += 1
+            self._executor.marked = self.seq
+            stream.tail.replace(spans.pairs, NOTHING)
+            self._executor.arrived(stream, spans, self._clock.now())
+
     def _notice_begin(self, plan: _Plan) -> None:
         """Streams without inputs begin at their workflow's earliest reading."""
         if not plan.changed:

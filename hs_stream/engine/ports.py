@@ -103,7 +103,8 @@ class Append:
     """Raw readings of one delivery round.
 
     ``inserts`` hold instances later than anything stored in their streams; ``upserts`` may replace. ``changed`` marks
-    the late part: intervals in which descendants may already be computed. ``seq`` rises by one per append.
+    the late part: intervals in which descendants may already be computed. ``purged``: what is stored in these intervals
+    goes first. ``seq`` rises by one per append.
     """
 
     seq: int
@@ -111,6 +112,7 @@ class Append:
     upserts: Sequence[tuple[int, Batch]] = ()
     changed: Mapping[int, TimeIntervals] = field(default_factory=dict)
     dead_letters: Sequence[DeadLetter] = ()
+    purged: Mapping[int, TimeIntervals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,10 @@ class Store(Protocol):
         """Every stream, by id."""
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
-        """Insert or replace these records (id, name, kind, tool, fingerprint, coverage, upper); durable."""
+        """Insert or replace these records (id, name, kind, tool, fingerprint, coverage, upper); durable.
+
+        Snapshots of a stream whose fingerprint changes go with the old one.
+        """
 
     async def append(self, append: Append) -> None:
         """Rules 1 and 3."""

@@ -103,6 +103,17 @@ class _Contents:
         times[low:high] = array("q", [time for time, _ in kept])
         values[low:high] = [value for _, value in kept]
 
+    def purge(self, start: int, end: int) -> None:
+        """Remove every instance in ``(start, end]``."""
+        low, high = bisect_right(self.times, start), bisect_right(self.times, end)
+        del self.times[low:high]
+        del self.values[low:high]
+
+    def forget_snapshots(self) -> None:
+        """Remove every snapshot."""
+        self.snapshot_times.clear()
+        self.snapshots.clear()
+
     def change(self, change: StreamChange) -> None:
         """Apply one stream's part of a commit."""
         self.remove(change.retracted)
@@ -181,7 +192,11 @@ class MemoryStore:
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
         self._require_open()
-        self._records.update((record.id, record) for record in records)
+        for record in records:
+            known = self._records.get(record.id)
+            if known is not None and known.fingerprint != record.fingerprint and record.id in self._contents:
+                self._contents[record.id].forget_snapshots()
+            self._records[record.id] = record
 
     async def append(self, append: Append) -> None:
         self._require_open()
@@ -190,6 +205,9 @@ class MemoryStore:
         if append.changed:
             self._marks[append.seq] = dict(append.changed)
         self._dead_letters.extend(append.dead_letters)
+        for stream, spans in append.purged.items():
+            for start, end in spans.pairs:
+                self._make(stream).purge(start, end)
         for stream, batch in (*append.inserts, *append.upserts):
             self._make(stream).lay(batch)
         self._append_seq = append.seq

@@ -40,7 +40,7 @@ from pymongo import DeleteMany, ReplaceOne, UpdateOne
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
-from hs_stream.core.time import MIN_TIME, TimeIntervals
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import (
     Append,
     Commit,
@@ -243,6 +243,11 @@ class MongoStore:
             with self._link.talking():
                 # A journal entry must not be redone over what is registered now.
                 await self._settled_checkpoint()
+                for record in records:
+                    known = self._records.get(record.id)
+                    if known is not None and known.fingerprint != record.fingerprint:
+                        # Before the record: a crash in between only costs the states.
+                        await self._link.collection("snapshots").delete_many(span(record.id, MIN_TIME, MAX_TIME))
                 documents = [mongo_layout.stream_document(record) for record in records]
                 writes = [_replace(document) for document in documents]
                 await self._link.write("streams", writes, sync=True)
@@ -277,6 +282,9 @@ class MongoStore:
             mark = {"_id": append.seq, "changed": Binary(pack(dict(append.changed)))}
             await link.write("marks", [_replace(mark)], sync=True)
             self.on_step("marked")
+        for stream, spans in append.purged.items():
+            for start, end in spans.pairs:
+                await link.collection("instances", sync=True).delete_many(span(stream, start, end))
         if append.dead_letters:
             letters = [_letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
             await link.insert("dead_letters", letters, sync=True)

@@ -240,6 +240,12 @@ class SqliteStore:
         for record in records:
             self._uppers.pop(record.id, None)
         with self._transaction() as db:
+            other = [(record.id, record.id, record.fingerprint) for record in records]
+            db.executemany(
+                "DELETE FROM snapshots WHERE s = ? AND EXISTS "
+                "(SELECT 1 FROM streams WHERE id = ? AND fingerprint IS NOT ?)",
+                other,
+            )
             db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def append(self, append: Append) -> None:
@@ -259,6 +265,9 @@ class SqliteStore:
                 db.executemany(
                     "INSERT INTO dead_letters VALUES (NULL, ?, ?, ?, ?, ?, ?)", map(astuple, append.dead_letters)
                 )
+            for stream, spans in append.purged.items():
+                rows = [(stream, start, end) for start, end in spans.pairs]
+                db.executemany("DELETE FROM instances WHERE s = ? AND t > ? AND t <= ?", rows)
             for stream, batch in (*append.inserts, *append.upserts):
                 db.executemany(_UPSERT, rows_of(stream, batch))
             self._state["append"] = append.seq

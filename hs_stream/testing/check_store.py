@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -112,6 +113,7 @@ class _Bench:
         upserts: Mapping[int, Batch] | None = None,
         changed: Mapping[int, TimeIntervals] | None = None,
         dead_letters: Sequence[DeadLetter] = (),
+        purged: Mapping[int, TimeIntervals] | None = None,
     ) -> Append:
         self.append_seq += 1
         made = Append(
@@ -120,6 +122,7 @@ class _Bench:
             [*(upserts or {}).items()],
             changed or {},
             dead_letters,
+            purged or {},
         )
         await self.store.append(made)
         return made
@@ -272,6 +275,23 @@ async def _appends(b: _Bench) -> None:
     await b.store.append(both)
 
 
+async def _purges(b: _Bench) -> None:
+    """What is purged goes before anything is stored, also when nothing is stored; other streams stay."""
+    stream, other = await b.stream("raw"), await b.stream("raw")
+    items = Batch.of([(time, float(time)) for time in range(0, 100, 10)])
+    await b.append({stream: items, other: items})
+    spans = TimeIntervals([(10, 30), (80, MAX_TIME)])
+    await b.append({}, {stream: Batch.of([(30, "new")])}, {stream: spans}, purged={stream: spans})
+    expected = Batch.of([(time, float(time)) for time in (0, 10, 40, 50, 60, 70, 80)] + [(30, "new")])
+    _equal(await b.contents(stream), expected, "a purge excludes its start, includes its end, and comes first")
+    await b.append(purged={stream: TimeIntervals.of(MIN_TIME, 40)})
+    recovery = await b.reopen()
+    _equal(await b.contents(stream), expected.slice(40, MAX_TIME), "a purge outlives a restart")
+    _equal(await b.contents(other), items, "a purge concerns its stream only")
+    _equal(recovery.changed.get(stream), spans, "a purge is marked like every change")
+    await b.commit(consumed=b.append_seq)
+
+
 async def _marks(b: _Bench) -> None:
     """Marks last until a commit consumes the append that made them."""
     first, second = await b.stream("raw"), await b.stream("raw")
@@ -352,6 +372,13 @@ async def _snapshots(b: _Bench) -> None:
         await b.store.snapshots(stream, MIN_TIME, MAX_TIME, limit=9),
         [made[0], Snapshot(25, "new"), Snapshot(40, [])],
         "dropped snapshots go first, then new ones are added, replacing at equal times",
+    )
+    [record] = [record for record in await b.store.streams() if record.id == stream]
+    await b.store.register([record])
+    _equal(await b.store.snapshot(stream, 10), made[0], "registering what is there already changes nothing")
+    await b.store.register([replace(record, fingerprint="another")])
+    _equal(
+        await b.store.snapshot(stream, MAX_TIME), None, "snapshots go with their fingerprint"
     )
     big = Snapshot(50, [float(i) for i in range(20_000)])
     await b.commit(_change(stream, snapshots=[big]))
@@ -481,6 +508,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "times": _times,
     "many": _many,
     "appends": _appends,
+    "purges": _purges,
     "marks": _marks,
     "commits": _commits,
     "snapshots": _snapshots,

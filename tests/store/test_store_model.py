@@ -50,6 +50,7 @@ INTERVALS = st.lists(st.tuples(TIMES, st.integers(1, 5)), max_size=3).map(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), CONTENTS, INTERVALS),
+        st.tuples(st.just("append"), CONTENTS, INTERVALS, INTERVALS),
         st.tuples(st.just("commit"), st.dictionaries(TIMES, VALUES | st.just(...), max_size=6), INTERVALS,
                   st.dictionaries(TIMES, SCALARS, max_size=2), st.booleans(), st.integers(0, 2)),
         st.tuples(st.just("publish"), st.integers(0, 3)),
@@ -72,8 +73,9 @@ class Model:
         self.coverage = TimeIntervals()
         self.append_seq = self.commit_seq = self.published = 0
 
-    def append(self, contents: dict[int, Any], changed: TimeIntervals) -> Append:
+    def append(self, contents: dict[int, Any], changed: TimeIntervals, purged: TimeIntervals | None = None) -> Append:
         self.append_seq += 1
+        self.raw = {t: v for t, v in self.raw.items() if purged is None or t not in purged}
         newest = max(self.raw, default=MIN_TIME)
         new = {t: v for t, v in contents.items() if t > newest}
         old = {t: v for t, v in contents.items() if t <= newest}
@@ -85,6 +87,7 @@ class Model:
             [(RAW, Batch.of(new.items()))],
             [(RAW, Batch.of(old.items()))],
             {RAW: changed} if changed else {},
+            purged={} if purged is None else {RAW: purged},
         )
 
     def commit(
