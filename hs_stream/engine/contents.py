@@ -153,9 +153,13 @@ class Contents:
         batch = await self._call("read", self._store.read, stream.id, start, end, limit=limit, newest=newest)
         complete = limit is None or len(batch) < limit
         if overlay is not None:
+            low, high = start, end
             if not complete:
-                start, end = (batch.first_time - 1, end) if newest else (start, batch.last_time)
-            batch = overlay.apply(batch, start, end)
+                low, high = (batch.first_time - 1, end) if newest else (start, batch.last_time)
+            batch = overlay.apply(batch, low, high)
+            if limit is not None and not complete and not batch:
+                # The step retracted all of them; what is left lies behind.
+                return await self.read_some(stream, start, end, limit=4 * limit, newest=newest)
         elif complete and end >= stream.frontier and end >= stream.upper:
             tail.fill(start, batch, version)
         return batch, complete

@@ -282,7 +282,8 @@ class Engine:
             else:
                 await self._ingest.drain()
                 while await self._executor.step() or self._executor.pending:
-                    pass
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
 
     async def published(self) -> None:
         """Return when everything committed so far is confirmed by the sink. Needs `run`."""

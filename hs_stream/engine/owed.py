@@ -73,7 +73,10 @@ def find_due(stream: Stream, begin: int | None) -> int | None:
     if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
         return None
     if not stream.inputs and isinstance(drive, OnGrid):
-        return None if begin is None or begin >= MAX_TIME - 1 else drive.grid.next(max(end, begin))
+        if begin is None or begin >= MAX_TIME - 1:
+            return None
+        # Before its first instant it is known to be empty, which its consumers wait for.
+        return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
     if not stream.coverage:
         return None
     if not isinstance(drive, OnGrid):

@@ -377,9 +377,7 @@ async def _snapshots(b: _Bench) -> None:
     await b.store.register([record])
     _equal(await b.store.snapshot(stream, 10), made[0], "registering what is there already changes nothing")
     await b.store.register([replace(record, fingerprint="another")])
-    _equal(
-        await b.store.snapshot(stream, MAX_TIME), None, "snapshots go with their fingerprint"
-    )
+    _equal(await b.store.snapshot(stream, MAX_TIME), None, "snapshots go with their fingerprint")
     big = Snapshot(50, [float(i) for i in range(20_000)])
     await b.commit(_change(stream, snapshots=[big]))
     _equal(await b.store.snapshot(stream, 50), big, "a snapshot may be large")

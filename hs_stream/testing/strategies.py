@@ -6,7 +6,8 @@ where errors are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 try:
@@ -15,12 +16,28 @@ except ImportError as error:
     raise ImportError("hs_stream.testing.strategies needs hypothesis: pip install 'hs-stream[testing]'") from error
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.plate import Plate
+from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval, TimeIntervals
-from hs_stream.core.tool import Duration
+from hs_stream.core.tool import AggregateTool, Duration, Sources, Tool
 from hs_stream.core.value import Value
+from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.testing.material import ORIGINS
 
-__all__ = ["Arrival", "arrivals", "batches", "cuts", "durations", "instants", "interval_sets", "intervals", "values"]
+__all__ = [
+    "SOURCES",
+    "Arrival",
+    "arrivals",
+    "batches",
+    "cuts",
+    "durations",
+    "instants",
+    "interval_sets",
+    "intervals",
+    "other_definitions",
+    "values",
+    "workflows",
+]
 
 Takes = Literal["number", "boolean", "object", "any"]
 Arrival = list[tuple[int, int, Value]]
@@ -124,3 +141,75 @@ def arrivals(draw: st.DrawFn, inputs: Sequence[Batch], max_rounds: int = 6) -> l
         if kind == "twice":
             rounds[draw(st.integers(at, last))].append((slot, time, value))
     return [arrival for arrival in rounds if arrival]
+
+
+SOURCES: Final[Mapping[str, Takes]] = {"power": "number", "light": "number", "door": "boolean", "climate": "object"}
+"""The sources of `workflows` and what they hold; each is on the plates ``house`` and ``room``."""
+
+
+@st.composite
+def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) -> WorkflowDefinition:
+    """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published."""
+    plates = {"house": Plate("house"), "room": Plate("room", "house")}
+    sources = {name: SourceDefinition(name, ("house", "room")) for name in SOURCES}
+    kinds: dict[str, str] = dict(SOURCES)
+    on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
+    nodes: dict[str, NodeDefinition] = {}
+    classes = list(registry)
+    for index in range(draw(st.integers(1, max_nodes))):
+        kind = draw(st.sampled_from(classes))
+        fitting = [name for name, held in kinds.items() if kind.takes in ("any", held)]
+        aggregates = issubclass(kind, AggregateTool)
+        if aggregates:
+            fitting = [name for name in fitting if on[name]]
+        if not fitting and kind.arity != 0:
+            continue
+        tool = kind.build(draw(st.sampled_from(kind.samples)))
+        count = 1 if aggregates else draw(st.integers(1, 3)) if tool.arity is None else tool.arity
+        inputs = tuple(draw(st.sampled_from(fitting)) for _ in range(count))
+        if not aggregates and not _takes(tool, count):
+            continue
+        over = draw(st.sampled_from([on[inputs[0]], on[inputs[0]][-1:]])) if aggregates else ()
+        name = f"n{index}"
+        nodes[name] = NodeDefinition(name, tool, inputs, over, {})
+        kinds[name] = _output_kind(tool, max(count, 1))
+        together = {plate for source in inputs for plate in on[source]} - set(over)
+        on[name] = tuple(plate for plate in plates if plate in together)
+    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes)
+
+
+@st.composite
+def other_definitions(draw: st.DrawFn, registry: ToolRegistry, workflow: WorkflowDefinition) -> WorkflowDefinition:
+    """``workflow`` with one node computed by another version of its tool, or with other parameters."""
+    if not workflow.nodes:
+        return workflow
+    node = workflow.nodes[draw(st.sampled_from(sorted(workflow.nodes)))]
+    kind = draw(st.sampled_from(registry.versions(node.tool.name)))
+    fitting = [tool for sample in kind.samples if _takes(tool := kind.build(sample), len(node.inputs))]
+    tool = draw(st.sampled_from(fitting)) if fitting else node.tool
+    return replace(workflow, nodes={**workflow.nodes, node.name: replace(node, tool=tool)})
+
+
+def _takes(tool: Tool, inputs: int) -> bool:
+    """Whether ``tool`` may have so many inputs: some name each of theirs."""
+    names = getattr(tool, "names", None)
+    return tool.arity in (None, inputs) and (names is None or len(names) == inputs)
+
+
+def _output_kind(tool: Tool, inputs: int) -> str:
+    """What ``tool`` puts out, found by trying it: number, boolean, object or any."""
+    held: dict[str, Callable[[int], Value]] = {
+        "boolean": lambda at: at % 2 == 0,
+        "object": lambda at: {"a": float(at), "temperature": at / 2},
+    }
+    make = held.get(tool.takes, float)
+    source = Batch.of((second * 1000, make(second)) for second in range(1, 20))
+    try:
+        found = tool.evaluate(TimeInterval(0, 20_000), Sources([source] * inputs, [str(at) for at in range(inputs)]))
+    except (TypeError, ValueError, ArithmeticError):
+        return "any"
+    kinds = {_KINDS.get(type(value), "any") for _, value in found}
+    return kinds.pop() if len(kinds) == 1 else "any"
+
+
+_KINDS: Final = {bool: "boolean", int: "number", float: "number", dict: "object"}

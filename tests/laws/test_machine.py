@@ -1,0 +1,296 @@
+"""The two laws over anything that may happen: a state machine that hypothesis drives, against the oracle.
+
+``HS_STREAM_MACHINE=20000 pytest tests/laws/test_machine.py -k memory --hypothesis-seed 1`` is the long form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from pymongo import MongoClient
+
+from hs_stream.core.stream import StreamId
+from hs_stream.core.tool import FoldTool, MapTool
+from hs_stream.core.value import Value
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.engine import EngineSettings
+from hs_stream.engine.ports import Reading, Store
+from hs_stream.plugins import default_registry
+from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.store.memory import MemoryStore
+from hs_stream.store.mongo import MongoStore
+from hs_stream.store.sqlite import SqliteStore
+from hs_stream.testing.faults import When
+from hs_stream.testing.history import History
+from hs_stream.testing.strategies import SOURCES, other_definitions, workflows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale1(MapTool):
+    """Times ``by``."""
+
+    name = "scale"
+    version = "1.0.0"
+    takes = "number"
+    samples = ({"by": 2.0}, {"by": -1.0})
+    by: float
+
+    def map(self, value: Value) -> Value:
+        return float(value) * self.by
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale2(Scale1):
+    """Times ``by``, plus one."""
+
+    version = "1.1.0"
+
+    def map(self, value: Value) -> Value:
+        return float(value) * self.by + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total1(FoldTool):
+    """How many so far."""
+
+    name = "total"
+    version = "1.0.0"
+    takes = "number"
+    samples = ({},)
+
+    def initial(self) -> Value:
+        return 0
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return state + 1, state + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total2(Total1):
+    """Sum so far, in a list: the state of another version is of no use."""
+
+    version = "2.0.0"
+
+    def initial(self) -> Value:
+        return [0.0]
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return [state[0] + value], state[0] + value
+
+
+REGISTRY = default_registry()
+for made in (Scale1, Scale2, Total1, Total2):
+    REGISTRY.register(made)
+
+HELD: dict[str, st.SearchStrategy[Value]] = {
+    "number": st.sampled_from([0.0, 1.5, -2.0, 1e9, 0.1]) | st.integers(-3, 3),
+    "boolean": st.booleans(),
+    "object": st.fixed_dictionaries({"a": st.sampled_from([0.5, 2.0])}, optional={"temperature": st.integers(0, 3)}),
+}
+PLACES = [(("house", house), ("room", room)) for house in "12" for room in "ab"]
+BACK = st.sampled_from([0, 1, 999, 1000, 2500, 10_000, 59_999, 60_000, 300_000, 3_600_000])
+READING = st.sampled_from(sorted(SOURCES)).flatmap(
+    lambda source: st.tuples(st.just(source), st.sampled_from(PLACES), BACK, HELD[SOURCES[source]])
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """One history. Subclasses say over which storage."""
+
+    moments: ClassVar[list[When]] = ["before", "after"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.history: History | None = None
+        self.sent: list[Reading] = []
+
+    def factory(self) -> Callable[[], Awaitable[Store]]:
+        raise TypeError("a subclass says which store")
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(work)
+
+    @property
+    def played(self) -> History:
+        assert self.history is not None
+        return self.history
+
+    @initialize(
+        workflow=workflows(REGISTRY), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000])
+    )
+    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+        self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
+        self.run(self.history.begin())
+
+    @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans())
+    def publish(self, readings: list[tuple[str, Any, int, Value]], settle: bool) -> None:
+        now = self.played.clock.now()
+        made = [Reading(source, place, now - back, value) for source, place, back, value in readings]
+        self.sent += made
+        self.run(self.played.survive(lambda: self.played.deliver(made)))
+        if settle:
+            self.run(self.played.settle())
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def duplicate_or_correct(self, data: st.DataObject) -> None:
+        reading = data.draw(st.sampled_from(self.sent[-20:]))
+        value = data.draw(st.just(reading.value) | HELD[SOURCES[reading.source]])
+        again = [Reading(reading.source, reading.meta, reading.time, value)]
+        self.run(self.played.survive(lambda: self.played.deliver(again)))
+
+    @rule(milliseconds=st.sampled_from([1, 500, 1000, 7000, 30_000, 600_000]))
+    def advance(self, milliseconds: int) -> None:
+        self.run(self.played.pass_time(milliseconds))
+
+    @rule(crash=st.integers(1, 6), moment=st.integers(0, 9))
+    def crash_soon(self, crash: int, moment: int) -> None:
+        self.played.arm(crash, self.moments[moment % len(self.moments)])
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.played.restart())
+
+    @rule(data=st.data())
+    def change_a_definition(self, data: st.DataObject) -> None:
+        [workflow] = self.played.workflows
+        self.run(self.played.restart([data.draw(other_definitions(REGISTRY, workflow))]))
+
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        self.run(self.played.settle())
+        names = [status.stream for status in self.played.engine.status()]
+        if names:
+            stream = data.draw(st.sampled_from(names))
+            self.run(self.played.purge(stream, *self.window(data)))
+
+    @rule(data=st.data())
+    def request(self, data: st.DataObject) -> None:
+        names = [status.stream for status in self.played.engine.status() if status.kind == "derived"]
+        if names:
+            stream: StreamId = data.draw(st.sampled_from(names))
+            self.run(self.played.request(stream, *self.window(data)))
+
+    def window(self, data: st.DataObject) -> tuple[int, int]:
+        now = self.played.clock.now()
+        ends = sorted((now - data.draw(BACK), now - data.draw(BACK)))
+        return ends[0] - 1, ends[1]
+
+    @rule()
+    def check(self) -> None:
+        self.run(self.played.check(everything=False))
+
+    def teardown(self) -> None:
+        try:
+            if self.history is not None:
+                self.run(self.finish(self.history))
+        finally:
+            if self.history is not None:
+                self.run(self.history.abandon())
+            self.run(self.loop.shutdown_default_executor())
+            self.loop.close()
+
+    @staticmethod
+    async def finish(history: History) -> None:
+        history.arm(0)
+        for _ in range(3):
+            await history.pass_time(60_000)
+        await history.check()
+        await history.end()
+
+
+class OnMemory(Machine):
+    def factory(self) -> Callable[[], Awaitable[Store]]:
+        store = MemoryStore()
+
+        async def same() -> Store:
+            return store
+
+        return same
+
+
+class OnSqlite(Machine):
+    directory: tempfile.TemporaryDirectory[str] | None = None
+
+    def factory(self) -> Callable[[], Awaitable[Store]]:
+        self.directory = tempfile.TemporaryDirectory(prefix="hs-stream-machine-")
+        path = Path(self.directory.name) / "machine.db"
+
+        async def again() -> Store:
+            return SqliteStore(path, synchronous="NORMAL")
+
+        return again
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            if self.directory is not None:
+                self.directory.cleanup()
+
+
+class OnMongo(Machine):
+    moments: ClassVar[list[When]] = ["before", "after", "marked", "journaled", "applied"]
+    mongod: ClassVar[EmbeddedMongod]
+    name = ""
+
+    def factory(self) -> Callable[[], Awaitable[Store]]:
+        self.name = f"test_{uuid.uuid4().hex}"
+        url = self.mongod.database_url(self.name)
+
+        async def again() -> Store:
+            return MongoStore(url)
+
+        return again
+
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            with MongoClient[dict[str, Any]](self.mongod.url) as client:
+                client.drop_database(self.name)
+
+
+def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
+    examples = int(os.environ.get("HS_STREAM_MACHINE", examples))
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36_000)
+def test_on_memory() -> None:
+    play(OnMemory, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36_000)
+def test_on_sqlite() -> None:
+    play(OnSqlite, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36_000)
+def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
+    OnMongo.mongod = mongod_process
+    play(OnMongo, 10, steps=12)
