@@ -234,7 +234,7 @@ class Engine:
                         await self._outbox.drained()
                 outbox.cancel()
             await self._executor.write_uppers(self.clock.now())
-            await self._outbox.record()
+            await self._outbox.record(final=True)
         finally:
             self._running = False
             self._stopped.set()
@@ -281,8 +281,7 @@ class Engine:
                 await asyncio.sleep(0.002)
             else:
                 await self._ingest.drain()
-                while await self._executor.step() or self._executor.pending:
-                    await asyncio.sleep(0)
+                await self._executor.step()
                 await asyncio.sleep(0)
 
     async def published(self) -> None:

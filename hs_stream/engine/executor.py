@@ -158,6 +158,8 @@ class Executor:
         if stream.end() < before:
             stream.pending_inputs = None
             stream.waiting |= lost
+        stream.settled = False
+        self._note(stream)
         self._hand_on(stream, step, lost)
         self.look_at([stream], "request")
 
@@ -202,9 +204,8 @@ class Executor:
         for identity, changed in arrived.items():
             stream = self.graph.by_id[identity]
             self._uppers[identity] = stream.upper
+            self._note(stream)
             for child, slot in stream.children:
-                if child.slowest is not None:
-                    child.slowest.note(slot, child.inputs)
                 step.touch(child, slot, changed)
         self._touch_others(step)
         if not len(step) and not arrived:
@@ -437,6 +438,13 @@ class Executor:
         for child, slot in stream.children:
             step.touch(child, slot, changed, cause)
 
+    @staticmethod
+    def _note(stream: Stream) -> None:
+        """Tell aggregates that how far ``stream`` reaches has changed."""
+        for child, slot in stream.children:
+            if child.slowest is not None:
+                child.slowest.note(slot, child.inputs)
+
     def _settle(self, stream: Stream, rest: TimeIntervals) -> None:
         """What is left, and when silence alone makes more computable."""
         stream.owed = rest
@@ -447,6 +455,8 @@ class Executor:
         else:
             self._backlog.pop(stream.id, None)
         end = stream.end()
+        if stream.failed:
+            stream.waiting -= stream.failed
         if stream.waiting:
             stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
         if stream.pending_inputs:
@@ -458,9 +468,7 @@ class Executor:
                 if source.frontier > end
             }
         stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None)
-        for child, slot in stream.children:
-            if child.slowest is not None:
-                child.slowest.note(slot, child.inputs)
+        self._note(stream)
         if stream.due is None:
             self._due_at.pop(stream.id, None)
             return

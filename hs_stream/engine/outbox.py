@@ -3,12 +3,14 @@
 1. An entry is published after its commit, entries in order of commit, changes of a stream in order of event time.
 2. The cursor (``Store.published``) follows confirmations, not attempts: after a crash, what was not recorded as
    confirmed is published again (at least once; ``(stream, time, revision)`` tells repeats).
-3. At most `_MEMORY` changes wait in memory. What does not fit is read back from the store when its turn comes.
+3. What the other side may still forget (`Sink.forgets_ms`) is confirmed and not recorded yet, but for an orderly stop.
+4. At most `_MEMORY` changes wait in memory. What does not fit is read back from the store when its turn comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -46,6 +48,10 @@ class Outbox:
         self._overflow = False
         self._recorded = published
         self._recorded_at = 0
+        self._forgets = 0 if sink is None else sink.forgets_ms
+        self._sure = published
+        self._marks: deque[tuple[int, int]] = deque()
+        """Rule 3: ``(confirmed at, seq)``, at most one each `_CURSOR_EVERY`; up to ``_sure`` nothing is forgotten."""
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -80,7 +86,10 @@ class Outbox:
             await self.record()
             self._news.clear()
             if self.published >= self.committed:
-                await self._news.wait()
+                # Until what is confirmed is sure, there is a cursor to write.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._forgets / 1000 if self._marks else None):
+                        await self._news.wait()
 
     async def drained(self) -> None:
         """Wait until everything that is committed is confirmed."""
@@ -88,10 +97,15 @@ class Outbox:
             self._progress.clear()
             await self._progress.wait()
 
-    async def record(self) -> None:
-        """Write the cursor now."""
-        if self._recorded < self.published:
-            seq = self.published
+    async def record(self, *, final: bool = False) -> None:
+        """Write the cursor now; ``final``: nobody will be there to notice that the other side forgets."""
+        now = self._clock.now()
+        while self._marks and (final or self._marks[0][0] <= now - self._forgets):
+            self._sure = self._marks.popleft()[1]
+        if not self._forgets or (final and not self._marks):
+            self._sure = self.published
+        if self._recorded < self._sure:
+            seq = self._sure
             await self._store("published", self._store.store.published, seq)
             self._recorded, self._recorded_at = seq, self._clock.now()
 
@@ -117,8 +131,16 @@ class Outbox:
         self._size -= count
         self.count += count
         self.published = last
+        self._mark(last)
         if self._clock.now() >= self._recorded_at + _CURSOR_EVERY:
             await self.record()
+
+    def _mark(self, seq: int) -> None:
+        now = self._clock.now()
+        if len(self._marks) > 1 and now < self._marks[-2][0] + _CURSOR_EVERY:
+            self._marks[-1] = (now, seq)
+        elif self._forgets:
+            self._marks.append((now, seq))
 
     async def _read_back(self) -> None:
         committed = self.committed
@@ -126,6 +148,7 @@ class Outbox:
         if not entries:
             # Nothing to publish up to what was committed when the question was asked.
             self.published = max(self.published, committed)
+            self._mark(self.published)
             self._overflow = self.committed > committed
             return
         by_seq: dict[int, list[OutboxEntry]] = {}

@@ -70,6 +70,9 @@ def find_due(stream: Stream, begin: int | None) -> int | None:
     ``begin``: where a stream without inputs begins, ``None`` while that is not known.
     """
     drive, end = stream.drive, stream.end()
+    if stream.failed:
+        # What failed is not tried again by itself, so it is not due.
+        end = max(end, stream.failed.pairs[-1][1])
     if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
         return None
     if not stream.inputs and isinstance(drive, OnGrid):

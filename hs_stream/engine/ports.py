@@ -347,9 +347,14 @@ class Publication:
 
 
 class Sink(Protocol):
-    """Publishes changes, at least once and in order per stream."""
+    """Publishes changes, at least once and in order per stream.
+
+    ``forgets_ms``: the other side, when it is killed, may forget what it confirmed within so many ms before. The sink
+    sends that again by itself when it reconnects, and the engine when it was killed meanwhile.
+    """
 
     name: str
+    forgets_ms: int
 
     async def run(self, connected: Callable[[bool], None]) -> None:
         """Keep the connection until cancelled; reconnect with a bounded, jittered backoff."""

@@ -148,12 +148,16 @@ class Stream:
         pairs = self.coverage.pairs
         return pairs[-1][1] if pairs else MIN_TIME
 
+    def fails_at_end(self) -> bool:
+        """Whether something behind the coverage failed: then silence proves nothing there."""
+        return bool(self.failed) and self.failed.pairs[-1][1] > self.end()
+
     def reach(self, horizon: int) -> int:
         """The end of what is known, silence included."""
         if self.kind == "raw":
             return max(self.upper, horizon)
         end = self.end()
-        if not self.settled or end >= MAX_TIME:
+        if not self.settled or end >= MAX_TIME or self.fails_at_end():
             return end
         quiet = shift(horizon, -self.ahead)
         if self.due is not None and self.due - 1 < quiet:
@@ -296,7 +300,7 @@ def _regular(stream: Stream) -> bool:
     if stream.kind == "raw":
         return True
     pairs = stream.coverage.pairs
-    return stream.settled and len(pairs) == 1 and pairs[0][0] == MIN_TIME
+    return stream.settled and len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
 
 
 def _end(stream: Stream) -> int:

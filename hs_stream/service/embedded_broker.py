@@ -122,6 +122,13 @@ class EmbeddedBroker:
         """Whether the child process is there."""
         return self._process is not None and self._process.returncode is None
 
+    @property
+    def pid(self) -> int:
+        """Of the child process. ``BrokerUnavailable`` before `start`."""
+        if self._process is None:
+            raise BrokerUnavailable("the embedded broker has not been started", hint="await broker.start() first")
+        return self._process.pid
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -24,7 +24,7 @@ from hs_stream.testing.oracle import Verification, verify
 
 __all__ = ["History", "Subscriber"]
 
-_REST_SECONDS: Final = 3.0
+_REST_SECONDS: Final = 20.0
 """Real time, of which a history takes milliseconds: what is not at rest by then goes round in circles."""
 _SLACK: Final = 15_000
 """Milliseconds behind the clock beyond which everything must be computed: idle time, lateness and some steps."""
@@ -34,6 +34,7 @@ class Subscriber:
     """A sink that keeps, per stream, what its messages say."""
 
     name = "subscriber"
+    forgets_ms = 0
 
     def __init__(self) -> None:
         self.contents: dict[StreamId, dict[int, Value]] = {}

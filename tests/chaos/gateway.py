@@ -108,6 +108,7 @@ class Gateway:
         self._cursor = self._furthest = 0
         self._lock = threading.Lock()
         self._waiting: deque[tuple[int, int]] = deque()
+        self._confirmations: deque[tuple[Client, int, float]] = deque()
         self._client: Client | None = None
         self._connected = False
         self._paused = threading.Event()
@@ -133,11 +134,13 @@ class Gateway:
     @property
     def all_confirmed(self) -> bool:
         with self._lock:
+            self._confirm()
             return self._cursor >= len(self.log) and not self._waiting
 
     def broker_was_killed(self, at: float) -> None:
         """Rule 3: what was confirmed since ``at - REMEMBERED`` (a `time.time`) is sent again."""
         with self._lock:
+            self._confirm()
             # All that is confirmed, in front of whatever waits: the log is confirmed in its order.
             first = self._waiting[0][0] if self._waiting else self._cursor
             while first and self.log[first - 1].confirmed > at - REMEMBERED:
@@ -174,6 +177,7 @@ class Gateway:
     def _send(self) -> bool:
         """Send one message, if there is one and the window has room."""
         with self._lock:
+            self._confirm()
             if self._cursor >= len(self.log) or len(self._waiting) >= WINDOW or not self._connected:
                 return False
             assert self._client is not None
@@ -188,6 +192,7 @@ class Gateway:
     def _connect(self) -> None:
         self._disconnect()
         with self._lock:
+            self._confirm()
             if self._waiting:
                 self._cursor = self._waiting[0][0]
                 self._waiting.clear()
@@ -214,9 +219,15 @@ class Gateway:
             client.loop_stop()
 
     def _on_publish(self, client: Client, _userdata: Any, mid: int, *_: Any) -> None:
-        with self._lock:
+        # paho holds a lock of its own here that `publish` wants: ours must not be waited for.
+        self._confirmations.append((client, mid, time.time()))
+
+    def _confirm(self) -> None:
+        """Take note of what the broker has confirmed. Needs the lock."""
+        while self._confirmations:
+            client, mid, at = self._confirmations.popleft()
             if client is self._client and self._waiting and self._waiting[0][1] == mid:
-                self.log[self._waiting.popleft()[0]].confirmed = time.time()
+                self.log[self._waiting.popleft()[0]].confirmed = at
 
     def _on_disconnect(self, client: Client, *_: Any) -> None:
         if client is self._client:

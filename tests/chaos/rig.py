@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pymongo import MongoClient
 from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 from tests.chaos.gateway import Gateway, Listener, Mixture, Readings
+from tests.chaos.wire import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVES_EVERY = 2.0
@@ -109,6 +111,11 @@ class Service:
         with self.log.open("ab") as log:
             self._process = await self.run("serve", log=log)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self.must_run()
@@ -184,6 +191,7 @@ class Rig:
         self.service: Service
         self.gateway: Gateway
         self.listener: Listener
+        self.wires: dict[Kind, Wire] = {}
         self._stack = contextlib.AsyncExitStack()
 
     @classmethod
@@ -199,7 +207,17 @@ class Rig:
             stack.push_async_callback(rig.broker.kill)
             await rig.mongod.start()
             stack.push_async_callback(rig.mongod.stop)
-            rig.service = Service(directory, rig.broker.url, rig.mongod.database_url("chaos"), more)
+            rig.wires = {"mosquitto": Wire(rig.broker.port), "mongod": Wire(port_of(rig.mongod.url))}
+            for wire in rig.wires.values():
+                await wire.mend()
+                stack.push_async_callback(wire.cut)
+            broker, mongod = rig.wires["mosquitto"].port, rig.wires["mongod"].port
+            rig.service = Service(
+                directory,
+                f"mqtt://127.0.0.1:{broker}",
+                rig.mongod.database_url("chaos").replace(f":{port_of(rig.mongod.url)}", f":{mongod}"),
+                more,
+            )
             stack.push_async_callback(rig.service.close)
             rig.listener = Listener(rig.broker.port)
             stack.callback(rig.listener.close)
@@ -249,6 +267,30 @@ class Rig:
             await asyncio.sleep(away)
             await self.broker.start()
         return killed
+
+    async def freeze(self, kind: Kind, seconds: float) -> float:
+        """SIGSTOP, and SIGCONT after ``seconds``. When it was stopped."""
+        began = time.time()
+        pid = {"service": self.service.pid, "mongod": self.mongod.pid, "mosquitto": self.broker.pid}[kind]
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+        return began
+
+    async def cut(self, kind: Kind, seconds: float) -> float:
+        """The service does not reach its broker or database for ``seconds``. When that began."""
+        began = time.time()
+        await self.wires[kind].cut()
+        await asyncio.sleep(seconds)
+        await self.wires[kind].mend()
+        return began
+
+    async def slow(self, kind: Kind, seconds: float) -> float:
+        """Every answer of the broker or database takes 50 ms longer for ``seconds``. When that ended."""
+        self.wires[kind].delay = 0.05
+        await asyncio.sleep(seconds)
+        self.wires[kind].delay = 0.0
+        return time.time()
 
     async def recovered(self, killed: float) -> float:
         """Seconds from the kill to the first result of a reading that was taken after it."""
@@ -362,6 +404,12 @@ class Rig:
             if len(stored) != len(readings):
                 wrong.append(f"{stream_name(stream)}: {len(stored)} means of {len(readings)} readings")
         return wrong[:5]
+
+
+def port_of(url: str) -> int:
+    port = urllib.parse.urlsplit(url).port
+    assert port is not None
+    return port
 
 
 def stream_name(stream: dict[str, Any]) -> str:

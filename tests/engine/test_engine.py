@@ -545,3 +545,30 @@ async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypa
     assert bench.subscriber.contents[StreamId.parse("slope[room=a]")] == {
         START + time: value for time, value in (await bench.contents("slope[room=a]")).items()
     }
+
+
+@pytest.mark.parametrize("node", ["scale", "grid"])
+async def test_a_failure_at_the_newest_instant_is_not_due_for_ever(bench: Bench, node: str) -> None:
+    """Found by the state machine: the executor evaluated it again and again."""
+    nodes = {
+        "scale": bench.node("out", "expression", ["power"], expression="value * 2"),
+        "grid": bench.node("out", "sliding_mean", ["power"], width="10s", every="1s"),
+    }
+    await bench.start(bench.workflow(nodes[node]))
+    bench.clock.advance(10_000)
+    await bench.publish((0, {"not": "a number"}))
+    await bench.pass_time(60_000)
+    async with asyncio.timeout(5):
+        await bench.engine.settle()
+    steps = bench.engine.statistics().steps
+    await asyncio.sleep(0.05)
+    assert bench.engine.statistics().steps == steps
+    await bench.publish((30_000, 1.0))
+    await bench.pass_time(60_000)
+    assert 30_000 in await bench.contents("out[room=a]")
+    await bench.publish((0, 2.0))
+    await bench.pass_time(60_000)
+    assert 0 in await bench.contents("out[room=a]")
+    assert (await bench.verify()).clean
+    [status] = bench.engine.status("out")
+    assert not status.failed

@@ -14,16 +14,19 @@
 3. With ``retain`` the retain flag is set exactly on changes of the newest instance.
 4. At most `WINDOW` messages (fewer if the broker says so) are in flight. Messages go out in the order of the calls;
    after a reconnect everything unconfirmed goes out again first, in order.
-5. ``<prefix>/status`` is ``online`` while connected and ``offline`` otherwise, retained, also when we die (last will).
+5. A broker that is killed forgets what it confirmed and had not saved yet. So what was confirmed within the last
+   `REMEMBERED` seconds before a connection was lost goes out once more on the next one, before anything newer.
+6. ``<prefix>/status`` is ``online`` while connected and ``offline`` otherwise, retained, also when we die (last will).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -34,11 +37,14 @@ from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
 from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
 
-__all__ = ["WINDOW", "MqttSink", "SinkStatistics", "check_publish_options"]
+__all__ = ["REMEMBERED", "WINDOW", "MqttSink", "SinkStatistics", "check_publish_options"]
 
 logger = logging.getLogger(__name__)
 
 WINDOW: Final = 2_000
+REMEMBERED: Final = 5.0
+"""Seconds; mosquitto saves its state about once a second with ``autosave_interval 1``."""
+_MOST_REMEMBERED: Final = 20_000
 _STATUS_MID: Final = 65_535
 _PAYLOADS: Final = ("json", "msgpack", "value")
 _ONLINE: Final = b"online"
@@ -96,7 +102,8 @@ class _Out:
     topic: str
     payload: bytes
     retain: bool
-    batch: _Batch
+    batch: _Batch | None
+    """``None``: nobody waits, it was confirmed before."""
 
 
 class MqttSink:
@@ -111,6 +118,7 @@ class MqttSink:
                 f"the topic prefix {prefix!r} cannot be used", hint="write for example hs or home/hs"
             )
         self.name = name
+        self.forgets_ms = round(REMEMBERED * 1000)
         self.prefix = prefix
         self._status_topic = f"{prefix}/status"
         self._client = MqttClient(
@@ -127,6 +135,8 @@ class MqttSink:
         self._largest_window = self._window = window
         self._waiting: deque[_Out] = deque()
         self._in_flight: dict[int, _Out] = {}
+        self._remembered: deque[tuple[float, _Out]] = deque(maxlen=_MOST_REMEMBERED)
+        self._lost_at = 0.0
         self._next_mid = FIRST_MID
         self._statistics = SinkStatistics()
 
@@ -197,11 +207,20 @@ class MqttSink:
             self._statistics.refused += 1
         else:
             self._statistics.confirmed += 1
+            self._remember(out)
         batch = out.batch
-        batch.left -= 1
-        if not batch.left and not batch.done.done():
-            batch.done.set_result(None)
+        if batch is not None:
+            batch.left -= 1
+            if not batch.left and not batch.done.done():
+                batch.done.set_result(None)
         self._pump()
+
+    def _remember(self, out: _Out) -> None:
+        """Rule 5."""
+        now, remembered = time.monotonic(), self._remembered
+        remembered.append((now, out))
+        while remembered[0][0] < now - REMEMBERED:
+            remembered.popleft()
 
     # --- the connection ---
 
@@ -213,11 +232,16 @@ class MqttSink:
         self._statistics.repeated += len(unconfirmed)
         # The window of the new connection may be smaller than the old one, so they queue up again in front.
         self._waiting.extendleft(reversed(unconfirmed.values()))
+        again = [replace(out, batch=None) for at, out in self._remembered if at >= self._lost_at - REMEMBERED]
+        self._remembered.clear()
+        self._statistics.repeated += len(again)
+        self._waiting.extendleft(reversed(again))
         self._pump()
         self._connected(True)
 
     def _on_lost(self) -> None:
         self._connection = None
+        self._lost_at = time.monotonic()
         self._connected(False)
 
     def _on_goodbye(self, connection: Connection) -> None:
