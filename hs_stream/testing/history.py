@@ -228,8 +228,9 @@ class History:
             with contextlib.suppress(ToolError):
                 await self.engine.compute([stream], start, end)
 
+        await self.settle()
         while not await self.survive(compute):
-            pass
+            await self.settle()
 
     # --- what must hold ---
 

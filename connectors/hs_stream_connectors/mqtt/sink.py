@@ -206,7 +206,7 @@ class MqttSink:
                 logger.error("the MQTT broker refuses to publish on %s: %s (check its access list)", out.topic, error)
             self._statistics.refused += 1
         else:
-            self._statistics.confirmed += 1
+            self._statistics.confirmed += out.batch is not None
             self._remember(out)
         batch = out.batch
         if batch is not None:
@@ -232,12 +232,23 @@ class MqttSink:
         self._statistics.repeated += len(unconfirmed)
         # The window of the new connection may be smaller than the old one, so they queue up again in front.
         self._waiting.extendleft(reversed(unconfirmed.values()))
-        again = [replace(out, batch=None) for at, out in self._remembered if at >= self._lost_at - REMEMBERED]
-        self._remembered.clear()
+        again = self._forgotten()
         self._statistics.repeated += len(again)
-        self._waiting.extendleft(reversed(again))
+        self._waiting.extendleft(again)
         self._pump()
         self._connected(True)
+
+    def _forgotten(self) -> list[_Out]:
+        """What rule 5 sends again, newest first; of a topic only its newest instance is retained."""
+        newer = {out.topic for out in self._waiting if out.retain}
+        again = []
+        for at, out in reversed(self._remembered):
+            if at >= self._lost_at - REMEMBERED:
+                again.append(replace(out, batch=None, retain=out.retain and out.topic not in newer))
+                if out.retain:
+                    newer.add(out.topic)
+        self._remembered.clear()
+        return again
 
     def _on_lost(self) -> None:
         self._connection = None
