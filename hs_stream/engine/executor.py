@@ -467,7 +467,7 @@ class Executor:
                 for slot, source in enumerate(stream.inputs)
                 if source.frontier > end
             }
-        stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None)
+        stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None, self.silence.horizon)
         self._note(stream)
         if stream.due is None:
             self._due_at.pop(stream.id, None)

@@ -64,23 +64,53 @@ def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
     return result
 
 
-def find_due(stream: Stream, begin: int | None) -> int | None:
-    """The earliest instant behind the coverage at which there may be an output, as far as is known by now.
+def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
+    """The earliest instant that silence alone will make computable, as far as is known by now.
 
     ``begin``: where a stream without inputs begins, ``None`` while that is not known.
     """
-    drive, end = stream.drive, stream.end()
-    if stream.failed:
-        # What failed is not tried again by itself, so it is not due.
-        end = max(end, stream.failed.pairs[-1][1])
-    if end >= MAX_TIME or not stream.demand or stream.demand.end < MAX_TIME:
+    if not stream.inputs:
+        return _next_tick(stream, begin)
+    due, hole = _next_output(stream), _next_hole(stream, horizon)
+    return due if hole is None else hole if due is None else min(due, hole)
+
+
+def _known_until(stream: Stream) -> int:
+    """The end of what is computed or failed: what failed is not tried again by itself, so it is not due."""
+    end = stream.end()
+    return max(end, stream.failed.pairs[-1][1]) if stream.failed else end
+
+
+def _is_open(stream: Stream) -> bool:
+    """Whether something is wanted for ever."""
+    return bool(stream.demand) and stream.demand.pairs[-1][1] >= MAX_TIME
+
+
+def _next_tick(stream: Stream, begin: int | None) -> int | None:
+    drive, end = stream.drive, _known_until(stream)
+    if not isinstance(drive, OnGrid) or not _is_open(stream) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
-    if not stream.inputs and isinstance(drive, OnGrid):
-        if begin is None or begin >= MAX_TIME - 1:
-            return None
-        # Before its first instant it is known to be empty, which its consumers wait for.
-        return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
-    if not stream.coverage:
+    # Before its first instant it is known to be empty, which its consumers wait for.
+    return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
+
+
+def _next_hole(stream: Stream, horizon: int) -> int | None:
+    """The end of the first part before the coverage's end that is owed and not known to be silent yet.
+
+    A new stream of an aggregate may know less than the others did when the coverage was taken back.
+    """
+    pairs = stream.coverage.pairs
+    if not stream.demand or not pairs or (len(pairs) == 1 and pairs[0][0] <= stream.demand.pairs[0][0]):
+        return None
+    holes = (stream.demand & TimeIntervals.of(MIN_TIME, pairs[-1][1])) - stream.coverage - stream.failed
+    quiet = shift(horizon, -stream.ahead)
+    return next((end for _, end in holes.pairs if end > quiet), None)
+
+
+def _next_output(stream: Stream) -> int | None:
+    """The earliest instant behind what is known at which there may be an output."""
+    drive, end = stream.drive, _known_until(stream)
+    if end >= MAX_TIME or not _is_open(stream) or not stream.coverage:
         return None
     if not isinstance(drive, OnGrid):
         return stream.waiting.start + 1 if stream.waiting else None

@@ -1,0 +1,125 @@
+"""What the state machine found, shrunk to what matters. Each of these was a difference or a standstill once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from hs_stream.core.plate import Plate
+from hs_stream.core.stream import StreamId
+from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
+from hs_stream.engine.engine import EngineSettings
+from hs_stream.engine.ports import Reading, Store
+from hs_stream.plugins import default_registry
+from hs_stream.store.memory import MemoryStore
+from hs_stream.testing.history import History
+
+REGISTRY = default_registry()
+NOW = 1_600_000_000_000
+
+
+def node(
+    name: str, pin: str, inputs: Sequence[str] = (), over: Sequence[str] = (), **parameters: Any
+) -> NodeDefinition:
+    return NodeDefinition(name, REGISTRY.resolve(pin).build(parameters), tuple(inputs), tuple(over), {})
+
+
+def workflow(*nodes: NodeDefinition) -> WorkflowDefinition:
+    return WorkflowDefinition(
+        "w",
+        plates={"room": Plate("room")},
+        sources={name: SourceDefinition(name, ("room",)) for name in ("power", "light")},
+        nodes={item.name: item for item in nodes},
+    )
+
+
+class Played:
+    """A history of one workflow on a memory store."""
+
+    def __init__(self) -> None:
+        self.history: History
+
+    async def begin(self, *nodes: NodeDefinition, **settings: Any) -> History:
+        store = MemoryStore()
+
+        async def factory() -> Store:
+            return store
+
+        self.history = History(factory, [workflow(*nodes)], EngineSettings(**settings), NOW)
+        await self.history.begin()
+        return self.history
+
+    async def publish(self, *items: tuple[str, str, int, Any]) -> None:
+        """``(source, room, milliseconds before NOW, value)`` in one delivery."""
+        readings = [Reading(source, (("room", room),), NOW - back, value) for source, room, back, value in items]
+        await self.history.survive(lambda: self.history.deliver(readings))
+        await self.history.settle()
+
+    async def finish(self) -> None:
+        for _ in range(3):
+            await self.history.pass_time(60_000)
+        await self.history.check()
+        await self.history.end()
+
+
+@pytest.fixture
+async def played() -> AsyncIterator[Played]:
+    made = Played()
+    yield made
+    await made.history.abandon()
+
+
+async def test_a_hole_that_a_slow_input_keeps_open_is_filled_by_silence(played: Played) -> None:
+    history = await played.begin(node("highest", "aggregate", ["power"], over=["room"], function="max"))
+    await played.publish(("power", "a", 0, 1.5))
+    await history.restart()
+    await played.publish(("power", "b", 300_000, 1.5))
+    await history.restart()
+    await history.purge(StreamId("highest"), NOW - 3_600_000, NOW - 1)
+    await played.finish()
+
+
+async def test_a_clock_without_readings_starts_with_the_first(played: Played) -> None:
+    history = await played.begin(node("tick", "clock", every="1d", tz="Europe/Brussels"))
+    await history.pass_time(60_000)
+    await played.publish(("power", "a", 0, 1.0))
+    await played.finish()
+
+
+async def test_the_newest_readings_are_all_retracted(played: Played) -> None:
+    """The store holds what the step has retracted already; what is read must lie behind it."""
+    history = await played.begin(
+        node("twice", "expression", ["power"], expression="value * 2"),
+        node("changes", "debounce", ["twice"], hold="0s"),
+        node("mean", "sliding_mean", ["twice"], width="10s"),
+        chunk=3,
+    )
+    await played.publish(*[("power", "a", back, float(back % 7)) for back in range(0, 40_000, 1000)])
+    await history.restart()
+    await history.purge(StreamId.parse("twice[room=a]"), NOW - 60_000, NOW)
+    await played.finish()
+
+
+async def test_all_readings_are_purged(played: Played) -> None:
+    history = await played.begin(
+        node("tick", "clock", every="10s"), node("total", "integral", ["power"]), node("slope", "derivative", ["power"])
+    )
+    await played.publish(*[("power", "a", back, 1.0) for back in (90_000, 50_000, 0)])
+    await history.purge(StreamId.parse("power[room=a]"), NOW - 90_000, NOW)
+    await played.finish()
+    await history.begin()
+    await history.purge(StreamId.parse("power[room=a]"), NOW - 100_000, NOW)
+    await history.settle()
+    await history.restart()
+    await played.finish()
+
+
+async def test_states_of_another_definition_are_forgotten(played: Played) -> None:
+    history = await played.begin(node("total", "integral", ["power"], unit="1h"), chunk=300)
+    await played.publish(*[("power", "a", back, 1.0) for back in range(1_500_000, 0, -1000)])
+    await history.restart([workflow(node("total", "integral", ["power"], unit="1s"))])
+    history.arm(2, "after")
+    await history.settle()
+    await played.finish()
