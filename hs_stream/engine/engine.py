@@ -178,6 +178,7 @@ class Engine:
             if stream is not None:
                 self._executor.arrived(stream, spans, now)
         self._executor.marked = recovery.append_seq
+        self._graph.joined()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
         self._outbox.recover(recovery.commit_seq)
         for stream in streams:

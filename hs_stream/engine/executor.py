@@ -275,8 +275,8 @@ class Executor:
     ) -> tuple[TimeIntervals, Invalid | None]:
         """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
         end = stream.end()
+        lost, invalid = self._take_joined(stream, step), None
         known_until = end if stream.fold is None else max(end, stream.fold.until)
-        lost, invalid = EMPTY, None
         for slot, spans in changed.items():
             if slot < 0 or not spans:
                 continue
@@ -310,6 +310,15 @@ class Executor:
                 step.causes[stream.id] = "late"
             step.write(stream)
         return lost, invalid
+
+    @staticmethod
+    def _take_joined(stream: Stream, step: Step) -> TimeIntervals:
+        """What an aggregate covers and a new input does not: it may have readings there that are not known yet."""
+        lost = EMPTY
+        for slot in stream.joined:
+            lost |= stream.coverage - stream.inputs[slot].covered(step.horizon)
+        stream.joined.clear()
+        return lost
 
     async def _evaluate_all(self, stream: Stream, owed: TimeIntervals, step: Step) -> TimeIntervals:
         """Rule 2: newest first. Returns what is left for later steps.

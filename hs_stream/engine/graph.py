@@ -28,6 +28,7 @@ class Graph:
         self.sources: dict[str, list[Ground]] = {}
         self._next_id = max((record.id for record in self.records.values()), default=0) + 1
         self._restrict_to_major = restrict_to_major
+        self._joined: list[tuple[Stream, int]] = []
 
     def add_workflow(self, workflow: WorkflowDefinition) -> list[Stream]:
         """Ground ``workflow`` over the raw streams on record; returns its streams, inputs before outputs."""
@@ -57,6 +58,13 @@ class Graph:
             fresh += self._apply(ground.workflow, ground.bind(source, meta))
         return fresh
 
+    def joined(self) -> list[Stream]:
+        """The aggregates that have new inputs since the last call: their coverage holds for the others only."""
+        found, self._joined = self._joined, []
+        for stream, slot in found:
+            stream.joined.add(slot)
+        return [stream for stream, _ in found]
+
     def adopt(self, stream: StreamId) -> Stream:
         """A raw stream that no workflow reads (an import)."""
         known = self.streams.get(stream)
@@ -78,7 +86,7 @@ class Graph:
             if isinstance(event, Joined):
                 stream, source = self.streams[event.stream], self.streams[event.input]
                 if source not in stream.inputs:
-                    stream.attach(source, event.key)
+                    self._joined.append((stream, stream.attach(source, event.key)))
                 continue
             existing = self.streams.get(event.stream)
             if existing is not None:

@@ -63,6 +63,7 @@ class Stream:
         "frontier",
         "id",
         "inputs",
+        "joined",
         "keys",
         "kind",
         "lookaheads",
@@ -122,6 +123,8 @@ class Stream:
         self.due: int | None = None
         self.waiting = EMPTY
         """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
+        self.joined: set[int] = set()
+        """Of an aggregate: inputs that its coverage has not taken account of yet."""
         self.pending_inputs: dict[int, TimeIntervals] | None = None
         """Of an aggregate: the same per input slot; ``None`` while unknown (every input must be looked at)."""
         self.slowest: Slowest | None = None

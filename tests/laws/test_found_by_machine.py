@@ -123,3 +123,18 @@ async def test_states_of_another_definition_are_forgotten(played: Played) -> Non
     history.arm(2, "after")
     await history.settle()
     await played.finish()
+
+
+async def test_a_new_input_takes_coverage_back_as_far_as_it_is_not_known(played: Played) -> None:
+    """It may have readings where the aggregate is covered already, which lateness or another node still holds up."""
+    history = await played.begin(
+        node("steady", "debounce", ["light"], hold="0s"),
+        node("mean", "aggregate", ["steady"], over=["room"], function="mean"),
+        lateness=2000,
+    )
+    await played.publish(("light", "a", 0, 0.0))
+    await played.publish(("light", "b", 2500, 0.0))
+    await history.check(everything=False)
+    await history.restart()
+    await history.check(everything=False)
+    await played.finish()
