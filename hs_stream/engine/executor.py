@@ -240,7 +240,7 @@ class Executor:
                     rest = TimeIntervals(left)
             self._wait_for_rest(stream, changed)
             self._hand_on(stream, step, EMPTY)
-            self._settle(stream, rest)
+            self._settle(stream, rest, step)
             return
         before = stream.end()
         lost, invalid = await self._take_back(stream, changed, step)
@@ -261,7 +261,7 @@ class Executor:
         self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
         if lost and stream.end() < before:
             stream.waiting |= lost
-        self._settle(stream, rest)
+        self._settle(stream, rest, step)
 
     def _wait_for_rest(self, stream: Stream, changed: dict[int, TimeIntervals]) -> None:
         """Remember changes of driving inputs that the steady way could not turn into outputs yet."""
@@ -454,7 +454,7 @@ class Executor:
             if child.slowest is not None:
                 child.slowest.note(slot, child.inputs)
 
-    def _settle(self, stream: Stream, rest: TimeIntervals) -> None:
+    def _settle(self, stream: Stream, rest: TimeIntervals, step: Step) -> None:
         """What is left, and when silence alone makes more computable."""
         stream.owed = rest
         stream.settled = not rest
@@ -478,11 +478,14 @@ class Executor:
             }
         stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None, self.silence.horizon)
         self._note(stream)
-        if stream.due is None:
+        # A stream without inputs waits for the time itself, not for silence.
+        ahead = stream.ahead if stream.inputs else -self.silence.idle
+        at = None if stream.due is None else shift(stream.due, ahead)
+        if at is None or at <= step.horizon:
+            # What silence has proven already and is still missing waits for an input (one that fails, or that nobody
+            # wants): its next change touches this stream.
             self._due_at.pop(stream.id, None)
             return
-        # A stream without inputs waits for the time itself, not for silence.
-        at = shift(stream.due, stream.ahead if stream.inputs else -self.silence.idle)
         if self._due_at.get(stream.id) != at:
             self._due_at[stream.id] = at
             heapq.heappush(self._due, (at, stream.id))

@@ -138,3 +138,17 @@ async def test_a_new_input_takes_coverage_back_as_far_as_it_is_not_known(played:
     await history.restart()
     await history.check(everything=False)
     await played.finish()
+
+
+async def test_what_waits_for_an_input_that_fails_is_not_due(played: Played) -> None:
+    history = await played.begin(
+        node("broken", "apply", ["light"], function="operator:not_"),
+        node("number", "expression", ["light"], expression="value * 2"),
+        node("joined", "as_of_join", ["power", "number"]),
+    )
+    await played.publish(("light", "a", 20_000, {"not": "a number"}), ("power", "a", 10_000, 1.0))
+    await played.publish(("light", "a", 5_000, 1.0))
+    await history.pass_time(60_000)
+    await history.settle()
+    await played.publish(("light", "a", 20_000, 3.0))
+    await played.finish()

@@ -178,6 +178,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def request(self, data: st.DataObject) -> None:
+        self.run(self.played.settle())
         names = [status.stream for status in self.played.engine.status() if status.kind == "derived"]
         if names:
             stream: StreamId = data.draw(st.sampled_from(names))
