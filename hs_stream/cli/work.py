@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,9 +28,12 @@ from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import load_registry, source_check
+from hs_stream.service.workflow_file import load_workflow
 from hs_stream.service.yaml_items import did_you_mean
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
+from hs_stream.testing.preview import NodeChange, preview
 
 __all__ = ["register"]
 
@@ -107,12 +112,20 @@ def verify(
     workflow: Annotated[str, typer.Argument(help="Its name in the settings, or its file.")],
     start: Annotated[str | None, typer.Option("--from", help="Excluded; default: the beginning.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="Included; default: the end.")] = None,
+    candidate: Annotated[
+        Path | None, typer.Option(help="A changed workflow file: show how stored results would change; nothing fails.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Compare what is stored with an evaluation from scratch. Exit 1 and the first differences if they differ."""
     settings = settings_of(config)
     found, _ = find_workflow(settings, workflow)
     first, last = parse_span(start, end)
+    if candidate is not None:
+        changed = load_workflow(candidate, load_registry(settings), source_check(settings))
+        for line in preview_lines(changed.path, run(_preview(settings, found, changed, first, last))):
+            typer.echo(line)
+        return
     result = run(_verify(settings, found, first, last))
     typer.echo(summary(found.name, result, last))
     if not result.clean:
@@ -121,6 +134,29 @@ def verify(
         if result.count > _SHOWN:
             typer.echo(f"  ... and {result.count - _SHOWN} more")
         raise typer.Exit(1)
+
+
+async def _preview(
+    settings: Settings, current: WorkflowDefinition, candidate: WorkflowDefinition, start: int, end: int
+) -> list[NodeChange]:
+    async with reading_store(settings) as store:
+        return await preview(store, current, candidate, start, end)
+
+
+def preview_lines(path: str, changes: Sequence[NodeChange]) -> Iterator[str]:
+    """A line a node, and the first differences below it."""
+    different = [change for change in changes if change.state != "same"]
+    yield f"{path}: {len(different)} of {len(changes)} nodes would change"
+    for change in changes:
+        line = f"  {change.node}: {change.state}, {change.streams} streams, {change.before} -> {change.after} instances"
+        if change.state == "changed":
+            line += f"; {change.revised} revised, {change.new} new, {change.gone} gone"
+        if change.deviation is not None:
+            line += f"; at most {change.deviation:g} apart"
+        yield line + (f"; cannot be computed: {change.error}" if change.error else "")
+        if change.state == "changed":
+            for one in change.first:
+                yield f"    {one.stream} at {format_time(one.time)}: {one.stored!r} -> {one.expected!r}"
 
 
 async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, end: int) -> Verification:

@@ -25,7 +25,7 @@ from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
-__all__ = ["ABSENT", "Mismatch", "Verification", "verify"]
+__all__ = ["ABSENT", "Mismatch", "Scratch", "Verification", "verify"]
 
 _MOST_MISMATCHES: Final = 20
 
@@ -69,7 +69,7 @@ class Verification:
         return self.count == 0
 
 
-class _Scratch:
+class Scratch:
     """Evaluates a grounded workflow from raw contents over ``(start, end]``."""
 
     def __init__(self, store: Store, graph: Graph, start: int, end: int) -> None:
@@ -151,7 +151,7 @@ async def verify(
     for workflow in workflows:
         graph.add_workflow(workflow)
     graph.widen_demand(list(graph.streams.values()))
-    scratch = _Scratch(store, graph, start, end)
+    scratch = Scratch(store, graph, start, end)
     await scratch.run()
     result = Verification()
     by_stream = {record.stream: record for record in records}

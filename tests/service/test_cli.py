@@ -232,3 +232,22 @@ def test_an_import_of_several_rounds_stores_every_row() -> None:
     assert row["instances"] == 7_500
     rows = json.loads(run("query", "many", "--format", "json").stdout)
     assert [row["value"] for row in rows] == [index % 7 for index in range(7_500)]
+
+
+@pytest.mark.usefixtures("imported")
+def test_verify_shows_what_a_candidate_would_change(in_site: Any) -> None:
+    [path] = Path().rglob("comfort.yaml")
+    text = path.read_text(encoding="utf-8")
+    same = Path("same.yaml")
+    same.write_text(text, encoding="utf-8")
+    assert "same.yaml: 0 of " in run("verify", "comfort", "--candidate", "same.yaml").stdout
+    candidate = Path("candidate.yaml")
+    changed = text.replace("key: temperature", "key: humidity").replace("smooth", "soft")
+    candidate.write_text(changed, encoding="utf-8")
+    lines = run("verify", "comfort", "--candidate", "candidate.yaml").stdout.splitlines()
+    assert any(line.startswith("  temperature: changed, 1 streams, 6 -> 6 instances; 6 revised") for line in lines)
+    assert any("at most 40 apart" in line for line in lines)
+    assert "    temperature[house=1,room=kitchen] at 2026-01-01T00:00:00Z: 0.0 -> 40" in lines
+    assert any(line.startswith("  soft: new") for line in lines)
+    assert any(line.startswith("  smooth: removed") for line in lines)
+    assert run("verify", "comfort").exit_code == 0, "nothing was written"
