@@ -4,15 +4,17 @@ BIN := .venv/bin
 export PATH := $(PATH):/usr/sbin
 SECONDS_OF_DEMO ?= 60
 PYTEST_ARGS ?=
+EXAMPLES ?= 20000
+SEED ?= 1
 
-.PHONY: demo test lint benchmark chaos clean
+.PHONY: demo test lint benchmark chaos machine clean
 
 demo:
 	@scripts/bootstrap demo
 	@$(BIN)/hs-stream demo --for $(SECONDS_OF_DEMO)
 
 test: lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not chaos" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint:
 	@scripts/bootstrap test
@@ -28,6 +30,10 @@ benchmark:
 chaos:
 	@scripts/bootstrap test
 	@HS_STREAM_CHAOS=long $(BIN)/python -m pytest -m chaos --timeout 3600 tests/chaos
+
+machine:
+	@scripts/bootstrap test
+	@HS_STREAM_MACHINE=$(EXAMPLES) $(BIN)/python -m pytest tests/laws/test_machine.py -k memory --hypothesis-seed $(SEED) --durations 1
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

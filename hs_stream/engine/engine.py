@@ -53,7 +53,11 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One stream as it is now. ``coverage`` and ``upper`` include what silence proves; ``pending`` is owed."""
+    """One stream as it is now.
+
+    ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was computed
+    once and is not right any more.
+    """
 
     id: int
     stream: StreamId
@@ -64,6 +68,7 @@ class StreamStatus:
     coverage: TimeIntervals
     upper: int | None
     pending: TimeIntervals
+    stale: TimeIntervals
     failed: TimeIntervals
     error: str
 
@@ -456,6 +461,7 @@ class Engine:
             coverage,
             None if upper <= MIN_TIME else upper,
             stream.owed,
+            stream.stale,
             stream.failed,
             stream.error if stream.failed else "",
         )

@@ -155,6 +155,7 @@ class Executor:
         lost = TimeIntervals.of(start, end) & stream.coverage
         before = stream.end()
         stream.coverage -= lost
+        stream.stale -= TimeIntervals.of(start, end)
         if stream.end() < before:
             stream.pending_inputs = None
             stream.waiting |= lost
@@ -304,6 +305,7 @@ class Executor:
                 stream.failed -= touched
         if lost:
             stream.coverage -= lost
+            stream.stale |= lost
             if stream.end() < end and stream.pending_inputs is not None:
                 stream.pending_inputs = None
             if step.causes[stream.id] == "arrival":
@@ -466,6 +468,8 @@ class Executor:
         end = stream.end()
         if stream.failed:
             stream.waiting -= stream.failed
+        if stream.stale:
+            stream.stale -= stream.coverage
         if stream.waiting:
             stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
         if stream.pending_inputs:

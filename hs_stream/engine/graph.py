@@ -122,6 +122,11 @@ class Graph:
         if record is not None:
             if self._unchanged(record.fingerprint, stream.fingerprint):
                 stream.coverage = record.coverage
+                if record.upper is not None:
+                    # Of what is always wanted, everything up to there was computed once.
+                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - record.coverage
+            else:
+                stream.stale = record.coverage
             stream.pending_inputs = None
         return stream
 

@@ -78,6 +78,7 @@ class Stream:
         "requests",
         "settled",
         "slowest",
+        "stale",
         "stream",
         "supports",
         "tail",
@@ -117,6 +118,8 @@ class Stream:
         self.demand = EMPTY
         self.requests: dict[int, TimeIntervals] = {}
         self.owed = EMPTY
+        self.stale = EMPTY
+        """Was computed and is not right any more; what is stored there stays readable until it is replaced."""
         self.settled = False
         self.failed = EMPTY
         self.error = ""

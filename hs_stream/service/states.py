@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals, format_time
+from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.service.json_values import intervals
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ MAX_PIECES: Final = 100
 def partition(status: StreamStatus, start: int, end: int) -> list[tuple[str, int, int]]:
     """``(start, end]`` cut into ``(state, start, end)``, ascending, ``computed`` standing for both kinds of it."""
     asked = TimeIntervals.of(start, end)
-    ever = EMPTY if status.upper is None else TimeIntervals.of(MIN_TIME, status.upper)
     failed = status.failed & asked
     computed = (status.coverage & asked) - failed
-    stale = ((status.pending & ever) & asked) - failed - computed
+    stale = (status.stale & asked) - failed - computed
     rest = asked - failed - computed - stale
     parts = (("failed", failed), ("computed", computed), ("stale", stale), ("not-computed", rest))
     pieces = [(state, *pair) for state, spans in parts for pair in spans.pairs]
@@ -66,6 +65,7 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "coverage": intervals(TimeIntervals(status.coverage.pairs[-MAX_PIECES:])),
         "coverage_intervals": len(status.coverage),
         "pending": intervals(TimeIntervals(status.pending.pairs[-MAX_PIECES:])),
+        "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
         "error": status.error or None,
     }

@@ -572,3 +572,21 @@ async def test_a_failure_at_the_newest_instant_is_not_due_for_ever(bench: Bench,
     assert (await bench.verify()).clean
     [status] = bench.engine.status("out")
     assert not status.failed
+
+
+async def test_what_was_computed_by_another_definition_is_stale_and_readable(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2")))
+    bench.clock.advance(10_000_000)
+    await bench.publish((0, 1.0), (1000, 2.0))
+    await bench.stop()
+    changed = bench.workflow(bench.node("double", "expression", ["power"], expression="value * 3"))
+    engine = await bench.start(changed, run=False)
+    status = engine.find(StreamId.parse("double[room=a]"))
+    assert not status.coverage
+    assert START + 1000 in status.stale
+    assert await bench.contents("double[room=a]") == {0: 2.0, 1000: 4.0}
+    await engine.settle()
+    status = engine.find(StreamId.parse("double[room=a]"))
+    assert START + 1000 in status.coverage
+    assert not status.stale
+    assert await bench.contents("double[room=a]") == {0: 3.0, 1000: 6.0}

@@ -1,6 +1,6 @@
 """The two laws over anything that may happen: a state machine that hypothesis drives, against the oracle.
 
-``HS_STREAM_MACHINE=20000 pytest tests/laws/test_machine.py -k memory --hypothesis-seed 1`` is the long form.
+``make machine`` is the long form.
 """
 
 from __future__ import annotations
