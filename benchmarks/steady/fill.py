@@ -6,7 +6,7 @@ behind its back into the documented layout (``instances``: ``{_id: {s, t}, v}``)
 * one reading per second that ends ten seconds before the first real one, so that no window holds two of them: the mean
   of the last second is the reading itself;
 * never above 24 degrees, so that the threshold is off at each of them;
-* a snapshot of the threshold's state behind the last of them, as the service writes them now and then.
+* a snapshot of the threshold's state behind each 512th of them, as the service writes them.
 
 A stream's coverage reaches back for ever from its first reading, so it holds for them too. ``hs-stream verify`` agrees.
 """
@@ -23,6 +23,8 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
+
+from hs_stream.engine.fold import SNAPSHOT_EVERY
 
 __all__ = ["fill"]
 
@@ -44,8 +46,11 @@ def fill(database: Database[dict[str, Any]], instances: int) -> int:
             ages = np.arange(each - first, max(each - first - _BATCH, 0), -1)
             _insert(target, int(stream["_id"]), last - (ages - 1) * _STEP_MS, _VALUES[stream["name"]])
         if stream["name"] == "hot":
-            identity = {"s": stream["_id"], "t": DatetimeMS(last)}
-            database["snapshots"].replace_one({"_id": identity}, {"_id": identity, "v": False}, upsert=True)
+            states = [
+                {"_id": {"s": stream["_id"], "t": DatetimeMS(last - age * _STEP_MS)}, "v": False}
+                for age in range(0, each, SNAPSHOT_EVERY)
+            ]
+            database["snapshots"].insert_many(states)
     database.client.admin.command("fsync")
     return each * len(streams)
 

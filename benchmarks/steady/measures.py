@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.steady.fill import fill
+from benchmarks.steady.late import late_readings
 from benchmarks.steady.parts import Contender, Cost, Parts
 
 __all__ = ["FULL", "QUICK", "Size", "idle", "latency", "rate", "stored"]
@@ -137,11 +138,15 @@ async def _paced(parts: Parts, contender: Contender, seconds: int, per_second: i
 
 
 async def stored(parts: Parts, size: Size) -> dict[str, Any]:
-    """Rate and cost with so many instances in the store before the service starts; the levels take turns."""
+    """Rate and cost with so many instances in the store before the service starts; the levels take turns.
+
+    ``late``: ms from one late reading in the middle of them to its published result (median of the rooms).
+    """
     largest = max(size.stored)
     kept, seconds = "", 0.0
     runs: dict[int, list[Run]] = {count: [] for count in size.stored}
     starts: dict[int, list[float]] = {count: [] for count in size.stored}
+    late: dict[int, list[float]] = {}
     for _ in range(size.flat_runs):
         for count in size.stored:
             if count != largest or not kept:
@@ -155,10 +160,16 @@ async def stored(parts: Parts, size: Size) -> dict[str, Any]:
             async with parts.service(database) as contender:
                 starts[count].append(contender.started_in)
                 runs[count].append(await _saturate(parts, contender, size.flat_readings))
+                if count not in late:
+                    late[count] = await late_readings(parts.broker.port, parts.mongo[database], contender, count)
             if database != kept:
                 parts.drop(database)
     parts.drop(kept)
-    levels = [{"stored": count, "start": median(starts[count])} | _summary(runs[count]) for count in size.stored]
+    levels = [
+        {"stored": count, "start": median(starts[count]), "late": median(late[count]), "latest": max(late[count])}
+        | _summary(runs[count])
+        for count in size.stored
+    ]
     return {"readings": size.flat_readings, "fill_seconds": seconds, "levels": levels}
 
 

@@ -55,8 +55,8 @@ class EngineSettings:
 class StreamStatus:
     """One stream as it is now.
 
-    ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was computed
-    once and is not right any more.
+    ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
+    computed once and is not right any more.
     """
 
     id: int
