@@ -32,6 +32,7 @@ __all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
 
 SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
+_FEW: Final = 4 * SNAPSHOT_EVERY
 
 Accept = Callable[[Stream, Spans, Batch, Step], Awaitable[None]]
 """``accept(stream, spans, contents, step)``: the results inside of ``spans``."""
@@ -112,7 +113,7 @@ class Folder:
         except _Raised as raised:
             self._fail(stream, min(raised.time - 1, start), raised, step)
             return EMPTY, EMPTY
-        batch, complete = await self._contents.read_some(source, start, end, limit=self._chunk, newest=False)
+        batch, complete = await self._read(source, start, end, lost, invalid)
         step.spent += len(batch) + 1
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
@@ -154,6 +155,17 @@ class Folder:
             stream.fold = Head(since, reached, state)
             return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY
         return EMPTY, self._converge(stream, converged, end, state, lost, invalid, head, step)
+
+    async def _read(
+        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
+    ) -> tuple[Batch, bool]:
+        """The first input instances of ``(start, end]``: few where rule 3 will probably stop soon."""
+        if lost and invalid is not None:
+            few = min(_FEW, self._chunk)
+            batch, complete = await self._contents.read_some(source, start, end, limit=few, newest=False)
+            if complete or (batch and batch.last_time > invalid[1]):
+                return batch, complete
+        return await self._contents.read_some(source, start, end, limit=self._chunk, newest=False)
 
     def _converge(
         self,

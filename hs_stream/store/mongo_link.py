@@ -31,6 +31,8 @@ _LAZY: Final = WriteConcern(w=1)
 _SYNC: Final = WriteConcern(w="majority", j=True)
 _LARGE_PART: Final = 8 << 20
 _LARGE_FROM: Final = 12 << 20
+_APART: Final = 120_000
+"""Milliseconds: reading what 1 Hz leaves in between costs about as much as one more question."""
 _KEYS_AT_ONCE: Final = 5_000
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
@@ -47,9 +49,19 @@ def span(stream: int, start: int, end: int) -> Document:
 
 
 def keys(stream: int, times: Sequence[int]) -> Iterable[Document]:
-    """Filters for exactly ``times``, which need not be in order."""
-    for start in range(0, len(times), _KEYS_AT_ONCE):
-        yield {"_id": {"$in": [identity(stream, int(time)) for time in times[start : start + _KEYS_AT_ONCE]]}}
+    """Filters for exactly ``times``, which need not be in order.
+
+    mongod 6 answers a bare ``$in`` on the key of a clustered collection by reading all of it, so every filter has
+    bounds too; times that are far apart get filters of their own.
+    """
+    order = sorted(int(time) for time in times)
+    first = 0
+    for at in range(1, len(order) + 1):
+        if at == len(order) or order[at] - order[at - 1] > _APART or at - first == _KEYS_AT_ONCE:
+            wanted = [identity(stream, time) for time in order[first:at]]
+            bounds = {"$gte": wanted[0], "$lte": wanted[-1]}
+            yield {"_id": wanted[0]} if len(wanted) == 1 else {"_id": bounds | {"$in": wanted}}
+            first = at
 
 
 class _Epoch(ConnectionPoolListener):
