@@ -27,18 +27,18 @@ async def test_kills_lose_and_double_nothing(
     report = Report(kind)
     reports.append(report)
     async with Rig.running(tmp_path, seed, rate=RATE) as rig:
-        for kill in range(11 if long else 3):
+        for kill in range(20 if long else 3):
             # In the short form kills follow each other, so that some hit the recovery from the one before.
             await asyncio.sleep(rig.random.uniform(0.2, 3.0))
             killed = await rig.kill(kind, away=rig.random.uniform(0.0, 1.0))
             report.kills += 1
             if long or kill != 1:
                 report.recover.append(await rig.recovered(killed))
-            if long:
+            if long and kill % 4 == 3:
                 await asyncio.sleep(rig.random.uniform(0.0, 1.0))
                 await rig.check(report)
         if long:
-            for _ in range(4):
+            for _ in range(5):
                 await asyncio.sleep(rig.random.uniform(0.1, 1.5))
                 await rig.kill(kind, away=0.0)
                 report.kills += 1
