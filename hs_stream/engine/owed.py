@@ -46,7 +46,7 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
     for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
         if source.kind == "derived":
             covered = source.coverage.pairs
-            if len(covered) != 1 or covered[0][0] > MIN_TIME:
+            if len(covered) != 1 or covered[0][0] > MIN_TIME or source.failed:
                 return None
         reach = min(reach, shift(source.reach(horizon), -lookahead))
     return end, reach
@@ -75,19 +75,13 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     return due if hole is None else hole if due is None else min(due, hole)
 
 
-def _known_until(stream: Stream) -> int:
-    """The end of what is computed or failed: what failed is not tried again by itself, so it is not due."""
-    end = stream.end()
-    return max(end, stream.failed.pairs[-1][1]) if stream.failed else end
-
-
 def _is_open(stream: Stream) -> bool:
     """Whether something is wanted for ever."""
     return bool(stream.demand) and stream.demand.pairs[-1][1] >= MAX_TIME
 
 
 def _next_tick(stream: Stream, begin: int | None) -> int | None:
-    drive, end = stream.drive, _known_until(stream)
+    drive, end = stream.drive, stream.known_until()
     if not isinstance(drive, OnGrid) or not _is_open(stream) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
@@ -109,7 +103,7 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 
 def _next_output(stream: Stream) -> int | None:
     """The earliest instant behind what is known at which there may be an output."""
-    drive, end = stream.drive, _known_until(stream)
+    drive, end = stream.drive, stream.known_until()
     if end >= MAX_TIME or not _is_open(stream) or not stream.coverage:
         return None
     if not isinstance(drive, OnGrid):

@@ -155,20 +155,25 @@ class Stream:
         return pairs[-1][1] if pairs else MIN_TIME
 
     def fails_at_end(self) -> bool:
-        """Whether something behind the coverage failed: then silence proves nothing there."""
+        """Whether something behind the coverage failed."""
         return bool(self.failed) and self.failed.pairs[-1][1] > self.end()
 
+    def known_until(self) -> int:
+        """The end of what is computed or failed: what failed is not tried again by itself."""
+        end = self.end()
+        return max(end, self.failed.pairs[-1][1]) if self.failed else end
+
     def reach(self, horizon: int) -> int:
-        """The end of what is known, silence included."""
+        """The end of what is known, silence included; what failed lies before it."""
         if self.kind == "raw":
             return max(self.upper, horizon)
-        end = self.end()
-        if not self.settled or end >= MAX_TIME or self.fails_at_end():
-            return end
+        end = self.known_until()
+        if not self.settled or end >= MAX_TIME:
+            return self.end()
         quiet = shift(horizon, -self.ahead)
         if self.due is not None and self.due - 1 < quiet:
             quiet = self.due - 1
-        return max(end, quiet)
+        return quiet if quiet > end else self.end()
 
     def covered(self, horizon: int) -> TimeIntervals:
         """What is known, silence included (rule 2)."""
@@ -178,7 +183,7 @@ class Stream:
         pairs = self.coverage.pairs
         if not pairs or reach <= pairs[-1][1]:
             return self.coverage
-        return self.coverage | TimeIntervals.of(pairs[-1][1], reach)
+        return self.coverage | TimeIntervals.of(self.known_until(), reach)
 
     def wanted(self) -> TimeIntervals:
         """Demand: online, and what is asked for right now."""

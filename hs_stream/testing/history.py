@@ -249,8 +249,8 @@ class History:
         if not found.clean:
             raise LawViolation(f"{found.count} differences, first {found.mismatches[0]}")
         if everything and any(self.acknowledged.values()):
-            for stream, missing in found.not_computed.items():
-                if stream not in found.not_computable and missing.start < now - _SLACK:
+            for stream, missing in found.owed.items():
+                if missing.start < now - _SLACK:
                     raise LawViolation(f"{stream} is not computed on {missing}, although its inputs are known")
         await self._check_raw(store)
         await self._check_subscriber(store)

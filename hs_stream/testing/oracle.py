@@ -54,13 +54,17 @@ class Mismatch:
 
 @dataclass(slots=True)
 class Verification:
-    """What was compared. ``not_computed``: parts of the asked interval that are not covered in the store."""
+    """What was compared. ``not_computed``: parts of the asked interval that are not covered in the store.
+
+    ``owed``: parts of those that an evaluation from scratch can compute (nothing before them fails).
+    """
 
     streams: int = 0
     instances: int = 0
     count: int = 0
     mismatches: list[Mismatch] = field(default_factory=list)
     not_computed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
+    owed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
     not_computable: dict[StreamId, str] = field(default_factory=dict)
 
     @property
@@ -167,6 +171,8 @@ async def verify(
         missing = (window & stream.demand) - stream.coverage
         if missing:
             result.not_computed[stream.stream] = missing
+            if owed := missing & scratch.known[stream.id]:
+                result.owed[stream.stream] = owed
         for low, high in coverage.pairs:
             stored = await store.read(record.id, low, high)
             _compare(result, stream.stream, stored, scratch.contents[stream.id].slice(low, high))

@@ -31,6 +31,12 @@ REPLAY_STEP = 50
 Value = dict[str, float]
 
 
+def close_socket(client: Client) -> None:
+    """paho leaves the socket of a connection that died in the middle of something to the garbage collector."""
+    if (link := client.socket()) is not None:
+        link.close()
+
+
 @dataclass
 class Message:
     """One PUBLISH: readings of one room. ``confirmed`` is when the broker last said that it has it."""
@@ -206,6 +212,7 @@ class Gateway:
         try:
             client.connect("127.0.0.1", self._port)
         except OSError:
+            close_socket(client)
             time.sleep(0.05)
             return
         self._client = client
@@ -217,6 +224,7 @@ class Gateway:
         if client is not None:
             client.disconnect()
             client.loop_stop()
+            close_socket(client)
 
     def _on_publish(self, client: Client, _userdata: Any, mid: int, *_: Any) -> None:
         # paho holds a lock of its own here that `publish` wants: ours must not be waited for.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pymongo import MongoClient
@@ -276,6 +276,7 @@ def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
         machine,
         settings=settings(
             max_examples=examples,
+            phases=list(Phase) if long else [Phase.generate],  # shrinking may take longer than CI has
             derandomize=not long,  # always the same ones in CI; `make machine` is for finding new ones
             stateful_step_count=steps,
             deadline=None,
