@@ -108,6 +108,12 @@ class Executor:
         """A raw stream's durable contents changed on ``changed``, or its watermark rose."""
         known = self._arrived.get(stream.id)
         self._arrived[stream.id] = changed if known is None else known | changed
+        if changed:
+            # A step under way may see how far the stream reaches now: an aggregate must then look at this input too.
+            for child, slot in stream.children:
+                if child.pending_inputs is not None:
+                    before = child.pending_inputs.get(slot)
+                    child.pending_inputs[slot] = changed if before is None else before | changed
         if not self._oldest_arrival:
             self._oldest_arrival = arrival
         self.wake.set()

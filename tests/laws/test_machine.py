@@ -292,7 +292,7 @@ def test_on_memory() -> None:
     play(OnMemory, 1500)
 
 
-# Stores with real concurrency: a difference that is not understood yet shows up now and then (see CHANGELOG, known).
+# Stores with real concurrency: a rare difference was mended (see CHANGELOG, known), and too few were played since.
 RACES = pytest.mark.xfail(reason="a rare difference after a crash in the middle of a delivery", strict=False)
 
 
