@@ -103,6 +103,7 @@ class History:
 
     async def _open(self) -> None:
         while True:
+            await self._let_go()
             self._store = FaultyStore(await self._factory(), *self._fault)
             self.engine = Engine(self._store, clock=self.clock, sink=self.subscriber, settings=self._settings)
             try:
@@ -148,6 +149,13 @@ class History:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Crash, BaseExceptionGroup):
             await self._task
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Of the store before, also where a crash cancelled its own tidying up."""
+        if hasattr(self, "_store"):
+            inner = self._store.inner
+            await getattr(inner, "abandon", inner.close)()
 
     async def restart(self, workflows: Sequence[WorkflowDefinition] | None = None) -> None:
         """Stop in order (a crash may come in between) and start again, perhaps with other definitions."""
