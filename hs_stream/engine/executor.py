@@ -98,6 +98,7 @@ class Executor:
         self._uppers_at = MIN_TIME
         self._due: list[tuple[int, int]] = []
         self._due_at: dict[int, int] = {}
+        self._under_way = 0
         self._lock = asyncio.Lock()
         self.wake = asyncio.Event()
         self._finishing = False
@@ -172,8 +173,8 @@ class Executor:
 
     @property
     def pending(self) -> int:
-        """How many streams wait for a step."""
-        return len(self._arrived) + len(self._touched) + len(self._backlog)
+        """How many streams wait for a step, or for the commit of the step under way."""
+        return len(self._arrived) + len(self._touched) + len(self._backlog) + self._under_way
 
     def horizon(self, now: int) -> int:
         """What silence proves at ``now``: nothing later than the oldest delivery that is not durable yet."""
@@ -217,9 +218,13 @@ class Executor:
         self._touch_others(step)
         if not len(step) and not arrived:
             return False
-        while (item := step.next()) is not None:
-            await self._process(*item, step)
-        await self._commit(step, consumed, arrival or now)
+        self._under_way = len(arrived) + len(step)
+        try:
+            while (item := step.next()) is not None:
+                await self._process(*item, step)
+            await self._commit(step, consumed, arrival or now)
+        finally:
+            self._under_way = 0
         return True
 
     def _touch_others(self, step: Step) -> None:

@@ -208,7 +208,11 @@ class _GaugeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         gauges = self._gauges
         simple: tuple[tuple[str, str, Callable[[], float]], ...] = (
-            ("hs_pending_steps", "Streams with something owed and available", gauges.pending_steps),
+            (
+                "hs_pending_steps",
+                "Streams with something owed and available, and those of the step under way",
+                gauges.pending_steps,
+            ),
             ("hs_in_flight_readings", "Readings taken in but not yet durable", gauges.in_flight_readings),
             ("hs_outbox_pending", "Steps with results that are not published yet", gauges.outbox_pending),
             ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected),

@@ -19,7 +19,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
@@ -28,7 +28,7 @@ REMEMBERED = 5.0
 WINDOW = 400
 HISTORY = 300
 REPLAY_STEP = 50
-Value = dict[str, float]
+Value = dict[str, Any]
 
 
 def close_socket(client: Client) -> None:
@@ -60,8 +60,20 @@ class Mixture:
     corrected: float = 0.02
 
 
+class Source(Protocol):
+    """Where a gateway has its readings from, and ``topic`` with a ``{room}``."""
+
+    rooms: list[str]
+    topic: str
+
+    def next(self) -> Message | None:
+        """The next readings of one room, or ``None`` after the last."""
+
+
 class Readings:
     """The readings of some rooms, made up by a seeded generator."""
+
+    topic = "home/{room}/climate"
 
     def __init__(self, seed: int, live: int, replayed: int, mixture: Mixture) -> None:
         self._random = random.Random(seed)
@@ -103,13 +115,26 @@ class Readings:
         return {"temperature": values[0], "co2": values[1]}
 
 
+class Replay:
+    """Rows of one room, each a reading with its time in ``ts``."""
+
+    def __init__(self, topic: str, room: str, rows: list[dict[str, Any]]) -> None:
+        self.topic, self.rooms = topic, [room]
+        self._left = deque((row["ts"], {name: value for name, value in row.items() if name != "ts"}) for row in rows)
+
+    def next(self) -> Message | None:
+        return Message(self.rooms[0], [self._left.popleft()]) if self._left else None
+
+
 class Gateway:
     """Publishes at ``rate`` readings a second from `start` until `finish`, whatever becomes of the broker."""
 
-    def __init__(self, port: int, readings: Readings, rate: float) -> None:
+    def __init__(self, port: int, readings: Source, rate: float) -> None:
         self._port, self._readings, self._rate = port, readings, rate
         self.log: list[Message] = []
         self.count = 0
+        self.ended = False
+        """There are no more readings."""
         self.repeated = 0
         self._cursor = self._furthest = 0
         self._lock = threading.Lock()
@@ -172,6 +197,10 @@ class Gateway:
                 idle = now - began - made / self._rate
             while made < (now - began - idle) * self._rate and not self._paused.is_set():
                 message = self._readings.next()
+                if message is None:
+                    self.ended = True
+                    self.pause()
+                    break
                 made += len(message.readings)
                 self.log.append(message)
             self.count = made
@@ -188,7 +217,7 @@ class Gateway:
                 return False
             assert self._client is not None
             message = self.log[self._cursor]
-            sent = self._client.publish(f"home/{message.room}/climate", message.payload, qos=1)
+            sent = self._client.publish(self._readings.topic.format(room=message.room), message.payload, qos=1)
             self._waiting.append((self._cursor, sent.mid))
             self.repeated += self._cursor < self._furthest
             self._cursor += 1

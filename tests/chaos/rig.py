@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 import pytest
 from pymongo import MongoClient
+from ruamel.yaml import YAML
 
 from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
-from tests.chaos.gateway import Gateway, Listener, Mixture, Readings
+from tests.chaos.gateway import Gateway, Listener, Mixture, Readings, Source
 from tests.chaos.wire import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,6 @@ nodes:
   house: {tool: aggregate@^1, from: per_2s, over: room, with: {function: mean}}
 publish: {warm: {}, slope: {}, stuffy: {}, joined: {}, per_2s: {retain: true}, house: {}}
 """
-PUBLISHED = ("warm", "slope", "stuffy", "joined", "per_2s", "house")
 Kind = Literal["service", "mongod", "mosquitto"]
 
 
@@ -78,13 +78,16 @@ class Report:
 class Service:
     """``hs-stream serve`` as a process that can be killed and started again."""
 
-    def __init__(self, directory: Path, broker_url: str, store_url: str, more: str = "") -> None:
+    def __init__(
+        self, directory: Path, broker_url: str, store_url: str, more: str = "", workflow: str = WORKFLOW
+    ) -> None:
         self._directory = directory
+        self._workflow = YAML(typ="safe").load(workflow)["workflow"]
         self._port = free_port()
         self._process: asyncio.subprocess.Process | None = None
-        (directory / "chaos.yaml").write_text(WORKFLOW, encoding="utf-8")
+        (directory / "workflow.yaml").write_text(workflow, encoding="utf-8")
         (directory / "hs-stream.toml").write_text(
-            f'workflows = ["chaos.yaml"]\n[store]\nurl = "{store_url}"\n[mqtt]\nurl = "{broker_url}"\n'
+            f'workflows = ["workflow.yaml"]\n[store]\nurl = "{store_url}"\n[mqtt]\nurl = "{broker_url}"\n'
             f"[http]\nport = {self._port}\n{more}",
             encoding="utf-8",
         )
@@ -168,7 +171,7 @@ class Service:
         }
 
     async def verify(self) -> tuple[int, str]:
-        process = await self.run("verify", "chaos", log=asyncio.subprocess.PIPE)
+        process = await self.run("verify", self._workflow, log=asyncio.subprocess.PIPE)
         try:
             out, _ = await asyncio.wait_for(process.communicate(), 120)
         finally:
@@ -181,12 +184,14 @@ class Service:
 class Rig:
     """Broker, mongod, service, gateway and listener of one test."""
 
-    def __init__(self, directory: Path, seed: int, rate: float, mixture: Mixture, rooms: int, more: str) -> None:
+    def __init__(self, directory: Path, seed: int, rate: float, source: Source, workflow: str, more: str) -> None:
         self._directory, self._rate = directory, rate
         self.random = random.Random(seed)
         self.broker = EmbeddedBroker(directory / "broker", persistence=True, kind="mosquitto")
         self.mongod = EmbeddedMongod(directory / "mongod")
-        self._readings = Readings(seed, rooms - rooms // 2, rooms // 2, mixture)
+        self._source = source
+        self._workflow = workflow
+        self._published = frozenset(YAML(typ="safe").load(workflow)["publish"])
         self._more = more
         self.service: Service
         self.gateway: Gateway
@@ -197,11 +202,18 @@ class Rig:
     @classmethod
     @contextlib.asynccontextmanager
     async def running(
-        cls, directory: Path, seed: int, *, rate: float, mixture: Mixture | None = None, rooms: int = 8, more: str = ""
+        cls,
+        directory: Path,
+        seed: int,
+        *,
+        rate: float,
+        source: Source | None = None,
+        workflow: str = WORKFLOW,
+        more: str = "",
     ) -> Any:
         if find_mongod() is None:
             pytest.skip("no mongod runs on this machine")
-        rig = cls(directory, seed, rate, mixture or Mixture(), rooms, more)
+        rig = cls(directory, seed, rate, source or Readings(seed, 4, 4, Mixture()), workflow, more)
         async with rig._stack as stack:
             await rig.broker.start()
             stack.push_async_callback(rig.broker.kill)
@@ -217,11 +229,12 @@ class Rig:
                 f"mqtt://127.0.0.1:{broker}",
                 rig.mongod.database_url("chaos").replace(f":{port_of(rig.mongod.url)}", f":{mongod}"),
                 more,
+                workflow,
             )
             stack.push_async_callback(rig.service.close)
             rig.listener = Listener(rig.broker.port)
             stack.callback(rig.listener.close)
-            rig.gateway = Gateway(rig.broker.port, rig._readings, rate)
+            rig.gateway = Gateway(rig.broker.port, rig._source, rate)
             stack.callback(rig.gateway.close)
             await rig.service.start()
             await rig.ready()
@@ -356,7 +369,7 @@ class Rig:
             unpublished = []
             late = results = 0
             for stream in streams:
-                if stream["name"] in PUBLISHED:
+                if stream["name"] in self._published:
                     stored, _ = contents(database, stream["_id"])
                     results += len(stored)
                     unpublished += self._unpublished(stream_name(stream), stored)

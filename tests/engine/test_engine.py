@@ -17,7 +17,7 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import MapTool
 from hs_stream.core.workflow import NodeDefinition
 from hs_stream.engine.evaluate import Evaluator
-from hs_stream.engine.ports import Append, Delivery, Publication, Reading
+from hs_stream.engine.ports import Append, Commit, Delivery, Publication, Reading
 from hs_stream.store.memory import MemoryStore
 
 from .conftest import START, Bench
@@ -476,6 +476,29 @@ async def test_what_a_slow_subscriber_leaves_is_read_back_from_the_store(
     async with asyncio.timeout(10):
         await bench.engine.published()
     assert len(bench.subscriber.contents[StreamId.parse("double[room=a]")]) == 40
+
+
+async def test_a_step_is_pending_until_its_commit_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2")))
+    store = bench.engine.store
+    commit, gate = store.commit, asyncio.Event()
+
+    async def slow(made: Commit) -> None:
+        await gate.wait()
+        await commit(made)
+
+    monkeypatch.setattr(store, "commit", slow)
+    await bench.engine.deliver(
+        Delivery([Reading("power", (("room", "a"),), START, 1.0)], [], bench.clock.now(), lambda: None)
+    )
+    async with asyncio.timeout(10):
+        while not bench.engine.statistics().pending_steps:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert bench.engine.statistics().pending_steps
+        gate.set()
+        await bench.engine.settle()
+    assert not bench.engine.statistics().pending_steps
 
 
 async def test_idle_streams_are_not_looked_at(bench: Bench, evaluations: Evaluations) -> None:
