@@ -227,6 +227,12 @@ class Ingest:
         if written:
             self._telemetry.written("raw", written)
 
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep and count what the executor could not use."""
+        async with self._lock:
+            await self._append((), letters)
+            self._count_dead(letters)
+
     async def purge(self, stream: Stream, start: int, end: int) -> None:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
 

@@ -61,6 +61,7 @@ class Stream:
         "fold",
         "fold_count",
         "frontier",
+        "grows",
         "id",
         "inputs",
         "joined",
@@ -101,6 +102,8 @@ class Stream:
         self.supports: list[Support] = []
         self.lookaheads: list[int] = []
         self.aggregate = False
+        self.grows = False
+        """Its results are values of a plate."""
         self.inputs: list[Stream] = []
         self.keys: list[str] = []
         self.order: list[int] = []

@@ -143,7 +143,9 @@ class Material:
 
     def values(self, count: int) -> list[Value]:
         """Values that the tool says it takes."""
-        kinds = {"number": _NUMBERS, "boolean": ("bools",), "object": _OBJECTS, "any": _ANY}[self.tool.takes]
+        kinds = {"number": _NUMBERS, "boolean": ("bools",), "object": _OBJECTS, "list": ("lists",), "any": _ANY}[
+            self.tool.takes
+        ]
         kind = self.pick(kinds)
         values = [self.value(kind) for _ in range(count)]
         if (self.missing or kind == "anything") and self.chance(0.5):

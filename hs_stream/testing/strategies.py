@@ -39,7 +39,7 @@ __all__ = [
     "workflows",
 ]
 
-Takes = Literal["number", "boolean", "object", "any"]
+Takes = Literal["number", "boolean", "object", "list", "any"]
 Arrival = list[tuple[int, int, Value]]
 """One round of arrivals: ``(input, time, value)`` in the order in which they come."""
 

@@ -1,0 +1,106 @@
+"""Tools that find the values of a plate, and tools that select streams of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hs_stream.core.tool import SKIP, PlateTool, SelectorTool
+from hs_stream.core.value import Value
+from hs_stream_tools.splitters import names_in
+
+__all__ = ["AssetPlateGenerator", "IndexOf", "PlateSink", "PlateValues"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateValues(PlateTool):
+    """The plate values that values name, when they are new.
+
+    ``element``: the field of an object that names them; without it the value itself does. A text, a whole number or a
+    boolean names one, a list several, an object one by each field's name (``use_values: true``: by each field's value).
+    What names none is passed over. Output: the sorted list of those that were not named before. Connect a plate to it
+    with ``from`` in the plate's definition.
+
+    >>> tool = PlateValues(element="room")
+    >>> tool.step(["hall"], 0, {"room": "kitchen"})
+    (['hall', 'kitchen'], ['kitchen'])
+    """
+
+    name = "plate_values"
+    version = "1.0.0"
+    samples = ({}, {"element": "a"}, {"use_values": True})
+    element: str | None = None
+    use_values: bool = False
+
+    def names(self, value: Value) -> Iterator[str]:
+        """The plate values that ``value`` names."""
+        if self.element is not None:
+            value = value.get(self.element) if isinstance(value, dict) else None
+        return names_in(value, use_keys=not self.use_values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetPlateGenerator(PlateTool):
+    """The plate values that an asset names, when they are new.
+
+    ``element``: the field of the asset that holds them; without it the asset itself. Of an object its fields' names are
+    plate values, with ``use_value_instead_of_key`` its fields' values; of a list its elements. ``filters``: the only
+    ones that are wanted.
+
+    >>> AssetPlateGenerator(element="residents").step([], 0, {"residents": {"R2": 68, "R1": 70}})
+    (['R1', 'R2'], ['R1', 'R2'])
+    """
+
+    name = "asset_plate_generator"
+    version = "1.0.0"
+    takes = "object"
+    samples = ({}, {"element": "x"}, {"filters": ["a", "b"], "use_value_instead_of_key": True})
+    element: str | None = None
+    filters: tuple[str, ...] = ()
+    use_value_instead_of_key: bool = False
+
+    def names(self, value: Value) -> Iterator[str]:
+        """The plate values that ``value`` names and ``filters`` allow."""
+        held = value.get(self.element) if self.element is not None and isinstance(value, dict) else value
+        for name in names_in(held, use_keys=not self.use_value_instead_of_key):
+            if not self.filters or name in self.filters:
+                yield name
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOf(SelectorTool):
+    """The stream of one plate value, off the plate.
+
+    ``index``: the plate value (of several plates, joined by ``/`` in the order of the plates). The other streams are not
+    read, and not waited for.
+    """
+
+    name = "index_of"
+    version = "1.0.0"
+    samples = ({"index": "value1"},)
+    index: str
+
+    def selects(self, key: str) -> bool:
+        """Only ``index``."""
+        return key == self.index
+
+    def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
+        """The value of ``index``, or nothing."""
+        return values[keys.index(self.index)] if self.index in keys else SKIP
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateSink(SelectorTool):
+    """Nothing: it only makes all streams of a plate wanted, so that they are computed."""
+
+    name = "plate_sink"
+    version = "1.0.0"
+    samples = ({},)
+
+    def selects(self, key: str) -> bool:
+        """All of them."""
+        return True
+
+    def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
+        """Nothing."""
+        return SKIP
