@@ -32,6 +32,13 @@ _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
 _OBJECTS: Final = ("object", "full")
 _ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "anything")
+_KINDS: Final = {
+    "number": _NUMBERS,
+    "boolean": ("bools",),
+    "object": _OBJECTS,
+    "list": ("lists",),
+    "any": _ANY,
+}
 
 
 class Material:
@@ -143,10 +150,7 @@ class Material:
 
     def values(self, count: int) -> list[Value]:
         """Values that the tool says it takes."""
-        kinds = {"number": _NUMBERS, "boolean": ("bools",), "object": _OBJECTS, "list": ("lists",), "any": _ANY}[
-            self.tool.takes
-        ]
-        kind = self.pick(kinds)
+        kind = self.pick(_KINDS[self.tool.takes])
         values = [self.value(kind) for _ in range(count)]
         if (self.missing or kind == "anything") and self.chance(0.5):
             values = [None if self.chance(0.2) else value for value in values]

@@ -90,6 +90,7 @@ def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[
         "number": numbers,
         "boolean": st.booleans(),
         "object": st.dictionaries(keys, nested, max_size=4),
+        "list": st.lists(nested, max_size=4),
         "any": nested,
     }
     return kinds[takes] | st.none() if missing else kinds[takes]

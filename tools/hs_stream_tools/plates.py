@@ -71,8 +71,8 @@ class AssetPlateGenerator(PlateTool):
 class IndexOf(SelectorTool):
     """The stream of one plate value, off the plate.
 
-    ``index``: the plate value (of several plates, joined by ``/`` in the order of the plates). The other streams are not
-    read, and not waited for.
+    ``index``: the plate value (of several plates, joined by ``/`` in the order of the plates). The other streams are
+    not read, and not waited for.
     """
 
     name = "index_of"
