@@ -20,7 +20,7 @@ base class       the author writes                        support
 `AggregateTool`  ``aggregate(values, keys)``              `Pointwise` on every stream of a plate
 `SelectorTool`   ``selects(key)``                        `Pointwise` on the selected streams of a plate
 `SplitTool`      ``part(time, value)``                   `Pointwise`, one output stream per plate value
-`PlateTool`      ``names(value)``                        `Prefix`; its results are new plate values
+`PlateTool`      ``values_in(value)``                    `Prefix`; its results are new plate values
 `Tool`           ``support``, ``drive``, ``evaluate``     any; must pass ``hs_stream.testing.check_tool``
 ===============  ======================================  ====================================================
 
@@ -540,7 +540,7 @@ class PlateTool(FoldTool):
     kind = "plate-creation"
 
     @abstractmethod
-    def names(self, value: Value) -> Iterable[str]:
+    def values_in(self, value: Value) -> Iterable[str]:
         """The plate values that ``value`` speaks of."""
 
     def initial(self) -> Value:
@@ -549,7 +549,7 @@ class PlateTool(FoldTool):
 
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
         """What is new by now."""
-        fresh = sorted(set(self.names(value)).difference(state))[: MAX_NAMES - len(state)]
+        fresh = sorted(set(self.values_in(value)).difference(state))[: MAX_NAMES - len(state)]
         return (sorted([*state, *fresh]), fresh) if fresh else (state, SKIP)
 
 

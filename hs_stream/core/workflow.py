@@ -146,13 +146,12 @@ class WorkflowDefinition:
                     )
         for node in self.nodes.values():
             self._check_node(node)
-        for plate in self.plates.values():
-            if plate.source is not None and not (
-                plate.source in self.nodes and isinstance(self.nodes[plate.source].tool, PlateTool)
-            ):
+        for grown in self.plates.values():
+            named = grown.source
+            if named is not None and not (named in self.nodes and isinstance(self.nodes[named].tool, PlateTool)):
                 raise self.error(
-                    f"plates.{plate.name}",
-                    f"plate {plate.name}: its values cannot come from {plate.source}",
+                    f"plates.{grown.name}",
+                    f"plate {grown.name}: its values cannot come from {named}",
                     "name a node whose tool finds plate values, such as plate_values",
                 )
 

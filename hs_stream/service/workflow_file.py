@@ -261,7 +261,7 @@ class _Parser(Reader):
         while len(path) <= len(plates):
             declared = plates[path[-1]].plain()
             above = declared.get("parent") if isinstance(declared, dict) else None
-            if above not in plates:
+            if not isinstance(above, str) or above not in plates:
                 break
             path.append(above)
         found: list[Meta] = []

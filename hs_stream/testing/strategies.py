@@ -19,7 +19,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval, TimeIntervals
-from hs_stream.core.tool import AggregateTool, Duration, Sources, Tool
+from hs_stream.core.tool import AggregateTool, Duration, PlateTool, Sources, SplitTool, Tool
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.testing.material import ORIGINS
@@ -150,8 +150,17 @@ SOURCES: Final[Mapping[str, Takes]] = {"power": "number", "light": "number", "do
 
 @st.composite
 def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) -> WorkflowDefinition:
-    """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published."""
-    plates = {"house": Plate("house"), "room": Plate("room", "house")}
+    """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published.
+
+    Besides house and room there is a plate with declared values, and one that grows by what a node finds.
+    """
+    declared = tuple((("kind", value),) for value in ("a", "b", "temperature"))
+    plates = {
+        "house": Plate("house"),
+        "room": Plate("room", "house"),
+        "kind": Plate("kind", values=declared),
+        "found": Plate("found", max=4),
+    }
     sources = {name: SourceDefinition(name, ("house", "room")) for name in SOURCES}
     kinds: dict[str, str] = dict(SOURCES)
     on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
@@ -171,11 +180,21 @@ def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) ->
         if not aggregates and not _takes(tool, count):
             continue
         over = draw(st.sampled_from([on[inputs[0]], on[inputs[0]][-1:]])) if aggregates else ()
-        name = f"n{index}"
-        nodes[name] = NodeDefinition(name, tool, inputs, over, {})
-        kinds[name] = _output_kind(tool, max(count, 1))
         together = {plate for source in inputs for plate in on[source]} - set(over)
+        into = None
+        if isinstance(tool, SplitTool):
+            free = [plate for plate in ("kind", "found") if plate not in together]
+            if not free:
+                continue
+            into = draw(st.sampled_from(free))
+            together.add(into)
+        name = f"n{index}"
         on[name] = tuple(plate for plate in plates if plate in together)
+        combined = on[name] if len(set(inputs)) > 1 else ()
+        nodes[name] = NodeDefinition(name, tool, inputs, over, {}, on=combined, into=into)
+        kinds[name] = _output_kind(tool, max(count, 1))
+        if isinstance(tool, PlateTool) and plates["found"].source is None:
+            plates["found"] = replace(plates["found"], source=name)
     return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes)
 
 
@@ -200,6 +219,7 @@ def _takes(tool: Tool, inputs: int) -> bool:
 def _output_kind(tool: Tool, inputs: int) -> str:
     """What ``tool`` puts out, found by trying it: number, boolean, object or any."""
     held: dict[str, Callable[[int], Value]] = {
+        "list": lambda second: [float(second)],
         "boolean": lambda at: at % 2 == 0,
         "object": lambda at: {"a": float(at), "temperature": at / 2},
     }
@@ -213,4 +233,4 @@ def _output_kind(tool: Tool, inputs: int) -> str:
     return kinds.pop() if len(kinds) == 1 else "any"
 
 
-_KINDS: Final = {bool: "boolean", int: "number", float: "number", dict: "object"}
+_KINDS: Final = {bool: "boolean", int: "number", float: "number", dict: "object", list: "list"}

@@ -32,7 +32,7 @@ class PlateValues(PlateTool):
     element: str | None = None
     use_values: bool = False
 
-    def names(self, value: Value) -> Iterator[str]:
+    def values_in(self, value: Value) -> Iterator[str]:
         """The plate values that ``value`` names."""
         if self.element is not None:
             value = value.get(self.element) if isinstance(value, dict) else None
@@ -59,7 +59,7 @@ class AssetPlateGenerator(PlateTool):
     filters: tuple[str, ...] = ()
     use_value_instead_of_key: bool = False
 
-    def names(self, value: Value) -> Iterator[str]:
+    def values_in(self, value: Value) -> Iterator[str]:
         """The plate values that ``value`` names and ``filters`` allow."""
         held = value.get(self.element) if self.element is not None and isinstance(value, dict) else value
         for name in names_in(held, use_keys=not self.use_value_instead_of_key):

@@ -52,7 +52,6 @@ class _PairTool(SplitTool):
     """A second input says, by its last instance at or before t, how the first one is divided."""
 
     arity = 2
-    takes = "object"
 
     def support(self, slot: int) -> Support:
         """The data at t, and the last instance of the other input."""
@@ -126,6 +125,7 @@ class SplitterFromStream(_PairTool):
 
     name = "splitter_from_stream"
     version = "1.0.0"
+    takes = "object"
     samples = ({"element": "a"},)
     element: str
 
@@ -227,16 +227,12 @@ class SplitterWithUnlist(SplitTool):
         result: Value = SKIP
         inner = fields.get(self.element)
         for one in inner if isinstance(inner, list) else ():
-            found = (
-                part_of(self.name, one, self.subelement, self.mapping, self.plate_value) if _is_object(one) else SKIP
-            )
+            if not isinstance(one, dict):
+                continue
+            found = part_of(self.name, one, self.subelement, self.mapping, self.plate_value)
             if found is not SKIP:
                 result = found | {key: held for key, held in fields.items() if key != self.element}
         return result
-
-
-def _is_object(value: Value) -> bool:
-    return isinstance(value, dict)
 
 
 def _bounds(tool: str, value: Value) -> tuple[int, int]:
@@ -296,7 +292,6 @@ class SplitterTimeAwareFromStream(_PairTool):
 
     name = "splitter_time_aware_from_stream"
     version = "1.0.0"
-    takes = "any"
     samples = ({},)
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
@@ -338,7 +333,6 @@ class StreamBroadcasterFromStream(_PairTool):
 
     name = "stream_broadcaster_from_stream"
     version = "1.0.0"
-    takes = "any"
     samples = ({}, {"use_keys_not_values": True})
     use_keys_not_values: bool = False
 
