@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hs_stream.core.tool import SKIP, PlateTool, SelectorTool
+from hs_stream.core.tool import SKIP, AggregateTool, PlateTool, SelectorTool
 from hs_stream.core.value import Value
-from hs_stream_tools.splitters import names_in
+from hs_stream_tools._values import wrong
+from hs_stream_tools.splitters import as_text, names_in
 
-__all__ = ["AssetPlateGenerator", "IndexOf", "PlateSink", "PlateValues"]
+__all__ = ["AssetPlateGenerator", "IndexOf", "IndexOfByStream", "PlateSink", "PlateValues"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,44 @@ class IndexOf(SelectorTool):
     def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
         """The value of ``index``, or nothing."""
         return values[keys.index(self.index)] if self.index in keys else SKIP
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOfByStream(AggregateTool):
+    """Of the streams of a plate the one that another stream names, off the plate.
+
+    The input holds both: join the streams of the plate with the one that names a plate value first, so that each value
+    is ``[value, plate value]`` (``as_of_join``), or an object where ``fields`` names the two. Output: at each time the
+    value of the stream whose own plate value is named (``TypeError`` for anything else than such pairs).
+
+    >>> IndexOfByStream().aggregate([[18.0, "hall"], [21.5, "hall"]], ["kitchen", "hall"])
+    21.5
+    """
+
+    name = "index_of_by_stream"
+    version = "1.0.0"
+    takes = "pair"
+    samples = ({},)
+    fields: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fields is not None and len(self.fields) != 2:
+            raise ValueError("fields names two fields: that of the value, and that of the plate value")
+
+    def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
+        """The value at the plate value that it names itself, or SKIP."""
+        for pair, key in zip(values, keys, strict=True):
+            value, named = self._pair(pair)
+            if as_text(named) == key:
+                return value
+        return SKIP
+
+    def _pair(self, pair: Value) -> tuple[Value, Value]:
+        if self.fields is not None and isinstance(pair, dict):
+            return pair.get(self.fields[0], SKIP), pair.get(self.fields[1])
+        if self.fields is None and isinstance(pair, list) and len(pair) == 2:
+            return pair[0], pair[1]
+        raise wrong(self.name, "pairs of a value and a plate value", pair)
 
 
 @dataclass(frozen=True, kw_only=True)
