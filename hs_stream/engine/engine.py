@@ -30,7 +30,7 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.outbox import Outbox
-from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -105,12 +105,13 @@ class Engine:
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         sink: Sink | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.clock = clock or SystemClock()
         self.store = store
         self._telemetry = telemetry or Telemetry()
-        self._patient = PatientStore(store, self.clock, self._telemetry)
+        self._patient = PatientStore(store, self.clock, self._telemetry, guard)
         self._sink = sink
         self._graph = Graph()
         self._executor: Executor
