@@ -65,6 +65,7 @@ __all__ = [
     "Sources",
     "SplitTool",
     "Support",
+    "Takes",
     "Tool",
     "Window",
     "WindowTool",
@@ -72,6 +73,11 @@ __all__ = [
 
 Duration = NewType("Duration", int)
 """A parameter in milliseconds, given as ``"5m"``, a ``timedelta`` or a number of seconds (see `parse_duration`)."""
+
+
+Takes = Literal["number", "boolean", "object", "any", "[number]", "{number}", "[{number}]", "[any, text]"]
+"""What values a tool takes. ``[x]`` is a list of x, ``[x, y]`` one of an x and a y, ``{x}`` an object whose fields are
+all x."""
 
 
 class _Skip:
@@ -183,7 +189,7 @@ class Tool(ABC):
     kind: ClassVar[str] = "tool"
     arity: ClassVar[int | None] = 1
     """How many inputs; ``None`` for one or more (or, for an `AggregateTool`, all streams over a plate)."""
-    takes: ClassVar[Literal["number", "boolean", "object", "list", "any"]] = "any"
+    takes: ClassVar[Takes] = "any"
     """What values the checker may feed. A tool that meets another type raises ``TypeError`` or ``ValueError``."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """Parameter sets that the checker and the documentation use: all interesting combinations."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, TimeInterval
-from hs_stream.core.tool import OnGrid, Tool, Window
+from hs_stream.core.tool import OnGrid, Takes, Tool, Window
 from hs_stream.core.value import Value
 
 __all__ = ["ORIGINS", "Material"]
@@ -32,12 +32,15 @@ _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
 _OBJECTS: Final = ("object", "full")
 _ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "anything")
-_KINDS: Final = {
+_KINDS: Final[dict[Takes, tuple[str, ...]]] = {
     "number": _NUMBERS,
     "boolean": ("bools",),
     "object": _OBJECTS,
-    "list": ("lists",),
     "any": _ANY,
+    "[number]": ("lists",),
+    "{number}": ("counts",),
+    "[{number}]": ("rows",),
+    "[any, text]": ("pairs",),
 }
 
 
@@ -177,10 +180,20 @@ class Material:
         if kind == "texts":
             return self.pick(self.texts)
         if kind == "lists":
-            return [self.value("mixed") for _ in range(self.between(0, 3))]
+            return [self.element() for _ in range(self.between(0, 3))]
+        if kind == "counts":
+            return {self.pick(self.texts): self.element() for _ in range(self.between(0, 3))}
+        if kind == "pairs":
+            return [self.value("anything"), self.pick(self.texts)]
+        if kind == "rows":
+            return [self.value("counts") for _ in range(self.between(0, 3))]
         count = len(self.texts) if kind == "full" else self.between(0, 4)
         keys = self.texts if kind == "full" else [self.pick(self.texts) for _ in range(count)]
         return {key: self.value(self.pick(("floats", "ints", "bools", "texts", "lists"))) for key in keys}
+
+    def element(self) -> Value:
+        """A number inside of a list or an object."""
+        return None if self.missing and self.chance(0.1) else self.value("mixed")
 
     def noise(self, low: int, high: int, count: int) -> Batch:
         """Up to ``count`` instances in ``(low, high]``, near `origin` or a bound."""

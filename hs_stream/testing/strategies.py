@@ -6,9 +6,9 @@ where errors are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 try:
     from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval, TimeIntervals
-from hs_stream.core.tool import AggregateTool, Duration, PlateTool, Sources, SplitTool, Tool
+from hs_stream.core.tool import AggregateTool, Duration, PlateTool, Sources, SplitTool, Takes, Tool
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.testing.material import ORIGINS
@@ -39,7 +39,6 @@ __all__ = [
     "workflows",
 ]
 
-Takes = Literal["number", "boolean", "object", "list", "any"]
 Arrival = list[tuple[int, int, Value]]
 """One round of arrivals: ``(input, time, value)`` in the order in which they come."""
 
@@ -86,12 +85,17 @@ def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
         max_leaves=6,
     )
-    kinds: dict[str, st.SearchStrategy[Value]] = {
+    elements = numbers | st.none() if missing else numbers
+    counts = st.dictionaries(keys, elements, max_size=3)
+    kinds: dict[Takes, st.SearchStrategy[Value]] = {
         "number": numbers,
         "boolean": st.booleans(),
         "object": st.dictionaries(keys, nested, max_size=4),
-        "list": st.lists(nested, max_size=4),
         "any": nested,
+        "[number]": st.lists(elements, max_size=3),
+        "{number}": counts,
+        "[{number}]": st.lists(counts, max_size=3),
+        "[any, text]": st.tuples(nested, keys).map(list),
     }
     return kinds[takes] | st.none() if missing else kinds[takes]
 
@@ -162,13 +166,13 @@ def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) ->
         "found": Plate("found", max=4),
     }
     sources = {name: SourceDefinition(name, ("house", "room")) for name in SOURCES}
-    kinds: dict[str, str] = dict(SOURCES)
+    kinds: dict[str, Takes] = dict(SOURCES)
     on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
     nodes: dict[str, NodeDefinition] = {}
     classes = list(registry)
     for index in range(draw(st.integers(1, max_nodes))):
         kind = draw(st.sampled_from(classes))
-        fitting = [name for name, held in kinds.items() if kind.takes in ("any", held)]
+        fitting = [name for name, held in kinds.items() if _fits(kind.takes, held)]
         aggregates = issubclass(kind, AggregateTool)
         if aggregates:
             fitting = [name for name in fitting if on[name]]
@@ -216,12 +220,20 @@ def _takes(tool: Tool, inputs: int) -> bool:
     return tool.arity in (None, inputs) and (names is None or len(names) == inputs)
 
 
-def _output_kind(tool: Tool, inputs: int) -> str:
-    """What ``tool`` puts out, found by trying it: number, boolean, object or any."""
-    held: dict[str, Callable[[int], Value]] = {
-        "list": lambda second: [float(second)],
+def _fits(takes: Takes, held: Takes) -> bool:
+    """Whether a tool may be fed with what a node holds."""
+    return takes in ("any", held) or (takes == "object" and held == "{number}")
+
+
+def _output_kind(tool: Tool, inputs: int) -> Takes:
+    """What ``tool`` puts out, found by trying it."""
+    held: dict[Takes, Callable[[int], Value]] = {
         "boolean": lambda at: at % 2 == 0,
         "object": lambda at: {"a": float(at), "temperature": at / 2},
+        "[number]": lambda at: [float(at), at / 2],
+        "{number}": lambda at: {"a": float(at), "temperature": at / 2},
+        "[{number}]": lambda at: [{"a": float(at)}, {"a": at / 2}],
+        "[any, text]": lambda at: [float(at), "a"],
     }
     make = held.get(tool.takes, float)
     source = Batch.of((second * 1000, make(second)) for second in range(1, 20))
@@ -229,8 +241,23 @@ def _output_kind(tool: Tool, inputs: int) -> str:
         found = tool.evaluate(TimeInterval(0, 20_000), Sources([source] * inputs, [str(at) for at in range(inputs)]))
     except (TypeError, ValueError, ArithmeticError):
         return "any"
-    kinds = {_KINDS.get(type(value), "any") for _, value in found}
+    kinds = {_kind(value) for _, value in found}
     return kinds.pop() if len(kinds) == 1 else "any"
 
 
-_KINDS: Final = {bool: "boolean", int: "number", float: "number", dict: "object", list: "list"}
+def _kind(value: Value) -> Takes:
+    """The narrowest word for ``value``."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, dict):
+        return "{number}" if _kinds(value.values()) == {"number"} else "object"
+    if isinstance(value, list):
+        held = _kinds(value)
+        return "[number]" if held == {"number"} else "[{number}]" if held == {"{number}"} else "any"
+    return "any"
+
+
+def _kinds(values: Iterable[Value]) -> set[Takes]:
+    return {_kind(value) for value in values}

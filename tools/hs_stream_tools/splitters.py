@@ -180,7 +180,7 @@ class SplitterOfList(SplitTool):
 
     name = "splitter_of_list"
     version = "1.0.0"
-    takes = "list"
+    takes = "[number]"
     samples = ({"mapping": ["a", "b", "1"]},)
     mapping: tuple[str, ...]
 
