@@ -149,6 +149,17 @@ async def test_a_crash_forgets_that_new_inputs_took_coverage_back(played: Played
     await played.finish()
 
 
+async def test_a_head_that_is_met_again_does_not_hold_between_the_new_readings(played: Played) -> None:
+    """The state behind them is the old one, and in between it was another."""
+    history = await played.begin(node("hot", "threshold", ["power"], above=10, hysteresis=5))
+    await history.pass_time(60_000)
+    await played.publish(("power", "a", 50_000, 0.0))
+    # Within the silence that is covered already: on, on, off.
+    await played.publish(("power", "a", 40_000, 20.0), ("power", "a", 30_000, 20.0), ("power", "a", 20_000, 0.0))
+    await played.publish(("power", "a", 35_000, 7.0))
+    await played.finish()
+
+
 async def test_what_waits_for_an_input_that_fails_is_not_due(played: Played) -> None:
     history = await played.begin(
         node("broken", "apply", ["light"], function="operator:not_"),
