@@ -65,6 +65,7 @@ FITS: dict[str, Callable[[Value], bool]] = {
     "[number]": is_list_of(is_number),
     "{number}": is_object_of(is_number),
     "[{number}]": is_list_of(is_object_of(is_number)),
+    "[any, text]": lambda value: type(value) is list and len(value) == 2 and type(value[1]) is str,
 }
 
 
