@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval
 from hs_stream.core.value import canonical, same
-from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values
+from hs_stream.plugins import default_registry
+from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values, workflows
 
 
 @given(st.data())
@@ -36,3 +38,14 @@ def test_cuts_lie_inside(data: st.DataObject, interval: TimeInterval) -> None:
 def test_values_are_canonical(value: object, duration: int) -> None:
     assert same(canonical(value), value)
     assert duration >= 1
+
+
+def test_each_input_of_a_tool_gets_what_it_takes() -> None:
+    """Windows come first and numbers second, also where both are at hand."""
+    registry = ToolRegistry()
+    for name in ("aligning_window", "sliding_apply"):
+        registry.register(default_registry().resolve(name))
+    found = find(workflows(registry), lambda flow: any(node.tool.arity == 2 for node in flow.nodes.values()))
+    [applied] = [node for node in found.nodes.values() if node.tool.arity == 2]
+    assert found.nodes[applied.inputs[0]].tool.name == "aligning_window"
+    assert applied.inputs[1] in ("power", "light") or found.nodes[applied.inputs[1]].tool.name == "sliding_apply"
