@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval
 from hs_stream.core.tool import MapTool, Takes
 from hs_stream.core.value import Value, canonical, same
+from hs_stream.plugins import default_registry
 from hs_stream.testing.material import Material
-from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values
+from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values, workflows
 
 
 @given(st.data())
@@ -65,6 +67,8 @@ FITS: dict[str, Callable[[Value], bool]] = {
     "[number]": is_list_of(is_number),
     "{number}": is_object_of(is_number),
     "[{number}]": is_list_of(is_object_of(is_number)),
+    "interval": lambda value: type(value) is TimeInterval,
+    "{interval}": is_object_of(lambda value: type(value) is TimeInterval),
     "[any, text]": lambda value: type(value) is list and len(value) == 2 and type(value[1]) is str,
 }
 
@@ -76,7 +80,7 @@ def test_a_tool_is_fed_with_what_it_takes(takes: Takes) -> None:
         """Only says what it takes."""
 
     Probe.takes = takes
-    fed = [value for seed in range(30) for value in Material(Probe(), seed).values(10)]
+    fed = [value for seed in range(30) for value in Material(Probe(), seed).values(0, range(10))]
     assert [value for value in fed if not FITS[takes](value)] == []
     assert len(fed) == 300
 
@@ -86,3 +90,14 @@ def test_a_tool_is_fed_with_what_it_takes(takes: Takes) -> None:
         assert FITS[takes](value)
 
     drawn()
+
+
+def test_each_input_of_a_tool_gets_what_it_takes() -> None:
+    """Windows come first and numbers second, also where both are at hand."""
+    registry = ToolRegistry()
+    for name in ("aligning_window", "sliding_apply"):
+        registry.register(default_registry().resolve(name))
+    found = find(workflows(registry), lambda flow: any(node.tool.arity == 2 for node in flow.nodes.values()))
+    [applied] = [node for node in found.nodes.values() if node.tool.arity == 2]
+    assert found.nodes[applied.inputs[0]].tool.name == "aligning_window"
+    assert applied.inputs[1] in ("power", "light") or found.nodes[applied.inputs[1]].tool.name == "sliding_apply"

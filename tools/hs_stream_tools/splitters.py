@@ -304,6 +304,7 @@ class SplitterTimeAwareFromStream(_PairTool):
 
     name = "splitter_time_aware_from_stream"
     version = "1.0.0"
+    takes = ("any", "{interval}")
     samples = ({},)
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
