@@ -92,7 +92,10 @@ async def test_late_windows_are_computed_when_they_come(stored: Bench) -> None:
     await stored.pass_time(1000)
     assert await stored.contents("power_around[room=a]") == {150_000: 148.0 + 149 + 150 + 151 + 152}
     await stored.publish((50_500, 1.0), source="light")
-    assert await stored.contents("around[room=a]") == {50_500: window(47_500, 52_500), 150_000: window(147_000, 152_000)}
+    assert await stored.contents("around[room=a]") == {
+        50_500: window(47_500, 52_500),
+        150_000: window(147_000, 152_000),
+    }
     assert await stored.contents("power_around[room=a]") == {50_500: 250.0, 150_000: 750.0}
     assert (await stored.contents("values[room=a]"))[50_500] == [48.0, 49.0, 50.0, 51.0, 52.0]
     await stored.publish((150_000, 0.0), source="light")
