@@ -14,6 +14,9 @@
 `signals`             derivative, integral, ewma
 `states`              threshold, debounce
 `windows`             sliding_mean, _sum, _min, _max, _count, _median, _percentile, _std, _first, _last
+`window_streams`      sliding_window, aligning_window
+`over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
+`relative`            relative_apply, relative_apply2
 ====================  =============================================================================================
 
 What holds for all of them:
