@@ -128,7 +128,7 @@ class Graph:
         if raw:
             return stream
         node = workflow.nodes[event.node]
-        stream.tool = node.tool.at(dict(event.stream.meta), node.into)
+        stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
         stream.grows = any(plate.source == node.name for plate in workflow.plates.values())
         stream.publish = node.publish
         stream.connect([self.streams[source] for source in event.inputs], event.keys)

@@ -126,7 +126,7 @@ def _check_parameters(tool: Tool) -> None:
 def _bound(tool: Tool) -> list[Tool]:
     """The tools of single streams."""
     if isinstance(tool, SplitTool):
-        return [tool.at({"plate": value}, "plate") for value in tool.plate_values]
+        return [tool.bound_to({"plate": value}, "plate") for value in tool.plate_values]
     return [tool]
 
 
@@ -176,7 +176,7 @@ class _Trial:
         except ConfigurationError:
             return
         if isinstance(self.tool, SplitTool):
-            other = other.at({"plate": self.tool.plate_value}, "plate")
+            other = other.bound_to({"plate": self.tool.plate_value}, "plate")
         again = self.evaluate(other, self.interval, self.sources)
         self.compare(
             whole, again, self.interval, "purity: another instance with the same parameters gives another result"
