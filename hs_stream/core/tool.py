@@ -24,7 +24,8 @@ base class       the author writes                        support
 `Tool`           ``support``, ``drive``, ``evaluate``     any; must pass ``hs_stream.testing.check_tool``
 ===============  ======================================  ====================================================
 
-A tool is the same on every stream of its node, but for what `Tool.bound_to` makes of it: a `SplitTool` knows its plate value.
+A tool is the same on every stream of its node, but for what `Tool.bound_to` makes of it: a `SplitTool` knows its plate
+value.
 """
 
 from __future__ import annotations
