@@ -179,7 +179,8 @@ def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) ->
         kinds[name] = _output_kind(tool, max(count, 1))
         together = {plate for source in inputs for plate in on[source]} - set(over)
         on[name] = tuple(plate for plate in plates if plate in together)
-    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes)
+    online = draw(st.sampled_from([True, True, True, False]))
+    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes, online=online)
 
 
 @st.composite
