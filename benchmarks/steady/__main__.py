@@ -29,7 +29,12 @@ async def _measure(names: list[str], size: measures.Size) -> dict[str, Any]:
         for name in names:
             began = time.monotonic()
             print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
-            results[name] = await _MEASURES[name](parts, size)
+            try:
+                results[name] = await _MEASURES[name](parts, size)
+            except (RuntimeError, OSError) as error:
+                # What was measured before it is kept, and shown.
+                results.setdefault("failed", {})[name] = str(error)
+                print(f"failed: {error}", end=" ", file=sys.stderr)
             print(f"{time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return results
 
@@ -59,7 +64,7 @@ def main() -> int:
         results = asyncio.run(_stoppable(_measure(names, size)))
         print(tables(results))
         print(f"\nkept in {save(results, 'steady-quick' if arguments.quick else 'steady')}", file=sys.stderr)
-        return 0
+        return 1 if "failed" in results else 0
     return 1
 
 

@@ -39,7 +39,7 @@ _WORKFLOW: Final = """\
 workflow: steady
 plates: {room: {max: 100000}}
 sources:
-  climate: {mqtt: "steady/{room}/climate", time: {field: ts, unit: ms}}
+  climate: {mqtt: "{topic}", time: {field: ts, unit: ms}}
 nodes:
   temperature: {tool: component@^1, from: climate, with: {key: temperature}}
   smooth: {tool: sliding_mean@^1, from: temperature, with: {width: 1s}}
@@ -154,10 +154,15 @@ class Parts:
 
     @contextlib.asynccontextmanager
     async def service(self, database: str, *wrapper: str) -> AsyncIterator[Contender]:
-        """``hs-stream serve`` over ``database``. ``wrapper`` (a profiler) comes before the interpreter's arguments."""
-        site = self.path / f"site-{self.new_name('')}"
+        """``hs-stream serve`` over ``database``. ``wrapper`` (a profiler) comes before the interpreter's arguments.
+
+        Each has a topic of its own: the broker keeps the sessions of those before it, and would queue for them.
+        """
+        name = self.new_name("site")
+        site = self.path / name
         site.mkdir()
-        (site / "steady.yaml").write_text(_WORKFLOW, encoding="utf-8")
+        topic = f"{name}/{{room}}/climate"
+        (site / "steady.yaml").write_text(_WORKFLOW.replace("{topic}", topic), encoding="utf-8")
         store = self.mongod.database_url(database)
         settings = _SETTINGS.format(store=store, broker=self.broker.url, name=database)
         (site / "hs-stream.toml").write_text(settings, encoding="utf-8")
@@ -171,7 +176,7 @@ class Parts:
             await _until_ready(process, site / "log")
             yield Contender(
                 process.pid,
-                "steady/{room}/climate",
+                topic,
                 "hs/steady/smooth/+",
                 database,
                 PER_READING,

@@ -6,6 +6,7 @@ and nothing is skipped, so a store that is away means back-pressure, not loss.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +30,8 @@ _PIECE: Final = 0.2
 class PatientStore:
     """Calls a store, times every call, and repeats it while the store is unavailable.
 
-    ``available`` says whether the last call succeeded. After `give_up`, an unavailable store raises.
+    ``available`` says whether the last call succeeded. After `give_up`, an unavailable store raises. A cancellation
+    that a driver swallowed in the middle of a call is raised behind it.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
@@ -54,6 +56,7 @@ class PatientStore:
             try:
                 result = await call(*args, **kwargs)
             except StoreUnavailable as error:
+                _raise_if_cancelled()
                 self._telemetry.store_failed(operation, str(error), first=self.available)
                 self.available, self.trouble = False, str(error)
                 if not self._patient:
@@ -61,6 +64,7 @@ class PatientStore:
                 await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, _LAST_DELAY)
                 continue
+            _raise_if_cancelled()
             if not self.available:
                 self._telemetry.store_back()
             self.available = True
@@ -72,6 +76,12 @@ class PatientStore:
         while seconds > 0 and self._patient:
             await self._clock.sleep(min(seconds, _PIECE))
             seconds -= _PIECE
+
+
+def _raise_if_cancelled() -> None:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Overlay:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, TimeInterval
-from hs_stream.core.tool import OnGrid, Tool, Window
+from hs_stream.core.tool import OnGrid, Takes, Tool, Window
 from hs_stream.core.value import Value
 
 __all__ = ["ORIGINS", "Material"]
@@ -32,7 +32,7 @@ _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
 _OBJECTS: Final = ("object", "full")
 _ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "intervals", "anything")
-_KINDS: Final[dict[str, tuple[str, ...]]] = {
+_KINDS: Final[dict[Takes, tuple[str, ...]]] = {
     "number": _NUMBERS,
     "boolean": ("bools",),
     "object": _OBJECTS,

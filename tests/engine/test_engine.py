@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -450,6 +451,41 @@ async def test_stopping_while_the_store_is_away_does_not_hang(bench: Bench) -> N
         with pytest.raises(ExceptionGroup) as caught:
             await task
     assert caught.group_contains(StoreUnavailable)
+
+
+class Swallower(MemoryStore):
+    """A driver that swallows a cancellation in its second append, which lasts until the first commit breaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.committing, self.appending = asyncio.Event(), asyncio.Event()
+
+    async def append(self, append: Append) -> None:
+        if self.committing.is_set():
+            self.appending.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await super().append(append)
+
+    async def commit(self, commit: Commit) -> None:
+        self.committing.set()
+        await self.appending.wait()
+        raise RuntimeError("broken")
+
+
+async def test_what_cannot_be_retried_ends_the_engine_even_if_a_driver_swallows_cancellations(bench: Bench) -> None:
+    store = bench.store = Swallower()
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2")))
+    task, bench._task = bench._task, None
+    assert task is not None
+    async with asyncio.timeout(5):
+        for second in (0, 1):
+            readings = [Reading("power", (("room", "a"),), START + second, 1.0)]
+            await bench.engine.deliver(Delivery(readings, [], bench.clock.now(), lambda: None))
+            await store.committing.wait()
+        with pytest.raises(ExceptionGroup) as caught:
+            await task
+    assert caught.group_contains(RuntimeError, match="broken")
 
 
 # --- outbox ---
