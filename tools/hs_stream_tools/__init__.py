@@ -3,6 +3,9 @@
 ====================  =============================================================================================
 `generators`          clock
 `basics`              copy, jsonify, product
+`random_generators`   random, uniform, triangular, randint, randrange, custom
+`distributions`       gauss, normalvariate, lognormvariate, expovariate, gammavariate, betavariate, paretovariate,
+                      weibullvariate, vonmisesvariate
 `dicts`               component, component_filter
 `objects`             component_set, dict_argmax, dict_values_to_const
 `lists`               slice, list_length, list_sum, list_mean, list_dict_sum, list_dict_mean
