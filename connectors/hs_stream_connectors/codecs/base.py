@@ -43,6 +43,7 @@ Unit = Literal["ms", "s", "us", "ns", "iso"]
 REASONS: Final = frozenset(
     {
         "before_earliest",
+        "csv",
         "depth",
         "encoding",
         "fields_missing",
@@ -61,7 +62,7 @@ REASONS: Final = frozenset(
         "value",
     }
 )
-"""Every reason of a dead letter. ``future`` and ``plate_full`` are given by the engine."""
+"""Every reason of a dead letter. ``future`` and ``plate_full`` are given by the engine, ``csv`` by files."""
 
 DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
