@@ -88,7 +88,7 @@ def load_folder(registry: ToolRegistry, folder: Path) -> list[type[Tool]]:
 
 
 def _installed_modules() -> list[tuple[ModuleType, str]]:
-    """Modules with tools, each with the distribution that brings it; that is empty for our own library."""
+    """Modules with tools, each with the distribution that brings it. Our own come first, with an empty one."""
     modules: dict[str, tuple[ModuleType, str]] = {}
     for entry in sorted(entry_points(group=TOOLS), key=lambda entry: (entry.name, entry.value)):
         module = load(entry, "tools")
@@ -109,7 +109,7 @@ def _installed_modules() -> list[tuple[ModuleType, str]]:
             if not found.name.startswith("_"):
                 name = f"{_LIBRARY}.{found.name}"
                 modules.setdefault(name, (importlib.import_module(name), ""))
-    return list(modules.values())
+    return sorted(modules.values(), key=lambda item: bool(item[1]))
 
 
 def _load_file(path: Path) -> ModuleType:
