@@ -24,13 +24,13 @@ from typing import Final
 
 from hs_stream.core.errors import ConfigurationError, LawViolation
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.tool import AggregateTool, FoldTool, MapTool, PreviousTool, Tool, WindowTool
+from hs_stream.core.tool import AggregateTool, FoldTool, MapTool, PreviousTool, SplitTool, Tool, WindowTool
 from hs_stream.entry_points import TOOLS, load, owner
 
 __all__ = ["default_registry", "keeps_law", "load_folder"]
 
 _LIBRARY: Final = "hs_stream_tools"
-_BASES: Final = (MapTool, WindowTool, PreviousTool, FoldTool, AggregateTool)
+_BASES: Final = (MapTool, WindowTool, PreviousTool, FoldTool, AggregateTool, SplitTool)
 _LOOP: Final = ("support", "drive", "evaluate", "run", "map_batch", "reduce_windows")
 
 

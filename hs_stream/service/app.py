@@ -26,6 +26,7 @@ from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
 from hs_stream.service.http import HttpServer, bind
+from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings, read_secret
@@ -79,6 +80,7 @@ class Service:
         self.engine: Engine
         self.store: Store
         self._session: SessionBook
+        self._lease: Lease
 
     @property
     def url(self) -> str:
@@ -97,20 +99,24 @@ class Service:
         embedded = EmbeddedStore(self.settings)
         try:
             self.store = await embedded.open()
+            self._lease = Lease(self.store, self._clock)
             self.engine = Engine(
                 self.store,
                 settings=engine_settings(self.settings),
                 clock=self._clock,
                 telemetry=self.telemetry,
                 sink=self._sink,
+                guard=self._lease,
             )
             try:
+                await self._lease.take()
                 await self.engine.open(self.workflows)
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
                 self.telemetry.attach(_Gauges(self.engine, self._source, self._sink))
                 await self._begin_session()
                 await self._serve(listener)
                 await self._briefly(self._session.write(stopped=True))
+                await self._briefly(self._lease.give_back())
             finally:
                 await self._briefly(self.engine.close())
         finally:
@@ -132,7 +138,10 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")
                 http = group.create_task(server.run(), name="http")
-                connectors = [group.create_task(self._session.beat(), name="session")]
+                connectors = [
+                    group.create_task(self._session.beat(), name="session"),
+                    group.create_task(self._lease.beat(), name="lease"),
+                ]
                 if self._sink is not None:
                     connectors.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
                 together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)

@@ -9,12 +9,17 @@
     plates:
       house: {}
       room: {parent: house, max: 200}
+      wet: {of: room, values: [kitchen, bath]}      # a part of a plate; complement: true for all the others
+      city: {values: [Bristol, Ghent]}              # declared; {1: [hall, attic]} ties them to a value of the parent
+      sensor: {from: sensors}                       # grows by what the node sensors finds
     sources:
       climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
       tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}}     # keys such as mqtt and csv are connectors
       history: {plates: [house]}    # no connector: fed by hs-stream import and hs-stream assets
     nodes:
       smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
+      damp: {tool: threshold@^1, from: smooth, on: wet, with: {above: 70}}          # only these rooms
+      per_city: {tool: splitter@^1, from: report, into: city, with: {element: city}}    # a stream per city
     publish:
       smooth: {retain: true}
 
@@ -35,6 +40,7 @@ from typing import Any, Final
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import format_time, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
@@ -47,6 +53,7 @@ __all__ = [
     "from_document",
     "load_workflow",
     "parse_workflow",
+    "plate_document",
     "source_options",
     "to_document",
     "topic_plates",
@@ -57,7 +64,8 @@ SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
 
 MAX_FILE: Final = 1_000_000
 _TOP: Final = ("workflow", "description", "online", "start", "plates", "sources", "nodes", "publish")
-_NODE: Final = ("tool", "from", "over", "with")
+_NODE: Final = ("tool", "from", "over", "on", "into", "with")
+_PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
 _PUBLISH: Final = ("retain", "payload", "homeassistant")
 _PAYLOADS: Final = ("json", "msgpack", "value")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
@@ -109,10 +117,7 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     document["online"] = workflow.online
     if workflow.start is not None:
         document["start"] = format_time(workflow.start)
-    document["plates"] = {
-        plate.name: ({"parent": plate.parent} if plate.parent else {}) | {"max": plate.max}
-        for plate in workflow.plates.values()
-    }
+    document["plates"] = {plate.name: plate_document(plate) for plate in workflow.plates.values()}
     document["sources"] = {
         source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
         for source in workflow.sources.values()
@@ -124,12 +129,31 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     return document
 
 
+def plate_document(plate: Plate) -> dict[str, Any]:
+    """The plate in the shape of the file."""
+    document: dict[str, Any] = {"parent": plate.parent} if plate.parent else {}
+    if plate.of is None:
+        document["max"] = plate.max
+    else:
+        document["of"] = plate.of
+    if plate.complement:
+        document["complement"] = True
+    if plate.source is not None:
+        document["from"] = plate.source
+    if plate.values:
+        tied = any(len(meta) > 1 for meta in plate.values)
+        document["values"] = [dict(meta) if tied else dict(meta)[plate.key] for meta in plate.values]
+    return document
+
+
 def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
     exact = f"{node.tool.name}@=={node.tool.version}"
     document: dict[str, Any] = {"tool": exact if resolved else node.pin or exact}
-    for key, values in (("from", node.inputs), ("over", node.over)):
+    for key, values in (("from", node.inputs), ("over", node.over), ("on", node.on)):
         if values:
             document[key] = values[0] if len(values) == 1 else list(values)
+    if node.into is not None:
+        document["into"] = node.into
     if parameters := node.tool.parameters():
         document["with"] = parameters
     return document
@@ -216,24 +240,67 @@ class _Parser(Reader):
 
     def _plate(self, name: str, item: Item, plates: Item) -> Plate:
         what = f"plate {name}"
-        options = self.mapping(item, what, ("parent", "max"))
-        parent = options.get("parent")
-        if parent is not None and parent.value is not None:
-            known = self.mapping(plates, "plates")
-            if self.text(parent, f"{what}: parent") not in known:
-                hint = did_you_mean(parent.value, [other for other in known if other != name])
-                raise self.error(
-                    f"{what}: its parent {parent.value!r} is not declared",
-                    parent,
-                    hint or f"add '{parent.value}: {{}}'",
-                )
-        plate = Plate(name, parent.value if parent is not None else None)
+        options = self.mapping(item, what, _PLATE)
+        known = self.mapping(plates, "plates")
+        named: dict[str, str | None] = {"parent": None, "of": None}
+        for key, role in (("parent", "its parent"), ("of", "what it is a part of,")):
+            other = options.get(key)
+            if other is not None and other.value is not None:
+                named[key] = self.text(other, f"{what}: {key}")
+                if other.value not in known:
+                    hint = did_you_mean(other.value, [candidate for candidate in known if candidate != name])
+                    raise self.error(
+                        f"{what}: {role} {other.value!r} is not declared", other, hint or f"add '{other.value}: {{}}'"
+                    )
+        plate = Plate(name, named["parent"], of=named["of"])
+        if self._has(options, "from"):
+            plate = replace(plate, source=self.text(options["from"], f"{what}: from"))
+        if "complement" in options:
+            plate = replace(plate, complement=self.boolean(options["complement"], f"{what}: complement"))
+        if self._has(options, "values"):
+            plate = replace(plate, values=self._values(plate, options["values"], known))
         if "max" in options:
             most = self.whole(options["max"], f"{what}: max")
             if most < 1:
                 raise self.error(f"{what}: max must be at least 1, not {most}", options["max"])
             plate = replace(plate, max=most)
         return plate
+
+    def _values(self, plate: Plate, item: Item, plates: Mapping[str, Item]) -> tuple[Meta, ...]:
+        """A list of texts, of mappings from plates to values, or a tree of the ancestors' values down to lists."""
+        what = f"plate {plate.name}: values"
+        path = [plate.key]
+        while len(path) <= len(plates):
+            declared = plates[path[-1]].plain()
+            above = declared.get("parent") if isinstance(declared, dict) else None
+            if not isinstance(above, str) or above not in plates:
+                break
+            path.append(above)
+        found: list[Meta] = []
+
+        def text(value: Any, line: Item) -> str:
+            try:
+                return check_plate_value(str(value) if type(value) in (str, int) else "")
+            except ValueError as error:
+                raise self.error(f"{what}: {value!r}: {error}", line, "write texts, such as [kitchen, bath]") from None
+
+        def walk(node: Any, level: int, above: Meta) -> None:
+            if isinstance(node, dict) and 0 < level < len(path):
+                for key, below in node.items():
+                    walk(below, level - 1, ((path[level], text(key, item)), *above))
+            elif isinstance(node, list):
+                for one in node:
+                    pairs = one.items() if isinstance(one, dict) else [(plate.key, one)]
+                    found.append(tuple(sorted((*above, *((key, text(value, item)) for key, value in pairs)))))
+            else:
+                hint = "write values: [kitchen, bath], or {1: [kitchen]} for house 1"
+                raise self.error(f"{what}: {node!r} is not a list", item, hint)
+
+        probe, depth = item.plain(), 0
+        while isinstance(probe, dict) and probe:
+            probe, depth = next(iter(probe.values())), depth + 1
+        walk(item.plain(), depth, ())
+        return tuple(found)
 
     def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
         children = self.mapping(item, f"source {name}")
@@ -297,15 +364,27 @@ class _Parser(Reader):
             raise self.error(f"{what} has no tool", item.key_line or item.line, "write tool: NAME@^VERSION")
         pin = self.text(children["tool"], f"{what}: tool")
         inputs = self.texts(children["from"], f"{what}: from") if self._has(children, "from") else ()
-        over = self.texts(children["over"], f"{what}: over") if self._has(children, "over") else ()
-        for key, given, known in (("from", inputs, names), ("over", over, list(plates))):
+        over, on, into = (
+            self.texts(children[key], f"{what}: {key}") if self._has(children, key) else ()
+            for key in ("over", "on", "into")
+        )
+        if len(into) > 1:
+            raise self.error(f"{what}: into names one plate", children["into"], "split once more for another plate")
+        dimensions = list(plates)
+        for key, given, known in (
+            ("from", inputs, names),
+            ("over", over, dimensions),
+            ("on", on, dimensions),
+            ("into", into, dimensions),
+        ):
             for word in given:
                 if word not in known:
                     kind = "node or source" if key == "from" else "plate"
                     candidates = [other for other in known if other != name]
                     hint = did_you_mean(word, candidates)
                     raise self.error(f"{what}: there is no {kind} {word!r}", children[key], hint)
-        return NodeDefinition(name, self._tool(what, pin, children), inputs, over, publish, pin)
+        tool = self._tool(what, pin, children)
+        return NodeDefinition(name, tool, inputs, over, publish, pin, on, into[0] if into else None)
 
     def _tool(self, what: str, pin: str, children: Mapping[str, Item]) -> Tool:
         try:

@@ -416,6 +416,20 @@ class SqliteStore:
             rows = await self._select(sql + "WHERE stream = ? ORDER BY id DESC LIMIT ?", stream, max(limit, 0))
         return [HistoryEntry(*row) for row in rows]
 
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        if self._connection is None:
+            await self.open()
+        return await self._run(self._claim, owner, now, until, instead_of)
+
+    def _claim(self, owner: str, now: int, until: int, instead_of: str) -> str:
+        with self._transaction() as db:
+            found = db.execute("SELECT document FROM documents WHERE kind = 'lease'").fetchone()
+            holder, ends = unpack(found[0]) if found else (owner, 0)
+            if holder not in (owner, instead_of) and ends > now:
+                return str(holder)
+            db.execute("INSERT OR REPLACE INTO documents VALUES ('lease', 'store', ?)", (pack([owner, until]),))
+            return owner
+
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         await self._run(self._put, kind, key, pack(dict(document)))
 

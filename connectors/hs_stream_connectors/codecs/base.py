@@ -184,10 +184,11 @@ class TimeSpec:
             raise self._invalid(raw, "is a number, but the time is configured as text; add `unit: ms` or `unit: s`")
         if isinstance(raw, int):
             return raw * 1000 if unit == "s" else raw // _PER_MS.get(unit, 1)
-        if not math.isfinite(raw):
-            raise self._invalid(raw, "is not finite")
         # To whole microseconds first: 1423072260.123 s is stored as ...122999 and must not lose its millisecond.
-        return round(raw / _PER_SECOND[unit] * 1_000_000) // 1000
+        microseconds = raw / _PER_SECOND[unit] * 1_000_000
+        if not math.isfinite(microseconds):
+            raise self._invalid(raw, "is not finite")
+        return round(microseconds) // 1000
 
     def _from_text(self, raw: str) -> int:
         if self.unit != "iso":
