@@ -24,6 +24,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
 from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
@@ -35,8 +36,6 @@ from hs_stream.service.wiring import (
     engine_settings,
     load_registry,
     load_workflows,
-    mqtt_options,
-    source_specs,
     version,
 )
 from hs_stream.service.workflow_file import to_document
@@ -73,10 +72,10 @@ class Service:
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
         options = mqtt_options(settings)
-        specs = source_specs(self.workflows, settings)
+        self._feeds = Connectors(settings).feeds(self.workflows)
         publishes = any(node.publish is not None for workflow in self.workflows for node in workflow.nodes.values())
         self._broker_address = (options.host, options.port)
-        self._source = MqttSource("mqtt", options, specs) if specs else None
+        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
         self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix) if publishes else None
         self.engine: Engine
         self.store: Store
@@ -145,9 +144,10 @@ class Service:
                 ]
                 if self._sink is not None:
                     connectors.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-                if self._source is not None:
-                    deliver = self._source.run(self.engine.deliver, self.engine.connected)
-                    connectors.append(group.create_task(deliver, name="mqtt source"))
+                together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
+                for feed in self._feeds:
+                    reading = feed.run(self.engine.deliver, together.of(feed.kind))
+                    connectors.append(group.create_task(reading, name=f"{feed.kind} source"))
                 await self._check_broker()
                 await server.wait_started()
                 logger.info("started", version=version(), url=self.url)
@@ -169,8 +169,8 @@ class Service:
             patience = 0.0 if self.engine.store_trouble else _STORE_PATIENCE
             asyncio.get_running_loop().call_later(patience, self.engine.hurry)
             async with asyncio.timeout(_STOP_SECONDS / 2 if self.engine.store_trouble else _STOP_SECONDS):
-                if self._source is not None:
-                    await self._source.stop()
+                for feed in self._feeds:
+                    await feed.source.stop()
                 await self.engine.stop()
                 await asyncio.wait([engine])
         except TimeoutError:
