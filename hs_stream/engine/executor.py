@@ -264,6 +264,7 @@ class Executor:
                     rest = TimeIntervals(left)
             self._wait_for_rest(stream, changed)
             self._hand_on(stream, step, EMPTY)
+            await self._find_old(stream)
             self._settle(stream, rest, step)
             return
         before = stream.end()
@@ -285,7 +286,17 @@ class Executor:
         self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
         if lost and stream.end() < before:
             stream.waiting |= lost
+        await self._find_old(stream)
         self._settle(stream, rest, step)
+
+    async def _find_old(self, stream: Stream) -> None:
+        """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""
+        end = stream.known_until()
+        if stream.frontier <= end:
+            stream.old = None
+            return
+        first, _ = await self.contents.read_some(stream, end, stream.frontier, limit=1, newest=False)
+        stream.old = first.first_time if first else None
 
     def _wait_for_rest(self, stream: Stream, changed: dict[int, TimeIntervals]) -> None:
         """Remember changes of driving inputs that the steady way could not turn into outputs yet."""

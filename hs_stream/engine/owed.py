@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hs_stream.core.affected import available
-from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, Grid, TimeIntervals, shift
 from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous
 from hs_stream.engine.streams import Stream
 
@@ -97,15 +97,32 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 
 
 def _next_output(stream: Stream) -> int | None:
-    """The earliest instant behind what is known at which there may be an output."""
+    """The earliest instant behind what is known at which there may be an output, or an old one is stored."""
     drive, end = stream.drive, stream.known_until()
     if end >= MAX_TIME or not stream.is_open or not stream.coverage:
         return None
-    if stream.frontier > end:
-        return end + 1  # what was stored there once may not be right any more
-    if not isinstance(drive, OnGrid):
-        return stream.waiting.start + 1 if stream.waiting else None
-    due = drive.grid.next(end)
+    due = _next_tick_with_input(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)
+    return due if stream.old is None else stream.old if due is None else min(due, stream.old)
+
+
+def _next_driving(stream: Stream) -> int | None:
+    """The first instant of ``waiting`` at which a driving input has an instance, as far as memory tells."""
+    if not stream.waiting:
+        return None
+    after = stream.waiting.start
+    if stream.aggregate:
+        return after + 1
+    found = []
+    for slot, source in enumerate(stream.inputs):
+        if drives(stream, slot):
+            if not source.tail.knows(after):
+                return after + 1
+            found += source.tail.batch.slice(after, MAX_TIME).times[:1].tolist()
+    return min(found, default=None)
+
+
+def _next_tick_with_input(stream: Stream, grid: Grid, end: int) -> int | None:
+    due = grid.next(end)
     for slot, source in enumerate(stream.inputs):
         support = stream.support(slot)
         if isinstance(support, (Previous, Prefix)):

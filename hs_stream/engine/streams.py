@@ -70,6 +70,7 @@ class Stream:
         "kind",
         "lookaheads",
         "node",
+        "old",
         "order",
         "owed",
         "pending_inputs",
@@ -129,6 +130,8 @@ class Stream:
         self.failed = EMPTY
         self.error = ""
         self.due: int | None = None
+        self.old: int | None = None
+        """The first instance stored behind the coverage, where there is one: silence does not prove it right."""
         self.waiting = EMPTY
         """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
         self.joined: set[int] = set()
