@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pymongo import MongoClient
 
 from hs_stream.core.stream import StreamId
-from hs_stream.core.tool import FoldTool, MapTool
+from hs_stream.core.time import Grid
+from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
@@ -89,8 +90,29 @@ class Total2(Total1):
         return [state[0] + value], state[0] + value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Total3(Total1):
+    """Sum so far, told each second until five seconds behind the last reading: at other times, by silence alone."""
+
+    version = "3.0.0"
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(1000))
+
+    def initial(self) -> Value:
+        return []
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return [value + sum(state[:1]), time], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        if not state:
+            return ()
+        return [(time, state[0]) for time in Grid(1000).times(start, min(end, state[1] + 5000)).tolist()]
+
+
 REGISTRY = default_registry()
-for made in (Scale1, Scale2, Total1, Total2):
+for made in (Scale1, Scale2, Total1, Total2, Total3):
     REGISTRY.register(made)
 
 HELD: dict[str, st.SearchStrategy[Value]] = {
