@@ -25,12 +25,12 @@ splitter splitter_from_stream splitter_of_dict splitter_of_list splitter_time_aw
 splitter_with_unlist stream_broadcaster stream_broadcaster_from_stream betavariate custom expovariate gammavariate gauss
 lognormvariate normalvariate paretovariate randint random randrange triangular uniform vonmisesvariate weibullvariate
 """
-ORIGINAL = NAMES.split()
-HOUSE = """
+HOUSE_NAMES = """
 sliding_mean sliding_min sliding_max sliding_sum sliding_count sliding_median sliding_std sliding_percentile
 sliding_first sliding_last derivative integral utility_meter threshold debounce state_duration change_detect last_value
 as_of_join resample interpolate gap_detect offline_detect ewma outlier_filter session_window expression
-""".split()
+"""
+ORIGINAL, HOUSE = NAMES.split(), HOUSE_NAMES.split()
 
 
 @pytest.mark.parametrize("row", TOOL.findall(GUIDE), ids=lambda row: row[0])

@@ -25,6 +25,7 @@ from hs_stream.core.time import Grid
 from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine import fold
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Reading, Store
 from hs_stream.plugins import default_registry
@@ -140,6 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.history: History | None = None
         self.sent: list[Reading] = []
         self.failed = False
+        self.patch = pytest.MonkeyPatch()
 
     def factory(self) -> Callable[[], Awaitable[Store]]:
         raise TypeError("a subclass says which store")
@@ -157,9 +159,13 @@ class Machine(RuleBasedStateMachine):
         return self.history
 
     @initialize(
-        workflow=workflows(REGISTRY), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000])
+        workflow=workflows(REGISTRY),
+        chunk=st.sampled_from([3, 50, 20_000]),
+        lateness=st.sampled_from([0, 0, 2000]),
+        snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
     )
-    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int) -> None:
+        self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
         self.run(self.history.begin())
 
@@ -227,6 +233,7 @@ class Machine(RuleBasedStateMachine):
             if self.history is not None and not self.failed:
                 self.run(self.finish(self.history))
         finally:
+            self.patch.undo()
             if self.history is not None:
                 self.run(self.history.abandon())
             self.run(self.loop.shutdown_default_executor())
