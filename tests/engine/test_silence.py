@@ -76,6 +76,19 @@ async def test_a_late_reading_stops_where_the_state_is_the_same_again(
     assert (await bench.verify()).clean
 
 
+async def test_two_late_readings_and_the_same_state_between_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state that is met again before the second one says nothing about what lies behind that."""
+    monkeypatch.setattr(fold, "SNAPSHOT_EVERY", 16)
+    await bench.start(bench.workflow(bench.node("open", "state_duration", ["power"], every="1s", max_gap="1m")))
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((k * 1000, k // 10) for k in range(1000)))
+    await bench.publish((300_500, 30), (600_500, -1))
+    contents = await bench.contents("open[room=a]")
+    assert contents[309_000] == 9.0
+    assert [contents[time] for time in (600_000, 601_000, 602_000)] == [0.0, 0.0, 1.0], "60 was broken by -1"
+    assert (await bench.verify()).clean
+
+
 async def test_a_restart_in_the_middle_of_a_day(bench: Bench) -> None:
     workflow = bench.workflow(day(bench))
     await bench.start(workflow)
@@ -197,6 +210,19 @@ async def test_waiting_for_what_lies_ahead_costs_a_step_per_reading(bench: Bench
     assert bench.engine.statistics().steps - steps < 100
     assert list(await bench.contents("sessions[room=a]")) == [0]
     assert (await bench.verify()).clean
+
+
+async def test_nobody_is_told_of_a_session_that_may_go_on(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s", publish={})))
+    for k in range(10):
+        await bench.publish((10_000 * k, 1.0))
+        assert await bench.contents("sessions[room=a]") == {}
+        bench.clock.advance(10_000)
+    await bench.pass_time(60_000)
+    [(time, session)] = (await bench.contents("sessions[room=a]")).items()
+    assert (time, session["count"]) == (90_000, 10)
+    await bench.engine.published()
+    assert bench.subscriber.received == 1
 
 
 async def test_sessions_are_joined_by_a_late_reading(bench: Bench) -> None:
