@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 from playwright.sync_api import Page, expect
 
 from .conftest import Site, Visit
@@ -147,7 +148,7 @@ def _rows(page: Page, count: int) -> None:
 
 
 def _publish(port: int, topic: str, payload: object) -> None:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.connect("127.0.0.1", port)
     client.loop_start()
     client.publish(topic, payload if isinstance(payload, str) else json.dumps(payload), qos=1).wait_for_publish(10)

@@ -42,7 +42,7 @@ def test_many_are_thinned_out_and_keep_their_extremes() -> None:
     assert found.kind == "thinned"
     assert len(found.points) <= POINTS
     assert [12_345_000, 50.0] in found.points
-    assert all(values[point[0] // 1000] == point[1] for point in found.points if point[1] is not None and point[0])
+    assert all(values[int(point[0]) // 1000] == point[1] for point in found.points if point[1] is not None and point[0])
 
 
 class _Counted:
