@@ -59,7 +59,8 @@ class StreamStatus:
     """One stream as it is now.
 
     ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
-    computed once and is not right any more.
+    computed once and is not right any more. ``newest`` is the newest instance that was ever stored. ``changes`` counts
+    instances written since the start, ``changes_behind`` how often that was at or before the newest one.
     """
 
     id: int
@@ -74,6 +75,9 @@ class StreamStatus:
     stale: TimeIntervals
     failed: TimeIntervals
     error: str
+    newest: int | None
+    changes: int
+    changes_behind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -491,4 +495,7 @@ class Engine:
             stream.stale,
             stream.failed,
             stream.error if stream.failed else "",
+            None if stream.frontier <= MIN_TIME else stream.frontier,
+            stream.changes,
+            stream.changes_behind,
         )

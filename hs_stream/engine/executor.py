@@ -579,6 +579,8 @@ class Executor:
                     if count:
                         self._telemetry.written(kind, count)
                 self.results += len(merged)
+                write.stream.changes += len(merged)
+                write.stream.changes_behind += not write.fresh
         if self._uppers and step.now >= self._uppers_at + _UPPERS_EVERY:
             await self.write_uppers(step.now)
         if not changes and consumed <= self._consumed:

@@ -285,8 +285,10 @@ class _Plan:
     def remember(self, lateness: int) -> None:
         """Bring memory up to the store: tail, newest instance, watermark."""
         stream = self.stream
+        stream.changes += len(self.inserts) + len(self.upserts)
         if self.upserts:
             stream.tail.update(self.upserts)
+            stream.changes_behind += 1
         if self.inserts:
             stream.tail.extend(stream.frontier, self.inserts)
             stream.frontier = self.inserts.last_time

@@ -51,6 +51,8 @@ class Stream:
     __slots__ = (
         "aggregate",
         "ahead",
+        "changes",
+        "changes_behind",
         "children",
         "coverage",
         "demand",
@@ -140,6 +142,10 @@ class Stream:
         """Of an aggregate: the same per input slot; ``None`` while unknown (every input must be looked at)."""
         self.slowest: Slowest | None = None
         """Of an aggregate: how far its inputs reach together."""
+        self.changes = 0
+        """Instances inserted, revised or retracted since the start."""
+        self.changes_behind = 0
+        """How often something at or before the newest instance was among them."""
         self.tail = Tail()
         self.fold: Head | None = None
         self.fold_count = 0

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "JsonResponse", "create_api"]
+__all__ = ["ApiContext", "JsonResponse", "Viewer", "create_api"]
 
 logger = structlog.get_logger(__name__)
 
@@ -64,6 +64,10 @@ class ApiContext:
     token: str = ""
 
 
+Viewer = Callable[[FastAPI, ApiContext], None]
+"""Adds pages to an application: `hs_stream.viewer.mount`."""
+
+
 class JsonResponse(Response):
     """JSON of a document whose values are encoded."""
 
@@ -73,8 +77,8 @@ class JsonResponse(Response):
         return dumps(content)
 
 
-def create_api(context: ApiContext) -> FastAPI:
-    """The application. It holds no state of its own."""
+def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
+    """The application. It holds no state of its own. ``viewer`` adds its pages; without it ``/`` is a status page."""
     from hs_stream.service.routes import Routes  # noqa: PLC0415 - routes use JsonResponse from here
 
     app = FastAPI(
@@ -86,7 +90,7 @@ def create_api(context: ApiContext) -> FastAPI:
         openapi_url="/openapi.json",
         default_response_class=JsonResponse,
     )
-    Routes(context, app.openapi).register(app)
+    Routes(context, app.openapi).register(app, overview=viewer is None)
 
     @app.get("/metrics", tags=["service"], response_class=Response)
     def metrics() -> Response:
@@ -97,6 +101,8 @@ def create_api(context: ApiContext) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HsStreamError, _on_ours)
     app.add_exception_handler(Exception, _on_bug)
+    if viewer is not None:
+        viewer(app, context)
     app.add_middleware(_Guard, token=context.token)
     return app
 
@@ -162,7 +168,9 @@ class _Guard:
 
         async def send_careful(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_SECURITY_HEADERS]
+                given = message.get("headers", [])
+                names = {name for name, _ in given}
+                message["headers"] = [*given, *(header for header in _SECURITY_HEADERS if header[0] not in names)]
             await send(message)
 
         if self._expected and scope["path"] != "/healthz" and not self._allowed(scope):

@@ -23,7 +23,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
-from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.api import ApiContext, Viewer, create_api
 from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
 from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.lease import Lease
@@ -58,11 +58,19 @@ _PING_SECONDS: Final = 2.0
 class Service:
     """One run of the service. `run` returns after `stop`; ``started`` is set when everything is up.
 
-    ``workflows`` replaces those of the settings. The constructor reads files and raises `ConfigurationError`.
+    ``workflows`` replaces those of the settings; ``viewer`` adds its pages to HTTP. The constructor
+    reads files and raises `ConfigurationError`.
     """
 
-    def __init__(self, settings: Settings, workflows: Sequence[WorkflowDefinition] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        workflows: Sequence[WorkflowDefinition] | None = None,
+        *,
+        viewer: Viewer | None = None,
+    ) -> None:
         self.settings = settings
+        self._viewer = viewer
         self.registry: ToolRegistry = load_registry(settings)
         self.workflows = list(load_workflows(settings, self.registry) if workflows is None else workflows)
         self.telemetry = ServiceTelemetry()
@@ -133,7 +141,7 @@ class Service:
             logger.warning("the store is away; it was not told that the service ends")
 
     async def _serve(self, listener: socket.socket) -> None:
-        server = HttpServer(create_api(self._api_context()), listener)
+        server = HttpServer(create_api(self._api_context(), self._viewer), listener)
         try:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")
@@ -303,9 +311,9 @@ def _ignore(_: bool) -> None:
     """The sink keeps its own state."""
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, viewer: Viewer | None = None) -> None:
     """Run a service until SIGTERM or SIGINT; a second signal ends the process at once."""
-    service = Service(settings)
+    service = Service(settings, viewer=viewer)
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -322,10 +330,10 @@ async def serve(settings: Settings) -> None:
             loop.remove_signal_handler(number)
 
 
-def run_service(settings: Settings) -> None:
+def run_service(settings: Settings, viewer: Viewer | None = None) -> None:
     """`serve` in a loop of its own, uvloop's where it is installed."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, viewer))
 
 
 def loop_factory() -> Any:

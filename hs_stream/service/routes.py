@@ -43,8 +43,11 @@ class Routes:
         self._openapi = openapi
         self._workflows = {workflow.name: workflow for workflow in context.workflows}
 
-    def register(self, app: FastAPI) -> None:
-        """Add every path to ``app``. The order matters: a stream's text may hold slashes."""
+    def register(self, app: FastAPI, *, overview: bool = True) -> None:
+        """Add every path to ``app``, and the status page at ``/`` where no viewer is.
+
+        The order matters: a stream's text may hold slashes.
+        """
         for path, endpoint, tag in (
             ("/healthz", self.healthz, "service"),
             ("/readyz", self.readyz, "service"),
@@ -60,7 +63,8 @@ class Routes:
             ("/api/deadletters", self.dead_letters, "service"),
         ):
             app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], response_class=JsonResponse)
-        app.add_api_route("/", self.overview, methods=["GET"], include_in_schema=False)
+        if overview:
+            app.add_api_route("/", self.overview, methods=["GET"], include_in_schema=False)
         app.add_api_route("/docs", self.docs, methods=["GET"], include_in_schema=False)
 
     # --- service ---
