@@ -90,6 +90,11 @@ class Ground:
                 events += self._split_anew(self.values.admit(tuple(sorted((*under, (plate.name, value))))))
         return events
 
+    def check(self, source: str, meta: Meta) -> None:
+        """What `bind` would raise."""
+        if tuple(sorted(meta)) not in self._streams[source]:
+            self.values.check(meta)
+
     def streams(self, node: str) -> list[StreamId]:
         """The streams of a source or node."""
         return list(self._streams[node].values())
@@ -148,13 +153,12 @@ class Ground:
                 index.setdefault(_project(meta, plates), []).append(meta)
 
     def _aggregate(self, node: NodeDefinition, stream: StreamId) -> list[Created | Joined]:
-        keys = self.workflow.keys_over(node)
-        over = [plate for plate in self.workflow.node_plates[node.inputs[0]] if plate in keys]
+        over = self.workflow.over_in_order(node)
         values = dict(stream.meta)
         key = "/".join(values[plate] for plate in over)
         if not self._is_on(node, stream.meta) or (isinstance(node.tool, SelectorTool) and not node.tool.selects(key)):
             return []
-        target = tuple(pair for pair in stream.meta if pair[0] not in keys)
+        target = tuple(pair for pair in stream.meta if pair[0] not in over)
         existing = self._streams[node.name].get(target)
         if existing is not None:
             return [Joined(node.name, existing, stream, key)]
