@@ -65,6 +65,7 @@ __all__ = [
     "Sources",
     "SplitTool",
     "Support",
+    "Takes",
     "Tool",
     "Window",
     "WindowTool",
@@ -72,6 +73,22 @@ __all__ = [
 
 Duration = NewType("Duration", int)
 """A parameter in milliseconds, given as ``"5m"``, a ``timedelta`` or a number of seconds (see `parse_duration`)."""
+
+
+Takes = Literal[
+    "number",
+    "boolean",
+    "object",
+    "any",
+    "[number]",
+    "{number}",
+    "[{number}]",
+    "[any, text]",
+    "interval",
+    "{interval}",
+]
+"""What values a tool takes. ``[x]`` is a list of x, ``[x, y]`` one of an x and a y, ``{x}`` an object whose fields are
+all x; an ``interval`` at t is a `TimeInterval` inside of what the tool's `Window` supports let an output at t read."""
 
 
 class _Skip:
@@ -183,8 +200,9 @@ class Tool(ABC):
     kind: ClassVar[str] = "tool"
     arity: ClassVar[int | None] = 1
     """How many inputs; ``None`` for one or more (or, for an `AggregateTool`, all streams over a plate)."""
-    takes: ClassVar[Literal["number", "boolean", "object", "list", "any"]] = "any"
-    """What values the checker may feed. A tool that meets another type raises ``TypeError`` or ``ValueError``."""
+    takes: ClassVar[Takes | tuple[Takes, ...]] = "any"
+    """What values the checker may feed: one word for all inputs, or one for each of ``arity`` inputs. A tool that meets
+    another type raises ``TypeError`` or ``ValueError``."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """Parameter sets that the checker and the documentation use: all interesting combinations."""
 
@@ -206,6 +224,11 @@ class Tool(ABC):
     def at(self, meta: Mapping[str, str], into: str | None) -> Self:
         """The tool for the stream with this meta data; ``into`` is the plate that a `SplitTool` splits into."""
         return self
+
+    @classmethod
+    def takes_at(cls, slot: int) -> Takes:
+        """What input ``slot`` takes."""
+        return cls.takes if isinstance(cls.takes, str) else cls.takes[slot]
 
     # --- parameters ---
 
@@ -365,7 +388,7 @@ class WindowTool(Tool):
             low, high, times = low[filled], high[filled], times[filled]
         if not len(times):
             return NOTHING
-        return _batch_of(times, self.reduce_windows(source, low, high, times))
+        return batch_of(times, self.reduce_windows(source, low, high, times))
 
 
 class PreviousTool(Tool):
@@ -578,7 +601,8 @@ def grid_times_near(
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
-def _batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray[Any]) -> Batch:
+def batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray[Any]) -> Batch:
+    """``values`` at ``times``, without those that are `SKIP`."""
     if isinstance(values, np.ndarray):
         return Batch.build(times, values)
     kept = [index for index, value in enumerate(values) if value is not SKIP]

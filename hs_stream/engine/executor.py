@@ -227,6 +227,8 @@ class Executor:
             await self._commit(step, consumed, arrival or now)
         finally:
             self._under_way = 0
+        for identity in arrived:
+            self.graph.by_id[identity].young = False
         return True
 
     def _touch_others(self, step: Step) -> None:

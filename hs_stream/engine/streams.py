@@ -87,6 +87,7 @@ class Stream:
         "upper",
         "waiting",
         "workflow",
+        "young",
     )
 
     def __init__(self, identity: int, stream: StreamId, kind: Literal["raw", "derived"]) -> None:
@@ -139,6 +140,8 @@ class Stream:
         self.fold: Head | None = None
         self.fold_count = 0
         self.published_until = MIN_TIME
+        self.young = True
+        """Of a raw stream: no commit of this process takes account of it yet."""
 
     def __repr__(self) -> str:
         return f"<{self.stream} #{self.id}>"

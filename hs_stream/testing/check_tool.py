@@ -199,18 +199,18 @@ class _Trial:
         exact = _sources_like(self.sources, [readable(support, source, piece) for support, source in pairs])
         rule = f"support ({told}): with exactly what it may read the result differs, so it reads more than it declares"
         self.compare(whole, self.evaluate(self.tool, piece, exact), piece, rule)
-        noisy = _sources_like(self.sources, [self.disturbed(support, source, piece) for support, source in pairs])
+        noisy = _sources_like(self.sources, [self.disturbed(slot, *pair, piece) for slot, pair in enumerate(pairs)])
         rule = f"support ({told}): a change outside of what it may read changes the result"
         self.compare(whole, self.evaluate(self.tool, piece, noisy), piece, rule)
 
-    def disturbed(self, support: Support, source: Batch, piece: TimeInterval) -> Batch:
+    def disturbed(self, slot: int, support: Support, source: Batch, piece: TimeInterval) -> Batch:
         """``source`` with everything replaced that an output in ``piece`` may not read."""
         low, high = _untouchable(support, source, piece)
         parts = [source.slice(low, high)]
         if low > MIN_TIME:
-            parts.insert(0, self.material.noise(MIN_TIME, low, 4))
+            parts.insert(0, self.material.noise(slot, MIN_TIME, low, 4))
         if high < MAX_TIME:
-            parts.append(self.material.noise(high, MAX_TIME, 4))
+            parts.append(self.material.noise(slot, high, MAX_TIME, 4))
         return Batch.concat(parts)
 
     def fewer_inputs(self, whole: Batch) -> None:

@@ -2,9 +2,14 @@
 
 ====================  =============================================================================================
 `generators`          clock
+`basics`              copy, jsonify, product
 `dicts`               component, component_filter
+`objects`             component_set, dict_argmax, dict_values_to_const
+`lists`               slice, list_length, list_sum, list_mean, list_dict_sum, list_dict_mean
+`summaries`           histogram_from_list, percentiles_from_list
 `functions`           apply, expression
 `aggregates`          aggregate
+`plate_aggregates`    aggregate_plate, aggregate_into_dict_and_apply, histograms_to_csv, percentiles_to_csv
 `joins`               aligned_merge, as_of_join, last_value
 `signals`             derivative, integral, ewma
 `states`              threshold, debounce

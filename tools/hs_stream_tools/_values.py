@@ -7,7 +7,7 @@ import reprlib
 
 from hs_stream.core.value import Value
 
-__all__ = ["describe", "number", "wrong"]
+__all__ = ["describe", "items", "number", "numbers", "wrong"]
 
 
 def describe(value: Value) -> str:
@@ -29,3 +29,19 @@ def number(tool: str, value: Value, where: str = "") -> float | None:
     if isinstance(value, (int, float)):
         return float(value)
     raise wrong(tool, "numbers", value, where)
+
+
+def items(tool: str, value: Value) -> list[Value] | None:
+    """The elements of a list, or ``None`` where the whole value is. ``TypeError`` for what is no list."""
+    if value is None or isinstance(value, list):
+        return value
+    raise wrong(tool, "lists", value)
+
+
+def numbers(tool: str, value: Value) -> list[float] | None:
+    """As `items`, without those that are missing. ``TypeError`` names the first that is no number, and its index."""
+    found = items(tool, value)
+    if found is None:
+        return None
+    floats = (number(tool, item, f" at index {index}") for index, item in enumerate(found))
+    return [item for item in floats if item is not None]

@@ -74,6 +74,9 @@ class IndexOf(SelectorTool):
 
     ``index``: the plate value (of several plates, joined by ``/`` in the order of the plates). The other streams are
     not read, and not waited for.
+
+    >>> IndexOf(index="hall").aggregate([18.0], ["hall"])
+    18.0
     """
 
     name = "index_of"
@@ -104,7 +107,7 @@ class IndexOfByStream(AggregateTool):
 
     name = "index_of_by_stream"
     version = "1.0.0"
-    takes = "pair"
+    takes = "[any, text]"
     samples = ({},)
     fields: tuple[str, ...] | None = None
 
@@ -115,6 +118,8 @@ class IndexOfByStream(AggregateTool):
     def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
         """The value at the plate value that it names itself, or SKIP."""
         for pair, key in zip(values, keys, strict=True):
+            if pair is None:
+                continue
             value, named = self._pair(pair)
             if as_text(named) == key:
                 return value
@@ -130,7 +135,11 @@ class IndexOfByStream(AggregateTool):
 
 @dataclass(frozen=True, kw_only=True)
 class PlateSink(SelectorTool):
-    """Nothing: it only makes all streams of a plate wanted, so that they are computed."""
+    """Nothing: it only makes all streams of a plate wanted, so that they are computed.
+
+    >>> PlateSink().aggregate([18.0], ["hall"])
+    SKIP
+    """
 
     name = "plate_sink"
     version = "1.0.0"

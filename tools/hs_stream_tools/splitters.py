@@ -42,7 +42,9 @@ def check_mapping(mapping: Mapping[str, Any] | None) -> None:
 
 
 def fields_of(tool: str, value: Value) -> dict[str, Value]:
-    """``value``, which must be an object."""
+    """``value``, which must be an object; a missing one has no fields."""
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise wrong(tool, "objects", value)
     return value
@@ -121,6 +123,10 @@ class SplitterFromStream(_PairTool):
 
     Two inputs: the objects, and the mapping (an object, text to plate value). At each object the last mapping at or
     before its time holds; before the first one there is no output. Otherwise as ``splitter``.
+
+    >>> tool = SplitterFromStream(element="id").at({"room": "hall"}, "room")
+    >>> tool.divided(0, {"id": "s1", "t": 18.0}, {"s1": "hall", "s2": "bath"})
+    {'t': 18.0}
     """
 
     name = "splitter_from_stream"
@@ -180,7 +186,7 @@ class SplitterOfList(SplitTool):
 
     name = "splitter_of_list"
     version = "1.0.0"
-    takes = "list"
+    takes = "[number]"
     samples = ({"mapping": ["a", "b", "1"]},)
     mapping: tuple[str, ...]
 
@@ -190,6 +196,8 @@ class SplitterOfList(SplitTool):
 
     def part(self, time: int, value: Value) -> Value:
         """The element."""
+        if value is None:
+            return SKIP
         if not isinstance(value, list):
             raise wrong(self.name, "lists", value)
         index = self.mapping.index(self.plate_value) if self.plate_value in self.mapping else len(value)
@@ -288,10 +296,15 @@ class SplitterTimeAwareFromStream(_PairTool):
     Two inputs: the instances, and an object that gives an interval ``(start, end]`` for each plate value (a time
     interval, or two times). At each instance the last object at or before its time holds; before the first one there is
     no output. Otherwise as ``splitter_time_aware``.
+
+    >>> tool = SplitterTimeAwareFromStream().at({"visit": "one"}, "visit")
+    >>> tool.divided(10, 21.5, {"one": TimeInterval(0, 10)}), tool.divided(11, 21.5, {"one": TimeInterval(0, 10)})
+    (21.5, SKIP)
     """
 
     name = "splitter_time_aware_from_stream"
     version = "1.0.0"
+    takes = ("any", "{interval}")
     samples = ({},)
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
@@ -329,6 +342,10 @@ class StreamBroadcasterFromStream(_PairTool):
     Two inputs: the instances, and what names the plate values: a text, a list of texts, or an object, of which the
     values count, or with ``use_keys_not_values`` the fields' names. At each instance the last one at or before its time
     holds; before the first there is no output.
+
+    >>> tool = StreamBroadcasterFromStream().at({"room": "hall"}, "room")
+    >>> tool.divided(0, 21.5, ["hall", "bath"]), tool.divided(0, 21.5, {"a": "bath"})
+    (21.5, SKIP)
     """
 
     name = "stream_broadcaster_from_stream"
