@@ -19,7 +19,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hs_stream.cli.common import (
     Config,
-    all_workflows,
+    catalog_of,
     find_record,
     guarded,
     parse_span,
@@ -95,14 +95,15 @@ def query(
     if compute:
         if start is None:
             raise ConfigurationError("--compute needs --from", hint="say for example --from -1d")
-        run(_compute(settings, parse_stream(stream), first, until))
+        run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
     if last is None and start is None and end is None and form is Format.TABLE and not draw:
         last = _TABLE_ROWS
     run(_query(settings, stream, first, until, last, form, draw))
 
 
-async def _compute(settings: Settings, stream: StreamId, start: int, end: int) -> None:
-    _, workflows = all_workflows(settings)
+async def _compute(
+    settings: Settings, workflows: list[WorkflowDefinition], stream: StreamId, start: int, end: int
+) -> None:
     async with writing_engine(settings, workflows, "query it over HTTP with compute=true") as engine:
         if engine.find(stream).kind == "derived":
             await engine.compute([stream], start, end)
@@ -289,9 +290,8 @@ def import_(
         raise ConfigurationError("--value and --values exclude each other", hint="give one of them")
     settings = settings_of(config)
     columns = [value] if value is not None else [name.strip() for name in values.split(",")] if values else None
-    _, workflows = all_workflows(settings)
     target = parse_stream(stream)
-    workflows = _with_source(workflows, target)
+    workflows = _with_source(catalog_of(settings).workflows, target)
     stored, bad = run(_import(settings, workflows, target, CsvReadings(file, time, columns, tz)))
     typer.echo(f"{stored} readings to {target}" + (f", {bad} rows not usable" if bad else ""))
     if bad:

@@ -81,14 +81,20 @@ class Ground:
 
         Raises `hs_stream.core.plate.PlateFull`, ``ValueError`` for what is no plate value, and changes nothing then.
         """
-        events: list[Created | Joined] = []
+        admitted = [self.values.admit(found) for found in self.growth(node, meta, value)]
+        return [event for one in admitted for event in self._split_anew(one)]
+
+    def growth(self, node: str, meta: Meta, value: str) -> list[Meta]:
+        """The plate values that `grow` would admit. Raises what it would raise."""
+        found = []
         for plate in self.workflow.plates.values():
             if plate.source == node:
                 check_plate_value(value)
                 ancestors = closure(self.workflow.plates, [plate.name])
                 under = tuple(pair for pair in meta if pair[0] in ancestors)
-                events += self._split_anew(self.values.admit(tuple(sorted((*under, (plate.name, value))))))
-        return events
+                found.append(tuple(sorted((*under, (plate.name, value)))))
+                self.values.check(found[-1])
+        return found
 
     def check(self, source: str, meta: Meta) -> None:
         """What `bind` would raise."""

@@ -358,8 +358,8 @@ class WorkflowDefinition:
 def check_shared(workflow: WorkflowDefinition, other: WorkflowDefinition) -> None:
     """`ConfigurationError` for a name that both have and define differently, at its place in ``workflow``.
 
-    Equal are sources with equal options, and nodes whose results are equal, as far as the definitions tell; both on
-    plates that are defined equally, because either workflow may bring streams for new plate values.
+    Equal are sources with equal options, and nodes with equal tools that read the same nodes; both on plates that are
+    defined equally, and that grow equally where a node splits into one.
     """
     for name in [*workflow.sources, *workflow.order]:
         if name not in other.sources and name not in other.nodes:
@@ -374,35 +374,35 @@ def check_shared(workflow: WorkflowDefinition, other: WorkflowDefinition) -> Non
 
 
 def _difference(one: WorkflowDefinition, other: WorkflowDefinition, name: str) -> str:
-    if (name in one.sources) != (name in other.sources):
-        return "one is a source, the other a node"
     plates = one.node_plates[name]
     if plates != other.node_plates[name]:
         return f"on ({', '.join(plates)}) and on ({', '.join(other.node_plates[name])})"
-    mine, its = _dimensions(one, name), _dimensions(other, name)
-    for plate in {**mine, **its}:
-        if mine.get(plate) != its.get(plate):
+    for plate in plates:
+        if one.plates[plate] != other.plates[plate]:
             return f"their plates {plate} differ"
-    if name in one.sources:
-        left, right = one.sources[name].options, other.sources[name].options
-        return next((f"their {key} differ" for key in {**left, **right} if left.get(key) != right.get(key)), "")
+    if name in one.sources and name in other.sources:
+        mine, its = one.sources[name].options, other.sources[name].options
+        return next((f"their {key} differ" for key in {**mine, **its} if mine.get(key) != its.get(key)), "")
+    if name in one.sources or name in other.sources:
+        return "one is a source, the other a node"
+    left, right = one.nodes[name], other.nodes[name]
+    if left.inputs != right.inputs:
+        return f"from {', '.join(left.inputs) or 'nothing'} and from {', '.join(right.inputs) or 'nothing'}"
     if one.fingerprints[name] != other.fingerprints[name]:
-        return "their tools, parameters or inputs differ"
-    begins = [_begins(workflow, name) for workflow in (one, other)]
-    return "" if begins[0] == begins[1] else "they rest on a node without inputs, and the workflows begin differently"
+        return "their tools, parameters or plates differ"
+    if left.into is not None and _sources_on(one, left.into) != _sources_on(other, left.into):
+        return f"other sources bring values of {left.into}"
+    if not left.inputs and _begin(one) != _begin(other):
+        return "without inputs they begin with their workflows, and these begin differently"
+    return ""
 
 
-def _dimensions(workflow: WorkflowDefinition, name: str) -> dict[str, Plate]:
-    """The plates that ``name`` and what it depends on are on."""
-    found = {plate for node in (name, *workflow.ancestors(name)) for plate in workflow.node_plates[node]}
-    return {plate: workflow.plates[plate] for plate in workflow.plates if plate in found}
+def _sources_on(workflow: WorkflowDefinition, plate: str) -> set[str]:
+    return {name for name in workflow.sources if plate in workflow.node_plates[name]}
 
 
-def _begins(workflow: WorkflowDefinition, name: str) -> Any:
-    """What decides when nodes without inputs begin, if ``name`` is or rests on one."""
-    above = {name, *workflow.ancestors(name)} & set(workflow.nodes)
-    if all(workflow.nodes[node].inputs for node in above):
-        return None
+def _begin(workflow: WorkflowDefinition) -> Any:
+    """What decides when nodes without inputs begin."""
     demand = workflow.demand
     return demand.start if demand and demand.start > MIN_TIME else sorted(workflow.sources)
 

@@ -13,7 +13,7 @@ import structlog
 
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Store
 from hs_stream.plugins import default_registry
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedStore",
+    "check_names",
     "engine_settings",
+    "has_store",
     "load_registry",
     "load_workflows",
     "make_store",
@@ -113,17 +115,17 @@ def source_check(settings: Settings) -> SourceCheck:
 
 
 def source_specs(workflows: Iterable[WorkflowDefinition], settings: Settings) -> list[SourceSpec]:
-    """One per source of the workflows that has a topic."""
-    specs = []
+    """One per source that has a topic, however many workflows share it."""
+    specs: dict[str, SourceSpec] = {}
     for workflow in workflows:
         for source in workflow.sources.values():
-            if "mqtt" not in source.options:
+            if "mqtt" not in source.options or source.name in specs:
                 continue
             try:
-                specs.append(_spec(source.name, source.options, settings))
+                specs[source.name] = _spec(source.name, source.options, settings)
             except ConfigurationError as error:
                 raise workflow.error(f"sources.{source.name}", error.message, error.hint) from None
-    return specs
+    return list(specs.values())
 
 
 # --- workflows ---
@@ -142,7 +144,7 @@ def workflow_files(patterns: Sequence[str]) -> list[Path]:
 
 
 def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowDefinition]:
-    """Every workflow of the settings. Names of sources and nodes are global in a store, so each is used once."""
+    """Every workflow of the settings; what two of them name alike, they define equally."""
     check = source_check(settings)
     workflows = [load_workflow(path, registry, check) for path in workflow_files(settings.workflows)]
     check_names(workflows)
@@ -150,28 +152,31 @@ def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowD
 
 
 def check_names(workflows: Sequence[WorkflowDefinition]) -> None:
-    """`ConfigurationError` for a workflow, source or node whose name another workflow has."""
-    taken: dict[str, WorkflowDefinition] = {}
-    for workflow in workflows:
-        for other in taken.values():
+    """`ConfigurationError` for a workflow whose name another one has, or that names a source or node differently."""
+    for index, workflow in enumerate(workflows):
+        for other in workflows[:index]:
             if other.name == workflow.name:
                 raise workflow.error(
                     "workflow", f"{other.path} is a workflow {workflow.name!r} too", "rename one of them"
                 )
-        for group, names in (("sources", workflow.sources), ("nodes", workflow.nodes)):
-            for name in names:
-                if name in taken:
-                    raise workflow.error(
-                        f"{group}.{name}",
-                        f"the workflow {taken[name].name} has a {name!r} too",
-                        "streams are found by these names: rename one of them",
-                    )
-        taken |= dict.fromkeys([*workflow.sources, *workflow.nodes], workflow)
-        if not workflow.sources and not workflow.nodes:
-            taken[f"workflow {workflow.name}"] = workflow
+            check_shared(workflow, other)
 
 
 # --- store ---
+
+
+def has_store(settings: Settings) -> bool:
+    """Whether there can be something in the store: one that was never written to is not asked."""
+    scheme, _, rest = settings.store.url.partition("://")
+    if scheme == "sqlite":
+        return _sqlite_path(rest).is_file()
+    if scheme == "embedded":
+        return Path(settings.store.data_dir).is_dir()
+    return scheme != "memory"
+
+
+def _sqlite_path(rest: str) -> Path:
+    return Path(unquote(rest[1:]))
 
 
 def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Store:
@@ -186,7 +191,7 @@ def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Stor
         days = {"history_days": settings.store.history_days, "dead_letter_days": settings.store.dead_letter_days}
         return MongoStore(url, **days, read_only=read_only)
     if scheme == "sqlite":
-        path = Path(unquote(rest[1:]))
+        path = _sqlite_path(rest)
         if read_only and not path.is_file():
             raise StoreUnavailable(
                 f"there is no SQLite database {path}", hint="correct store.url, or run the service first"

@@ -33,7 +33,7 @@ from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
-from hs_stream.testing.strategies import SOURCES, other_definitions, workflows
+from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,7 @@ class Machine(RuleBasedStateMachine):
         workflow=workflows(REGISTRY), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000])
     )
     def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+        self.whole = workflow
         self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
         self.run(self.history.begin())
 
@@ -172,8 +173,18 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def change_a_definition(self, data: st.DataObject) -> None:
-        [workflow] = self.played.workflows
-        self.run(self.played.restart([data.draw(other_definitions(REGISTRY, workflow))]))
+        self.whole = data.draw(other_definitions(REGISTRY, self.whole))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def want_other_times(self, data: st.DataObject) -> None:
+        self.whole = data.draw(demands(self.whole, self.played.clock.now()))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def leave_nodes_out(self, data: st.DataObject) -> None:
+        """They come back with the next definition."""
+        self.run(self.played.restart([data.draw(parts_of(self.whole))]))
 
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
