@@ -78,10 +78,10 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
 def next_wanted(stream: Stream) -> int | None:
     """The earliest instant that silence alone will make computable and that is wanted, as far as is known by now.
 
-    Where a part that is wanted lies ahead, that is its first instant, so that its beginning is covered.
+    Where the next part that is wanted lies ahead, that is its first instant, so that its beginning is covered.
     """
     due, demand = stream.due, stream.demand
-    if demand.pairs == _ALWAYS or (due is not None and due in demand):
+    if demand.pairs == _ALWAYS or (due is not None and due <= stream.wanted_until):
         return due
     end = stream.known_until()
     return next((start + 1 for start, _ in demand.pairs if start >= end), None)

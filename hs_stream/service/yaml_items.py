@@ -101,10 +101,10 @@ def read_json(text: str, path: str) -> Item:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes what ruamel.yaml writes plainly and does not read back: text that begins with a question mark."""
+    """Quotes text that begins with a sign: of that, ruamel.yaml writes some plainly and does not read it back."""
 
     def text(self, data: str) -> ScalarNode:
-        return self.represent_scalar(f"{_TAG}str", data, '"' if data.startswith("?") else None)
+        return self.represent_scalar(f"{_TAG}str", data, None if data[:1].isalnum() else '"')
 
 
 _Representer.add_representer(str, _Representer.text)

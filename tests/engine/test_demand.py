@@ -99,6 +99,21 @@ async def test_a_start_that_lies_ahead(bench: Bench) -> None:
     await clean(bench)
 
 
+async def test_a_start_that_lies_a_little_ahead_of_what_was_computed(bench: Bench) -> None:
+    """Between them nothing is known; its beginning must be looked at, whatever is due later."""
+    node = bench.node("mean", "sliding_mean", ["power"], width="2h", every="1h")
+    await bench.start(bench.workflow(node))
+    bench.clock.advance(60_000)
+    await bench.publish((1000, 5.0))
+    await bench.pass_time(0)
+    await bench.stop()
+    end = bench.engine.find(MEAN).coverage.end
+    await bench.start(bench.workflow(node, start=end + 1500))
+    await bench.pass_time(50_000)
+    await clean(bench)
+    assert bench.engine.find(MEAN).coverage.covers(end + 1500, bench.clock.now() - 10_000)
+
+
 async def test_online_from_a_start_and_requested_before_it(bench: Bench) -> None:
     node = bench.node("mean", "sliding_mean", ["power"], width="2s")
     workflow = bench.workflow(node, start=START + 50_000, requested_intervals=wanted((10, 20)))

@@ -85,7 +85,7 @@ def nodes_like(draw: st.DrawFn, workflow: WorkflowDefinition, node: NodeDefiniti
             optional={
                 "retain": st.booleans(),
                 "payload": st.sampled_from(["json", "msgpack", "value"]),
-                "homeassistant": st.dictionaries(texts, texts | st.booleans() | st.integers(), max_size=3),
+                "homeassistant": st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=3),
             },
         )
     )
@@ -95,7 +95,8 @@ def nodes_like(draw: st.DrawFn, workflow: WorkflowDefinition, node: NodeDefiniti
     over = node.over
     if over and over[-1] == "room" and draw(st.booleans()):
         over = (*over[:-1], "part")
-    return dataclasses.replace(node, publish=publish, pin=draw(st.sampled_from([f"{node.tool.name}@^1", ""])), on=on, over=over)
+    pin = draw(st.sampled_from([f"{node.tool.name}@^1", ""]))
+    return dataclasses.replace(node, publish=publish, pin=pin, on=on, over=over)
 
 
 def build(workflow: WorkflowDefinition) -> WorkflowDefinition:
@@ -206,7 +207,7 @@ def test_requested_intervals_in_a_file() -> None:
     ):
         with pytest.raises(ConfigurationError, match=words):
             parse(lines)
-    with pytest.raises(ConfigurationError, match="x.yaml:2: requested_intervals ask for parts of what is online"):
+    with pytest.raises(ConfigurationError, match=r"x\.yaml:2: requested_intervals ask for parts of what is online"):
         parse_workflow(
             "workflow: w\nrequested_intervals: [[2026-01-01T00:00:00Z, 2026-01-02T00:00:00Z]]", REGISTRY, "x.yaml"
         )
