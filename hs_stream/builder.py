@@ -170,19 +170,19 @@ class Workflow:
         """Declare a raw node. ``options`` are the connector's (``mqtt``, ``codec``, ``fields``, ...).
 
         ``time`` is ``(field, unit)``, ``"arrival"``, or a mapping as in the file. ``plates`` must be those that the
-        topic binds; without ``mqtt`` they say on which plates imported readings are.
+        topic or path binds; without a connector they say on which plates imported readings are.
         """
         self._check_free(name)
         names = [_plate_name(plate) or "" for plate in plates]
         if isinstance(time, tuple):
             time = {"field": time[0], "unit": time[1]}
         source = {**options} if time is None else {**options, "time": time}
-        if "mqtt" in options:
+        if options:
             bound = topic_plates(name, options)
             if names and set(names) != set(bound):
                 raise ConfigurationError(
                     f"source {name}: its topic binds {', '.join(bound) or 'no plate'}, not {', '.join(names)}",
-                    hint="write each plate as {plate} into the topic",
+                    hint="write each plate as {plate} into the topic or path",
                 )
         elif names:
             source["plates"] = names

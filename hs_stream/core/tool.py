@@ -24,7 +24,8 @@ base class       the author writes                        support
 `Tool`           ``support``, ``drive``, ``evaluate``     any; must pass ``hs_stream.testing.check_tool``
 ===============  ======================================  ====================================================
 
-A tool is the same on every stream of its node, but for what `Tool.at` makes of it: a `SplitTool` knows its plate value.
+A tool is the same on every stream of its node, but for what `Tool.bound_to` makes of it: a `SplitTool` knows its plate
+value.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ class Tool(ABC):
         ``interval.start`` may be minus infinity unless the tool has no inputs.
         """
 
-    def at(self, meta: Mapping[str, str], into: str | None) -> Self:
+    def bound_to(self, meta: Mapping[str, str], into: str | None) -> Self:
         """The tool for the stream with this meta data; ``into`` is the plate that a `SplitTool` splits into."""
         return self
 
@@ -532,9 +533,9 @@ class SplitTool(Tool):
     plate_values: ClassVar[Sequence[str]] = ("a", "b", "1")
     """Plate values that the checker and the documentation use."""
     plate_value: ClassVar[str] = ""
-    """Set on what `at` returns: the plate value of the output stream."""
+    """Set on what `bound_to` returns: the plate value of the output stream."""
 
-    def at(self, meta: Mapping[str, str], into: str | None) -> Self:
+    def bound_to(self, meta: Mapping[str, str], into: str | None) -> Self:
         """The tool for one plate value."""
         bound = copy.copy(self)
         object.__setattr__(bound, "plate_value", meta[into or ""])

@@ -127,7 +127,7 @@ class Graph:
         if raw:
             return stream
         node = workflow.nodes[event.node]
-        stream.tool = node.tool.at(dict(event.stream.meta), node.into)
+        stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
         stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)
         self._share(stream, workflow, event)

@@ -122,6 +122,8 @@ def _next_output(stream: Stream) -> int | None:
     drive, end = stream.drive, stream.known_until()
     if end >= MAX_TIME or not stream.coverage:
         return None
+    if stream.frontier > end:
+        return end + 1  # what was stored there once may not be right any more
     if not isinstance(drive, OnGrid):
         return stream.waiting.start + 1 if stream.waiting else None
     due = drive.grid.next(end)

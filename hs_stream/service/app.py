@@ -28,6 +28,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.lease import Lease
@@ -35,7 +36,7 @@ from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.round import Round
 from hs_stream.service.settings import Settings, read_secret
 from hs_stream.service.tasks import first_error
-from hs_stream.service.wiring import EmbeddedStore, load_registry, mqtt_options, version
+from hs_stream.service.wiring import EmbeddedStore, load_registry, version
 
 __all__ = ["Service", "run_service", "serve"]
 

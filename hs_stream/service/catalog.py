@@ -3,8 +3,9 @@
 1. In the store, a document of kind ``workflows`` says of each what it was last run as: ``definition``, with exact
    versions of tools, and ``path``. A saved one has its own definition besides, ``saved``, with pins as they were given.
 2. A file wins over a saved workflow of its name.
-3. Nothing is saved that does not load, or that contradicts another workflow (`check_names`). What has no text, such as
-   a function without an import path, is refused.
+3. Nothing is saved, and no file is taken up while running, that does not load, that contradicts another workflow
+   (`check_names`) or that a connector does not take. What has no text, such as a function without an import path, is
+   refused.
 4. A workflow that is not saved any more leaves its document and its results behind.
 
 Who saves or removes must have the right to write to the store (`hs_stream.service.lease`).
@@ -22,6 +23,7 @@ from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
+from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import check_names, load_workflows, source_check
 from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
@@ -131,11 +133,16 @@ class Catalog:
         if self._given:
             return False
         files = {one.name: one for one in load_workflows(self._settings, self._registry)}
-        check_names(self._together(files, self._saved))
+        self._check_running(self._together(files, self._saved))
         before, self._files = self._files, files
         return list(before) != list(files) or any(
             plan(name, before[name], files[name]).action != "nothing" for name in files
         )
+
+    def _check_running(self, workflows: Sequence[WorkflowDefinition]) -> None:
+        """`ConfigurationError` for what would keep them from running together."""
+        check_names(workflows)
+        Connectors(self._settings).feeds(workflows)
 
     def parse(self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True) -> WorkflowDefinition:
         """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line."""
@@ -155,7 +162,7 @@ class Catalog:
                 f"the workflow {name} comes from the file {self._files[name].path}, which wins over a saved one",
                 hint="change the file and send the service SIGHUP, or take it out of the settings first",
             )
-        check_names([*(one for one in self.workflows if one.name != name), workflow])
+        self._check_running([*(one for one in self.workflows if one.name != name), workflow])
         document = to_document(workflow)
         # What is kept is what must load at the next start.
         kept = self._load(name, document)

@@ -1,6 +1,6 @@
 """One round of the service: an engine over the store with its connectors, from one set of workflows to the next.
 
-A round ends as the service does: the source takes nothing more, the engine finishes its step, commits and acknowledges,
+A round ends as the service does: the sources take nothing more, the engine finishes its step, commits and acknowledges,
 then the connectors end. What comes meanwhile waits at the broker, in the session that the next round takes up.
 """
 
@@ -18,10 +18,11 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Clock, Store
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import engine_settings, source_specs, version
+from hs_stream.service.wiring import engine_settings, version
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.sink import MqttSink
 from hs_stream_connectors.mqtt.source import MqttSource
@@ -52,10 +53,10 @@ class Round:
         workflows: Sequence[WorkflowDefinition],
     ) -> None:
         self.workflows = list(workflows)
-        specs = source_specs(self.workflows, settings)
+        self._feeds = Connectors(settings).feeds(self.workflows)
         publishes = any(node.publish is not None for workflow in self.workflows for node in workflow.nodes.values())
         self._broker_address = (options.host, options.port)
-        self._source = MqttSource("mqtt", options, specs) if specs else None
+        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
         self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix) if publishes else None
         self._store = store
         self._lease = lease
@@ -89,9 +90,10 @@ class Round:
             ]
             if self._sink is not None:
                 others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-            if self._source is not None:
-                deliver = self._source.run(self.engine.deliver, self.engine.connected)
-                others.append(group.create_task(deliver, name="mqtt source"))
+            together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
+            for feed in self._feeds:
+                reading = feed.run(self.engine.deliver, together.of(feed.kind))
+                others.append(group.create_task(reading, name=f"{feed.kind} source"))
             await begun()
             await over()
             await self._finish(engine, hurry)
@@ -123,8 +125,8 @@ class Round:
             finishing.cancel()
 
     async def _drain(self, engine: asyncio.Task[None]) -> None:
-        if self._source is not None:
-            await self._source.stop()
+        for feed in self._feeds:
+            await feed.source.stop()
         await self.engine.stop()
         await asyncio.wait([engine])
 

@@ -15,7 +15,8 @@
       sensor: {from: sensors}                       # grows by what the node sensors finds
     sources:
       climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
-      history: {plates: [house]}    # no connector: fed by hs-stream import
+      tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}}     # keys such as mqtt and csv are connectors
+      history: {plates: [house]}    # no connector: fed by hs-stream import and hs-stream assets
     nodes:
       smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
       damp: {tool: threshold@^1, from: smooth, on: wet, with: {above: 70}}          # only these rooms
@@ -25,7 +26,8 @@
 
 1. Unknown keys are refused everywhere. Every mistake is a `ConfigurationError` with file, line and what to write.
 2. What a connector's options mean is the connector's business: a `SourceCheck` that the service passes in says whether
-   they are right, and which plates they bind. Without one, the ``{name}`` of the topic are the plates.
+   they are right, and which plates they bind. Without one, each ``{name}`` in their texts is a plate, and each key of
+   ``bind``.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import EMPTY, TimeIntervals, format_time, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
+from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.json_values import intervals
 from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_json, read_yaml
 
@@ -133,7 +136,7 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
         document["requested_intervals"] = intervals(workflow.requested_intervals)
     document["plates"] = {plate.name: plate_document(plate) for plate in workflow.plates.values()}
     document["sources"] = {
-        source.name: dict(source.options) | ({} if "mqtt" in source.options else {"plates": list(source.plates)})
+        source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
         for source in workflow.sources.values()
     }
     document["nodes"] = {node.name: _node_document(node, resolved) for node in workflow.nodes.values()}
@@ -179,11 +182,19 @@ def source_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def topic_plates(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ``{name}`` of the topic: a `SourceCheck` that checks nothing else."""
+    """Each ``{name}`` in the texts of ``options``, each key of ``bind``: a `SourceCheck` that checks nothing else."""
     topic = options.get("mqtt", "")
     if not isinstance(topic, str):
         raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
-    return tuple(dict.fromkeys(_VARIABLE.findall(topic)))
+    bind = options.get("bind")
+    return tuple(dict.fromkeys([*_variables(options), *(bind if isinstance(bind, Mapping) else ())]))
+
+
+def _variables(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return _VARIABLE.findall(value)
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return [name for item in inside for name in _variables(item)]
 
 
 class _Parser(Reader):
@@ -194,6 +205,7 @@ class _Parser(Reader):
         self._registry = registry
         self._allow_code = allow_code
         self._check = check or topic_plates
+        self._connectors = CONNECTORS.names()
         self._lines: dict[str, int] = {}
 
     def workflow(self, item: Item) -> WorkflowDefinition:
@@ -330,27 +342,32 @@ class _Parser(Reader):
     def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
         children = self.mapping(item, f"source {name}")
         given = {key: child.plain() for key, child in children.items() if key != "plates"}
-        if "mqtt" in given and "plates" in children:
+        kinds = [key for key in given if key in self._connectors]
+        if kinds and "plates" in children:
             raise self.error(
                 f"source {name}: its topic says on which plates it is", children["plates"].key_line, "remove plates"
             )
-        if "mqtt" not in given:
+        if len(kinds) > 1:
+            line = children[kinds[1]].key_line
+            raise self.error(f"source {name}: {' and '.join(kinds)} exclude each other", line, "make them two sources")
+        if not kinds:
             if given:
                 key = next(iter(given))
                 line = children[key].key_line or children[key].line
-                hint = did_you_mean(key, ["mqtt", "plates"])
-                raise self.error(f"source {name}: {key} without mqtt", line, hint if "?" in hint else "add mqtt: TOPIC")
+                hint = did_you_mean(key, [*self._connectors, "plates"])
+                hint = hint if "?" in hint else f"add mqtt: TOPIC, or one of {', '.join(self._connectors)}"
+                raise self.error(f"source {name}: {key} without a connector", line, hint)
             bound = self.texts(children["plates"], f"source {name}: plates") if self._has(children, "plates") else ()
         else:
             try:
                 bound = self._check(name, given)
             except ConfigurationError as error:
-                line = self._line_of(children, error)
+                line = self._line_of(children, kinds[0], error)
                 raise self.error(_named("source", name, error.message), line, error.hint) from None
         for plate in bound:
             if plate not in plates:
                 hint = did_you_mean(plate, plates)
-                line = (children.get("mqtt") or children.get("plates") or item).line
+                line = (children[kinds[0]] if kinds else children.get("plates") or item).line
                 raise self.error(
                     f"source {name}: the plate {plate!r} is not declared",
                     line,
@@ -361,11 +378,11 @@ class _Parser(Reader):
     def _has(self, children: Mapping[str, Item], key: str) -> bool:
         return key in children and children[key].value not in (None, [])
 
-    def _line_of(self, children: Mapping[str, Item], error: ConfigurationError) -> int | None:
-        """Of the option that the message names first, else of the topic."""
+    def _line_of(self, children: Mapping[str, Item], kind: str, error: ConfigurationError) -> int | None:
+        """Of the option that the message names first, else of the connector's own."""
         named = [key for key in children if re.search(rf"\b{re.escape(key)}\b", error.message)]
         named.sort(key=error.message.find)
-        child = children[named[0] if named else "mqtt"]
+        child = children[named[0] if named else kind]
         return child.key_line or child.line
 
     # --- nodes ---

@@ -52,7 +52,10 @@ _UPSERT: Final = "INSERT INTO instances (s, t, v) VALUES (?, ?, ?) ON CONFLICT (
 
 
 class SqliteStore:
-    """See the module. Holds about ``max_dead_letters`` and ``max_history`` entries at most, the newest ones."""
+    """See the module. Holds about ``max_dead_letters`` and ``max_history`` entries at most, the newest ones.
+
+    ``make_directory``: `open` makes the directory of the file, too.
+    """
 
     name: str = "sqlite"
 
@@ -61,11 +64,13 @@ class SqliteStore:
         path: str | Path,
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        make_directory: bool = False,
         max_dead_letters: int = 100_000,
         max_history: int = 1_000_000,
     ) -> None:
         self._path = Path(path)
         self._synchronous = synchronous
+        self._make_directory = make_directory
         self._limits = {"dead_letters": max_dead_letters, "history": max_history}
         self._executor: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
@@ -135,6 +140,8 @@ class SqliteStore:
 
     def _open(self) -> Recovery:
         if self._connection is None:
+            if self._make_directory:
+                self._create_directory()
             self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         db = self._connection
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -164,6 +171,15 @@ class SqliteStore:
             published_seq=state["published"] or 0,
             proven=state["proven"],
         )
+
+    def _create_directory(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot make the directory of the SQLite database {self._path}: {error.strerror}",
+                hint="correct store.url",
+            ) from None
 
     async def close(self) -> None:
         """Write what is only remembered, and let go of the file. Idempotent."""

@@ -208,7 +208,8 @@ def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) ->
         kinds[name] = _output_kind(tool, max(count, 1))
         if isinstance(tool, PlateTool) and plates["found"].source is None:
             plates["found"] = replace(plates["found"], source=name)
-    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes)
+    online = draw(st.sampled_from([True, True, True, False]))
+    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes, online=online)
 
 
 @st.composite

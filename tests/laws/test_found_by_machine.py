@@ -149,6 +149,40 @@ async def test_a_crash_forgets_that_new_inputs_took_coverage_back(played: Played
     await played.finish()
 
 
+async def test_what_is_stored_behind_the_coverage_is_looked_at_again_after_a_restart(played: Played) -> None:
+    """A new input took the coverage back, and then the reading behind the result was purged."""
+    history = await played.begin(node("mean", "aggregate", ["power"], over=["room"], function="mean"))
+    await played.publish(("power", "b", 0, 0.0))
+    await played.publish(("power", "a", 1, 0.0))
+    await history.purge(StreamId.parse("power[room=b]"), NOW - 1, NOW)
+    await history.settle()
+    await history.restart()
+    await played.finish()
+
+
+async def test_a_crash_forgets_that_an_earlier_reading_moved_the_begin(played: Played) -> None:
+    """Nothing was stored of the clock, since it had not ticked behind the first begin yet."""
+    history = await played.begin(node("tick", "clock", every="10m"))
+    await history.pass_time(120_000)
+    await played.publish(("power", "a", 0, 1.0))
+    history.arm(2, "before")  # append, commit
+    await played.publish(("power", "a", 1_500_000, 1.0))
+    await played.finish()
+
+
+async def test_a_grid_too_is_looked_at_again_after_a_restart(played: Played) -> None:
+    history = await played.begin(
+        node("mean", "sliding_mean", ["power"], width="10s", every="1s"),
+        node("house", "aggregate", ["mean"], over=["room"], function="mean"),
+    )
+    await played.publish(("power", "b", 2000, 0.0), ("power", "b", 0, 0.0))
+    await played.publish(("power", "a", 2500, 0.0))
+    await history.purge(StreamId.parse("power[room=b]"), NOW - 3000, NOW)
+    await history.settle()
+    await history.restart()
+    await played.finish()
+
+
 async def test_a_head_that_is_met_again_does_not_hold_between_the_new_readings(played: Played) -> None:
     """The state behind them is the old one, and in between it was another."""
     history = await played.begin(node("hot", "threshold", ["power"], above=10, hysteresis=5))

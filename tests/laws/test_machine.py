@@ -305,18 +305,12 @@ def test_on_memory() -> None:
     play(OnMemory, 1500)
 
 
-# Stores with real concurrency: a rare difference was mended (see CHANGELOG, known), and too few were played since.
-RACES = pytest.mark.xfail(reason="a rare difference after a crash in the middle of a delivery", strict=False)
-
-
-@RACES
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
     play(OnSqlite, 500)
 
 
-@RACES
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:

@@ -85,7 +85,9 @@ def nodes_like(draw: st.DrawFn, workflow: WorkflowDefinition, node: NodeDefiniti
             optional={
                 "retain": st.booleans(),
                 "payload": st.sampled_from(["json", "msgpack", "value"]),
-                "homeassistant": st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=3),
+                "homeassistant": st.dictionaries(
+                    texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=3
+                ),
             },
         )
     )

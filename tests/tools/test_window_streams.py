@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +20,8 @@ from hs_stream.core.errors import ConfigurationError, ToolError
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, from_ms, to_ms
 from hs_stream.core.tool import SKIP, Tool, Window
 from hs_stream.plugins import default_registry
+from hs_stream.testing.check_tool import check_tool
+from hs_stream_tools.relative import RelativeApply
 
 REGISTRY = default_registry()
 BRUSSELS = ZoneInfo("Europe/Brussels")
@@ -83,7 +87,7 @@ def test_sliding_window_of_local_days() -> None:
     for first, hours in ((datetime(2015, 3, 28, tzinfo=BRUSSELS), 23), (datetime(2015, 10, 24, tzinfo=BRUSSELS), 25)):
         midnights = [to_ms(first + timedelta(days=day)) for day in range(4)]
         got = windows(tool, midnights[0], midnights[-1])
-        assert got == [(end, TimeInterval(start, end)) for start, end in zip(midnights, midnights[1:], strict=False)]
+        assert got == [(end, TimeInterval(start, end)) for start, end in pairwise(midnights)]
         assert got[1][1].width == hours * 3_600_000
 
 
@@ -259,7 +263,7 @@ def test_sliding_apply_of_ones_own_function() -> None:
         "function": "math:fsum", "max_width": "10s", "max_ahead": "0s", "with_time": False
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match="cannot be saved: it has no import path"):
-        build("sliding_apply", function=lambda values: 1, max_width="10s").parameters()
+        build("sliding_apply", function=lambda values: values[0], max_width="10s").parameters()
 
 
 def test_sliding_apply_cannot_spoil_its_input() -> None:
@@ -299,7 +303,7 @@ def test_sliding_apply_wrong_parameters(parameters: dict[str, Any], message: str
 )
 @pytest.mark.parametrize("name", ["sliding_apply", "sliding_listify", "sliding_sink"])
 def test_a_window_that_reaches_too_far_says_what_to_write(name: str, window: TimeInterval, message: str) -> None:
-    more = {"function": "mean"} if name == "sliding_apply" else {}
+    more: dict[str, Any] = {"function": "mean"} if name == "sliding_apply" else {}
     with pytest.raises(ToolError, match=f"{name}: the window .* at 1970-01-01T00:01:30Z {message}"):
         run(name, [(90_000, window)], [(1, 1.0)], max_width="1m", **more)
 
@@ -309,7 +313,7 @@ def test_what_is_no_window_is_an_error() -> None:
         run("sliding_apply", [(2000, 1.5)], [(1000, 1.0)], function="mean", max_width="10s")
     with pytest.raises(TypeError, match="sliding_apply with function=mean: sliding_mean needs numbers: 'warm' at time"):
         run("sliding_apply", [(2000, TimeInterval(0, 2000))], [(1000, "warm")], function="mean", max_width="10s")
-    with pytest.raises(ToolError, match="sliding_apply: the result of builtins:set at .*: set cannot be stored"):
+    with pytest.raises(ToolError, match=r"sliding_apply: the result of builtins:set at .*: set cannot be stored"):
         run("sliding_apply", [(2000, TimeInterval(0, 2000))], [(1000, 1)], function="builtins:set", max_width="10s")
 
 
@@ -360,12 +364,22 @@ def test_relative_apply_to_lists_of_objects() -> None:
     assert run("relative_apply", [(1, [{"uid": "a"}])], function="sum") == []
 
 
+def test_relative_apply_to_objects_keeps_the_laws() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class OverObjects(RelativeApply):
+        """The other half of what it takes."""
+
+        takes = "[{number}]"  # type: ignore[assignment]
+
+    check_tool(OverObjects, examples=10, seed=1, missing=True)
+
+
 def test_relative_apply_to_anything_else() -> None:
-    with pytest.raises(TypeError, match="relative_apply needs lists, but got int 5 at 1970"):
+    with pytest.raises(TypeError, match="relative_apply needs lists, but got int 5"):
         run("relative_apply", [(1000, 5)], function="mean")
-    with pytest.raises(TypeError, match="relative_apply needs numbers, but got str 'warm' in the list at 1970"):
+    with pytest.raises(TypeError, match="relative_apply needs numbers, but got str 'warm' at index 1"):
         run("relative_apply", [(1000, [1.0, "warm"])], function="mean")
-    with pytest.raises(TypeError, match="relative_apply needs lists of objects, but got float 2.0 in the list at 1970"):
+    with pytest.raises(TypeError, match=r"relative_apply needs lists of objects, but got float 2\.0 at index 1"):
         run("relative_apply", [(1000, [{"x": 1}, 2.0])], function="mean")
     with pytest.raises(ConfigurationError, match="function is 'meen'"):
         build("relative_apply", function="meen")
@@ -380,7 +394,7 @@ def test_relative_apply2_knows_the_field() -> None:
     assert run("relative_apply2", [(1, ROWS), (2, []), (3, [{"uid": 7}]), (4, None)], function=by_key) == [
         (1, {"x": 2.0, "y": 2})
     ]
-    with pytest.raises(TypeError, match="relative_apply2 needs lists of objects, but got float 2.0"):
+    with pytest.raises(TypeError, match=r"relative_apply2 needs lists of objects, but got float 2\.0 at index 0"):
         run("relative_apply2", [(1, [2.0])], function=by_key)
     with pytest.raises(ConfigurationError, match="'mean' is not an import path"):
         build("relative_apply2", function="mean")

@@ -3,6 +3,9 @@
 ====================  =============================================================================================
 `generators`          clock
 `basics`              copy, jsonify, product
+`random_generators`   random, uniform, triangular, randint, randrange, custom
+`distributions`       gauss, normalvariate, lognormvariate, expovariate, gammavariate, betavariate, paretovariate,
+                      weibullvariate, vonmisesvariate
 `dicts`               component, component_filter
 `objects`             component_set, dict_argmax, dict_values_to_const
 `lists`               slice, list_length, list_sum, list_mean, list_dict_sum, list_dict_mean
@@ -14,6 +17,9 @@
 `signals`             derivative, integral, ewma
 `states`              threshold, debounce
 `windows`             sliding_mean, _sum, _min, _max, _count, _median, _percentile, _std, _first, _last
+`window_streams`      sliding_window, aligning_window
+`over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
+`relative`            relative_apply, relative_apply2
 ====================  =============================================================================================
 
 What holds for all of them:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import reprlib
+from datetime import datetime
 
+from hs_stream.core.time import to_ms
 from hs_stream.core.value import Value
 
-__all__ = ["describe", "items", "number", "numbers", "wrong"]
+__all__ = ["describe", "instant", "items", "number", "numbers", "wrong"]
 
 
 def describe(value: Value) -> str:
@@ -45,3 +47,14 @@ def numbers(tool: str, value: Value) -> list[float] | None:
         return None
     floats = (number(tool, item, f" at index {index}") for index, item in enumerate(found))
     return [item for item in floats if item is not None]
+
+
+def instant(name: str, text: str) -> int:
+    """The milliseconds of the parameter ``name``, ISO 8601 with an offset. ``ValueError`` says what to write."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}, which is not a time: write 2015-02-04T06:00:00Z") from None
+    if found.tzinfo is None:
+        raise ValueError(f"{name} is {text!r}, which has no offset: write {found.isoformat()}Z for UTC")
+    return to_ms(found)

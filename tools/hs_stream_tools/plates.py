@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+from hs_stream.core.stream import check_plate_value
 from hs_stream.core.tool import SKIP, AggregateTool, PlateTool, SelectorTool
 from hs_stream.core.value import Value
 from hs_stream_tools._values import wrong
+from hs_stream_tools.functions import Apply
 from hs_stream_tools.splitters import as_text, names_in
 
-__all__ = ["AssetPlateGenerator", "IndexOf", "IndexOfByStream", "PlateSink", "PlateValues"]
+__all__ = [
+    "AssetPlateGenerator",
+    "IndexOf",
+    "IndexOfByStream",
+    "MetaInstance",
+    "MetaInstanceFromList",
+    "PlateSink",
+    "PlateValues",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +78,64 @@ class AssetPlateGenerator(PlateTool):
         for name in names_in(held, use_keys=not self.use_value_instead_of_key):
             if not self.filters or name in self.filters:
                 yield name
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaInstance(PlateTool):
+    """The plate values that a Python function finds in each value, when they are new.
+
+    ``function``: as of the tool ``apply``; it gets the value and returns a text, a list of texts, or ``None`` for none.
+    It is not asked about missing values (``None``).
+
+    >>> MetaInstance(function="builtins:sorted").step([], 0, ["hall", "bath"])
+    (['bath', 'hall'], ['bath', 'hall'])
+    """
+
+    name = "meta_instance"
+    version = "1.0.0"
+    takes = "object"
+    samples = ({"function": "builtins:sorted"},)
+    function: Any
+
+    def __post_init__(self) -> None:
+        self.apply  # noqa: B018 - loads it now, so that a wrong path is found before the first reading
+
+    @cached_property
+    def apply(self) -> Apply:
+        """The function as a tool."""
+        return Apply(function=self.function)
+
+    def parameters(self) -> dict[str, Any]:
+        """With the import path of the function. `ConfigurationError` when it has none."""
+        return {"function": self.apply.parameters()["function"]}
+
+    def values_in(self, value: Value) -> Iterator[str]:
+        """The plate values that the function finds."""
+        return iter(()) if value is None else names_in(self.apply.map_at(0, value), use_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaInstanceFromList(PlateTool):
+    """Given plate values, at the first instance of the input.
+
+    Values that are known beforehand can be declared with the plate instead (``values`` in its definition).
+
+    >>> MetaInstanceFromList(values=("x", "y", "z")).step([], 0, None)
+    (['x', 'y', 'z'], ['x', 'y', 'z'])
+    """
+
+    name = "meta_instance_from_list"
+    version = "1.0.0"
+    samples = ({"values": ["x", "y", "z"]},)
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for value in self.values:
+            check_plate_value(value)
+
+    def values_in(self, value: Value) -> Iterator[str]:
+        """Always the same."""
+        return iter(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)

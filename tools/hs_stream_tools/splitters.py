@@ -87,7 +87,7 @@ class Splitter(SplitTool):
     each text of the field; without it the text is the plate value. Objects without the field, and texts that the
     mapping does not have, go nowhere. ``TypeError`` for what is no object.
 
-    >>> kitchen = Splitter(element="room").at({"room": "kitchen"}, "room")
+    >>> kitchen = Splitter(element="room").bound_to({"room": "kitchen"}, "room")
     >>> kitchen.part(0, {"room": "kitchen", "t": 21.5}), kitchen.part(0, {"room": "hall", "t": 18.0})
     ({'t': 21.5}, SKIP)
     """
@@ -124,7 +124,7 @@ class SplitterFromStream(_PairTool):
     Two inputs: the objects, and the mapping (an object, text to plate value). At each object the last mapping at or
     before its time holds; before the first one there is no output. Otherwise as ``splitter``.
 
-    >>> tool = SplitterFromStream(element="id").at({"room": "hall"}, "room")
+    >>> tool = SplitterFromStream(element="id").bound_to({"room": "hall"}, "room")
     >>> tool.divided(0, {"id": "s1", "t": 18.0}, {"s1": "hall", "s2": "bath"})
     {'t': 18.0}
     """
@@ -148,7 +148,7 @@ class SplitterOfDict(SplitTool):
     ``mapping``: the plate value for each field that is wanted; without it the field's name is the plate value.
     ``TypeError`` for what is no object.
 
-    >>> SplitterOfDict().at({"city": "Ghent"}, "city").part(0, {"Ghent": 9.5, "Bristol": 10.0})
+    >>> SplitterOfDict().bound_to({"city": "Ghent"}, "city").part(0, {"Ghent": 9.5, "Bristol": 10.0})
     9.5
     """
 
@@ -180,7 +180,7 @@ class SplitterOfList(SplitTool):
     ``mapping``: the plate values in the order of the elements. Shorter lists leave the last ones without output, what
     is beyond the mapping goes nowhere. ``TypeError`` for what is no list.
 
-    >>> SplitterOfList(mapping=("x", "y")).at({"axis": "y"}, "axis").part(0, [1.0, 2.0])
+    >>> SplitterOfList(mapping=("x", "y")).bound_to({"axis": "y"}, "axis").part(0, [1.0, 2.0])
     2.0
     """
 
@@ -213,7 +213,7 @@ class SplitterWithUnlist(SplitTool):
     fields, which win. Of several objects for one plate value at one time the last one stays. ``TypeError`` for what is
     no object.
 
-    >>> tool = SplitterWithUnlist(element="e", subelement="n").at({"sensor": "co2"}, "sensor")
+    >>> tool = SplitterWithUnlist(element="e", subelement="n").bound_to({"sensor": "co2"}, "sensor")
     >>> tool.part(0, {"uid": "7", "e": [{"n": "co2", "v": 512}, {"n": "light", "v": 3}]})
     {'v': 512, 'uid': '7'}
     """
@@ -264,7 +264,7 @@ class SplitterTimeAware(SplitTool):
     the epoch). Intervals may overlap: an instance goes to each plate value that has it.
 
     >>> visits = {"one": ["1970-01-01T00:00:00Z", "1970-01-01T00:00:10Z"]}
-    >>> tool = SplitterTimeAware(time_intervals=visits).at({"visit": "one"}, "visit")
+    >>> tool = SplitterTimeAware(time_intervals=visits).bound_to({"visit": "one"}, "visit")
     >>> tool.part(0, "before"), tool.part(10_000, "the last")
     (SKIP, 'the last')
     """
@@ -297,7 +297,7 @@ class SplitterTimeAwareFromStream(_PairTool):
     interval, or two times). At each instance the last object at or before its time holds; before the first one there is
     no output. Otherwise as ``splitter_time_aware``.
 
-    >>> tool = SplitterTimeAwareFromStream().at({"visit": "one"}, "visit")
+    >>> tool = SplitterTimeAwareFromStream().bound_to({"visit": "one"}, "visit")
     >>> tool.divided(10, 21.5, {"one": TimeInterval(0, 10)}), tool.divided(11, 21.5, {"one": TimeInterval(0, 10)})
     (21.5, SKIP)
     """
@@ -322,7 +322,7 @@ class StreamBroadcaster(SplitTool):
 
     A stream on fewer plates is shared by all anyway where nodes are connected; this makes streams of their own.
 
-    >>> StreamBroadcaster().at({"room": "hall"}, "room").part(0, 21.5)
+    >>> StreamBroadcaster().bound_to({"room": "hall"}, "room").part(0, 21.5)
     21.5
     """
 
@@ -343,7 +343,7 @@ class StreamBroadcasterFromStream(_PairTool):
     values count, or with ``use_keys_not_values`` the fields' names. At each instance the last one at or before its time
     holds; before the first there is no output.
 
-    >>> tool = StreamBroadcasterFromStream().at({"room": "hall"}, "room")
+    >>> tool = StreamBroadcasterFromStream().bound_to({"room": "hall"}, "room")
     >>> tool.divided(0, 21.5, ["hall", "bath"]), tool.divided(0, 21.5, {"a": "bath"})
     (21.5, SKIP)
     """
@@ -376,7 +376,7 @@ class AssetSplitter(SplitTool):
     only names that are wanted. No output where ``element`` is missing. ``TypeError`` for what is no object.
 
     >>> house = {"residents": {"R1": {"age": 70}, "R2": {"age": 68}}}
-    >>> AssetSplitter(element="residents").at({"resident": "R2"}, "resident").part(0, house)
+    >>> AssetSplitter(element="residents").bound_to({"resident": "R2"}, "resident").part(0, house)
     {'age': 68}
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cached_property
 from typing import Final
 
@@ -13,6 +13,7 @@ from hs_stream.core.errors import ToolError
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration, from_ms, to_ms, zone
 from hs_stream.core.tool import Drive, Duration, MapTool, OnGrid, Support, Tool
 from hs_stream.core.value import Value
+from hs_stream_tools._values import instant
 
 __all__ = ["AligningWindow", "SlidingWindow"]
 
@@ -34,7 +35,7 @@ class SlidingWindow(Tool):
 
     Output: a `TimeInterval` at each tick t. ``lower`` and ``upper``: its bounds as seen from t (negative: before it;
     default: the last second). ``increment``: time between ticks. They are counted from the Unix epoch, or from
-    ``first`` (ISO 8601 with an offset): then one window begins exactly there, and none earlier. ``tz``: IANA zone on
+    ``first`` (ISO 8601 with an offset): then one window begins there, and none earlier. ``tz``: IANA zone on
     whose wall clock the ticks lie; with it, bounds of whole days before t are local days of 23 to 25 hours, and none
     may lie whole days ahead of t.
 
@@ -86,15 +87,7 @@ class SlidingWindow(Tool):
     @cached_property
     def begin(self) -> int | None:
         """``first`` in milliseconds."""
-        if self.first is None:
-            return None
-        try:
-            instant = datetime.fromisoformat(self.first)
-        except ValueError:
-            raise ValueError(f"first is {self.first!r}, which is not a time: write 2015-02-04T06:00:00Z") from None
-        if instant.tzinfo is None:
-            raise ValueError(f"first is {self.first!r}, which has no offset: write {instant.isoformat()}Z for UTC")
-        return to_ms(instant)
+        return None if self.first is None else instant("first", self.first)
 
     def support(self, slot: int) -> Support:
         """Never asked: there is no input."""
