@@ -68,7 +68,10 @@ PARTS = [
 
 @st.composite
 def sources_like(draw: st.DrawFn, source: SourceDefinition) -> SourceDefinition:
-    options = {"mqtt": f"home/{{house}}/{source.name}/{{room}}", "codec": draw(st.sampled_from(["json", "msgpack"]))}
+    options: dict[str, Any] = {
+        "mqtt": f"home/{{house}}/{source.name}/{{room}}",
+        "codec": draw(st.sampled_from(["json", "msgpack"])),
+    }
     if draw(st.booleans()):
         options["time"] = draw(st.sampled_from(["arrival", {"field": "ts", "unit": "ms"}]))
     if draw(st.booleans()):
@@ -144,7 +147,7 @@ def build(workflow: WorkflowDefinition) -> WorkflowDefinition:
 
 
 @given(workflow=dressed())
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_every_view_is_the_same_object(workflow: WorkflowDefinition) -> None:
     document = to_document(workflow)
     text = write_yaml(document)
@@ -216,7 +219,7 @@ def test_requested_intervals_in_a_file() -> None:
 
 
 def test_requested_intervals_in_python() -> None:
-    pairs = [(from_ms(0), from_ms(1000)), TimeInterval(2000, 3000)]
+    pairs: list[Any] = [(from_ms(0), from_ms(1000)), TimeInterval(2000, 3000)]
     w = Workflow("w", online=False, requested_intervals=pairs, registry=REGISTRY)
     w.source("s")
     assert w.definition.requested_intervals == TimeIntervals([(0, 1000), (2000, 3000)])

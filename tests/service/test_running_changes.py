@@ -249,7 +249,7 @@ async def test_what_does_not_load_changes_nothing_and_says_why(
 async def test_bodies(tmp_path: Path, broker: EmbeddedBroker) -> None:
     async with running(tmp_path, broker) as it:
         document = {"workflow": "tiny", "sources": {"tiny_raw": {"mqtt": "x"}}, "description": "\N{THERMOMETER}"}
-        as_json = {"content-type": "application/json"}
+        as_json: dict[str, Any] = {"content-type": "application/json"}
         assert (await it.put("tiny", json.dumps(document, indent="\t"), **as_json))["action"] == "add"
         assert (await it.get("/api/workflows/tiny"))["description"] == "\N{THERMOMETER}"
         bad = await it.put("tiny", '{"workflow": ', 422, **as_json)
