@@ -111,6 +111,36 @@ async def test_both_see_what_is_computed_once(bench: Bench, evaluations: Any) ->
     assert (await bench.verify()).clean
 
 
+async def test_a_change_of_one_workflow_leaves_the_others_alone(bench: Bench, evaluations: Any) -> None:
+    """What both have goes on as it was; exactly what the change touches, and what rests on that, is computed again."""
+    second = SECOND.replace(
+        "publish:",
+        "  more: {tool: expression, from: mean, with: {expression: value + 1}}\n"
+        "  most: {tool: aggregate, from: more, over: room, with: {function: max}}\npublish:",
+    )
+    await bench.start(workflow(FIRST), workflow(second))
+    bench.clock.advance(10_000_000)
+    await bench.publish(*((1000 * second, float(second)) for second in range(5)))
+    before = {name: await bench.contents(name) for name in ("mean[room=a]", "more[room=a]", "most", "total")}
+    await bench.stop()
+    evaluations()
+    await bench.start(workflow(FIRST), workflow(second.replace("value + 1", "value + 2")), run=False)
+    stale = {status.stream.name for status in bench.engine.status() if status.stale}
+    assert stale == {"more", "most"}
+    for name, contents in before.items():
+        assert await bench.contents(name) == contents, "old results are there until they are replaced"
+    await bench.engine.settle()
+    assert {name for name, start, end in evaluations() if start < 4000 <= end} == {"more[room=a]", "most"}
+    assert await bench.contents("most") == {time: value + 1 for time, value in before["most"].items()}
+    assert await bench.contents("total") == before["total"]
+    await bench.stop()
+    evaluations()
+    await bench.start(workflow(FIRST), run=False)
+    await bench.engine.settle()
+    assert not [name for name, start, end in evaluations() if start < 4000 <= end], "a workflow that goes takes nothing"
+    assert await bench.contents("total") == before["total"]
+
+
 async def test_either_publishes_on_topics_of_its_own(bench: Bench) -> None:
     heard: list[Any] = []
     publish = bench.subscriber.publish

@@ -19,6 +19,7 @@ from hs_stream.plugins import default_registry
 from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
 from hs_stream.service.yaml_items import write_yaml
 from hs_stream.testing.strategies import demands, workflows
+from hs_stream_tools import functions
 
 REGISTRY = default_registry()
 NOW = 1_700_000_000_123
@@ -190,6 +191,26 @@ def test_what_has_no_text_is_refused() -> None:
         w.source("s", mqtt="s").apply(lambda value: value + 1, name="n")
     with pytest.raises(ConfigurationError, match="cannot be saved: it has no import path"):
         to_document(w.definition)
+
+
+def test_code_that_parameters_name_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who may not run code here could name it in a workflow that is put over HTTP."""
+    load = functions.load
+    loaded: set[str] = set()
+    naming: set[str] = set()
+
+    def spy(path: str) -> Any:
+        loaded.add(path)
+        return load(path)
+
+    monkeypatch.setattr(functions, "load", spy)
+    for tool in REGISTRY:
+        for sample in tool.samples:
+            loaded.clear()
+            tool.build(sample)
+            assert loaded <= set(tool.imports(sample)), f"{tool.name} needs a Tool.imports of its own"
+            naming |= {tool.name} if loaded else set()
+    assert naming >= {"apply", "relative_apply2", "custom", "meta_instance"}
 
 
 def test_requested_intervals_in_a_file() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import parse_time
+from hs_stream.engine.executor import Executor
 from hs_stream.service.app import Service
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
@@ -174,6 +175,51 @@ async def test_added_changed_and_removed(tmp_path: Path, broker: EmbeddedBroker)
     assert documents["more"]["saved"] is None
     assert documents["more"]["definition"]["nodes"]["scaled"]["tool"].startswith("expression@==")
     await store.close()
+
+
+async def test_a_change_makes_only_what_changed_stale_and_old_results_stay_until_they_are_replaced(
+    tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = SAVED.replace(
+        "publish:", "  shifted: {tool: expression, from: scaled, with: {expression: value + 1}}\npublish:"
+    )
+    chain = chain.replace(
+        "publish:", "  beside: {tool: expression, from: temperature, with: {expression: -value}}\npublish:"
+    )
+    held, go_on = [Executor.step], asyncio.Event()
+    evaluated: list[str] = []
+    accept = Executor.accept
+
+    async def spy(self: Executor, stream: Any, *rest: Any) -> None:
+        evaluated.append(stream.node)
+        await accept(self, stream, *rest)
+
+    async with running(tmp_path, broker) as it:
+        await it.put("more", chain)
+        await it.publish((1, 1.0), (2, 2.0))
+        for node, first, second in (("shifted", 3.0, 5.0), ("beside", -1.0, -2.0)):
+            await it.contents(node, {1: first, 2: second})
+        engine = it.service.engine
+
+        async def step(self: Executor) -> bool:
+            if self is not engine._executor:
+                await go_on.wait()
+            return await held[0](self)
+
+        monkeypatch.setattr(Executor, "step", step)
+        monkeypatch.setattr(Executor, "accept", spy)
+        answer = await it.put("more", chain.replace("value * 2", "value * 3"))
+        assert answer["nodes"]["changed"] == ["scaled", "shifted"]
+        assert answer["nodes"]["unchanged"] == ["temperature", "beside"]
+        streams = {row["node"]: row for row in (await it.get("/api/streams"))["streams"]}
+        assert {node for node, row in streams.items() if row["stale"]} == {"scaled", "shifted"}
+        assert all(streams[node]["coverage"] for node in ("temperature", "beside"))
+        await it.contents("scaled", {1: 2.0, 2: 4.0})
+        await it.contents("shifted", {1: 3.0, 2: 5.0})
+        go_on.set()
+        await it.contents("scaled", {1: 3.0, 2: 6.0})
+        await it.contents("shifted", {1: 4.0, 2: 7.0})
+        assert set(evaluated) == {"scaled", "shifted"}
 
 
 async def test_what_is_saved_runs_again_after_a_restart_and_a_file_wins(
