@@ -31,7 +31,8 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.time import Instant, TimeInterval, TimeIntervals, format_time, to_ms
 from hs_stream.core.tool import Tool
 from hs_stream.service.json_values import intervals
-from hs_stream.service.workflow_file import from_document, plate_document, topic_plates
+from hs_stream.service.workflow_file import from_document, plate_document, to_document, topic_plates
+from hs_stream.service.yaml_items import write_yaml
 
 if TYPE_CHECKING:
     from hs_stream.core.registry import ToolRegistry
@@ -125,6 +126,10 @@ class Workflow:
         """The checked graph as it is now."""
         groups = {"plates": self._plates, "sources": self._sources, "nodes": self._nodes, "publish": self._publish}
         return from_document({**self._document, **groups}, self.registry, f"workflow {self.name}")
+
+    def to_yaml(self) -> str:
+        """The text of its workflow file. `ConfigurationError` for a function that has no import path."""
+        return write_yaml(to_document(self.definition))
 
     def plate(
         self,

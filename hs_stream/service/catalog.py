@@ -61,25 +61,39 @@ class Plan:
         return f"{self.workflow} {verb}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
-def plan(name: str, old: WorkflowDefinition | None, new: WorkflowDefinition | None) -> Plan:
-    """What it means that the workflow ``name`` was ``old`` and is to be ``new``; ``None``: there is none."""
+def plan(
+    name: str,
+    old: WorkflowDefinition | None,
+    new: WorkflowDefinition | None,
+    others: Sequence[WorkflowDefinition] = (),
+) -> Plan:
+    """What it means that the workflow ``name`` was ``old`` and is to be ``new``; ``None``: there is none.
+
+    A node that one of ``others`` has too is computed already, and goes on being computed.
+    """
+    shared = {node for other in others for node in other.nodes}
     if old is None or new is None:
         if old is new:
             return Plan(name, "nothing")
         if new is not None:
-            return Plan(name, "add", new=new.order)
-        return Plan(name, "remove", removed=old.order if old is not None else ())
+            return Plan(
+                name,
+                "add",
+                new=tuple(node for node in new.order if node not in shared),
+                unchanged=tuple(node for node in new.order if node in shared),
+            )
+        assert old is not None
+        return Plan(name, "remove", removed=tuple(node for node in old.order if node not in shared))
     if to_document(old) == to_document(new):
         return Plan(name, "nothing", unchanged=new.order)
-    both = [node for node in new.order if node in old.nodes]
-    same = [node for node in both if old.fingerprints[node] == new.fingerprints[node]]
+    same = {node for node in new.order if node in shared or old.fingerprints.get(node) == new.fingerprints[node]}
     return Plan(
         name,
         "change",
-        tuple(node for node in new.order if node not in old.nodes),
-        tuple(node for node in both if node not in same),
-        tuple(same),
-        tuple(node for node in old.order if node not in new.nodes),
+        tuple(node for node in new.order if node not in old.nodes and node not in same),
+        tuple(node for node in new.order if node in old.nodes and node not in same),
+        tuple(node for node in new.order if node in same),
+        tuple(node for node in old.order if node not in new.nodes and node not in shared),
     )
 
 
@@ -162,13 +176,14 @@ class Catalog:
                 f"the workflow {name} comes from the file {self._files[name].path}, which wins over a saved one",
                 hint="change the file and send the service SIGHUP, or take it out of the settings first",
             )
-        self._check_running([*(one for one in self.workflows if one.name != name), workflow])
+        others = [one for one in self.workflows if one.name != name]
+        self._check_running([*others, workflow])
         document = to_document(workflow)
         # What is kept is what must load at the next start.
         kept = self._load(name, document)
         await store.put("workflows", name, _record(kept, document))
         before, self._saved[name] = self._saved.get(name), kept
-        return plan(name, before, kept)
+        return plan(name, before, kept, others)
 
     async def remove(self, store: Store, name: str) -> Plan:
         """Save it no longer. Works without `open`. `FromFile`, `NotFound`, `StoreUnavailable`."""
@@ -185,7 +200,9 @@ class Catalog:
         self._saved.pop(name, None)
         if name in self._files:
             return Plan(name, "nothing")
-        return Plan(name, "remove", removed=tuple(documents[name]["definition"]["nodes"]))
+        shared = {node for other in self.workflows for node in other.nodes}
+        nodes = documents[name]["definition"]["nodes"]
+        return Plan(name, "remove", removed=tuple(node for node in nodes if node not in shared))
 
     async def record(self, store: Store) -> None:
         """Write down what all of them are now (rule 1)."""

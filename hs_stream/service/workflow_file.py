@@ -125,7 +125,10 @@ def from_document(
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
-    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins tools to exact versions."""
+    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins tools to exact versions.
+
+    `ConfigurationError` for what has no text: a function without an import path.
+    """
     document: dict[str, Any] = {"workflow": workflow.name}
     if workflow.description:
         document["description"] = workflow.description
@@ -139,7 +142,12 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
         source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
         for source in workflow.sources.values()
     }
-    document["nodes"] = {node.name: _node_document(node, resolved) for node in workflow.nodes.values()}
+    document["nodes"] = {}
+    for name, node in workflow.nodes.items():
+        try:
+            document["nodes"][name] = _node_document(node, resolved)
+        except ConfigurationError as error:
+            raise workflow.error(f"nodes.{name}", f"node {name}: {error.message}", error.hint) from None
     document["publish"] = {
         node.name: dict(node.publish) for node in workflow.nodes.values() if node.publish is not None
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
@@ -189,8 +190,18 @@ def test_what_is_drawn_says_everything() -> None:
 def test_what_has_no_text_is_refused() -> None:
     with Workflow("w", registry=REGISTRY) as w:
         w.source("s", mqtt="s").apply(lambda value: value + 1, name="n")
-    with pytest.raises(ConfigurationError, match="cannot be saved: it has no import path"):
-        to_document(w.definition)
+    with pytest.raises(
+        ConfigurationError, match=r"workflow w: node n: .*cannot be saved: it has no import path .*move it"
+    ):
+        w.to_yaml()
+
+
+def test_a_function_of_a_module_is_saved_by_its_import_path() -> None:
+    with Workflow("w", registry=REGISTRY) as w:
+        w.source("s", mqtt="s").apply(math.sqrt, name="n")
+    text = w.to_yaml()
+    assert "function: math:sqrt" in text
+    assert comparable(parse_workflow(text, REGISTRY)) == comparable(w.definition)
 
 
 def test_code_that_parameters_name_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ async def test_added_changed_and_removed(tmp_path: Path, broker: EmbeddedBroker)
         await it.contents("temperature", {1: 1.0, 2: 2.0})
         answer = await it.put("more", SAVED)
         assert answer["action"] == "add"
-        assert answer["nodes"]["new"] == ["temperature", "scaled"]
+        assert answer["nodes"] == {"new": ["scaled"], "changed": [], "unchanged": ["temperature"], "removed": []}
         assert "scaled" in answer["message"]
         # Who asks next is answered by the new workflows.
         names = {row["name"]: row["from"] for row in (await it.get("/api/workflows"))["workflows"]}
@@ -154,7 +154,8 @@ async def test_added_changed_and_removed(tmp_path: Path, broker: EmbeddedBroker)
             "from": "temperature",
             "with": {"expression": "value * 3", "names": None},
         }
-        assert (await it.delete("more"))["action"] == "remove"
+        removed = await it.delete("more")
+        assert (removed["action"], removed["nodes"]["removed"]) == ("remove", ["scaled"]), "comfort has the temperature"
         assert [row["name"] for row in (await it.get("/api/workflows"))["workflows"]] == ["comfort"]
         await it.publish((4, 4.0))
         await it.contents("temperature", {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0})
