@@ -195,7 +195,7 @@ class Engine:
             if stream is not None:
                 self._executor.arrived(stream, spans, now)
         self._executor.marked = recovery.append_seq
-        self._graph.joined()
+        self._graph.disturbed()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
         self._outbox.recover(recovery.commit_seq)
         for stream in streams:
@@ -219,7 +219,7 @@ class Engine:
             self._graph.widen_demand(fresh)
             await self._patient("register", self.store.register, [one.record() for one in fresh])
             self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
-            self._executor.look_at(self._graph.joined(), "backfill")
+            self._executor.look_at(self._graph.disturbed(), "backfill")
 
     def _is_new(self, stream: Stream) -> bool:
         record = self._graph.records.get(stream.stream)

@@ -29,6 +29,7 @@ class Graph:
         self._next_id = max((record.id for record in self.records.values()), default=0) + 1
         self._restrict_to_major = restrict_to_major
         self._joined: list[tuple[Stream, int]] = []
+        self._widened: list[Stream] = []
 
     def add_workflow(self, workflow: WorkflowDefinition) -> list[Stream]:
         """Ground ``workflow`` over the raw streams on record; returns what is new, inputs before outputs.
@@ -80,12 +81,13 @@ class Graph:
         """The workflows that have this raw stream."""
         return [ground.workflow.name for ground in self.sources.get(stream.node, ())]
 
-    def joined(self) -> list[Stream]:
-        """The aggregates that have new inputs since the last call: their coverage holds for the others only."""
+    def disturbed(self) -> list[Stream]:
+        """Since the last call: aggregates with new inputs (they cover the others only), and what is wanted more of."""
         found, self._joined = self._joined, []
+        widened, self._widened = self._widened, []
         for stream, slot in found:
             stream.joined.add(slot)
-        return [stream for stream, _ in found]
+        return [*(stream for stream, _ in found), *widened]
 
     def adopt(self, stream: StreamId) -> Stream:
         """A raw stream that no workflow reads (an import)."""
@@ -172,4 +174,5 @@ class Graph:
                 wider = source.demand | required(stream.support(slot), stream.demand)
                 if source.kind == "derived" and wider != source.demand:
                     source.demand = wider
+                    self._widened.append(source)
                     stack.append(source)

@@ -154,7 +154,7 @@ class Ingest:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
             self._notice_begin(plan)
-        self._executor.look_at(self._graph.joined(), "arrival")
+        self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
             self._telemetry.readings(source, count)
             self.readings += count

@@ -11,7 +11,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 
-from .conftest import START, Bench
+from .conftest import REGISTRY, START, Bench
 
 MEAN = StreamId.parse("mean[room=a]")
 
@@ -112,6 +112,18 @@ async def test_a_start_that_lies_a_little_ahead_of_what_was_computed(bench: Benc
     await bench.pass_time(50_000)
     await clean(bench)
     assert bench.engine.find(MEAN).coverage.covers(end + 1500, bench.clock.now() - 10_000)
+
+
+async def test_a_new_stream_wants_more_of_what_is_there(bench: Bench) -> None:
+    """The first reading of a room brings a stream that reads all that was before `start`, of a silent input too."""
+    tick = bench.node("tick", "clock", every="7m")
+    held = NodeDefinition("held", REGISTRY.resolve("as_of_join").build({}), ("power", "tick"), on=("room",))
+    await bench.start(bench.workflow(tick, held, start=START))
+    await bench.pass_time(30_000)
+    assert not bench.engine.find(StreamId("tick")).coverage.covers(START - 1000, START)
+    await bench.publish((0, 1.0))
+    assert bench.engine.find(StreamId("tick")).coverage.covers(START - 1000, START)
+    await clean(bench)
 
 
 async def test_online_from_a_start_and_requested_before_it(bench: Bench) -> None:
