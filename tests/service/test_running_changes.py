@@ -293,6 +293,21 @@ async def test_what_does_not_load_changes_nothing_and_says_why(
         assert [row["name"] for row in (await it.get("/api/workflows"))["workflows"]] == ["comfort"]
 
 
+async def test_what_a_connector_does_not_take_changes_nothing(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    password = tmp_path / "password"
+    password.write_text("s3cret", encoding="utf-8")
+    mqtt = MqttSettings(url=broker.url, username="hs", password_file=str(password))
+    async with running(tmp_path, broker, mqtt=mqtt) as it:
+        engine = it.service.engine
+        password.unlink()
+        assert str(password) in (await it.put("more", SAVED, 422))["error"]
+        (tmp_path / "more.yaml").write_text(SAVED, encoding="utf-8")
+        it.service.read_files_again()
+        await asyncio.sleep(0.3)
+        assert it.service.engine is engine, "the next start would fail, but this service goes on"
+        assert [row["name"] for row in (await it.get("/api/workflows"))["workflows"]] == ["comfort"]
+
+
 async def test_bodies(tmp_path: Path, broker: EmbeddedBroker) -> None:
     async with running(tmp_path, broker) as it:
         document = {"workflow": "tiny", "sources": {"tiny_raw": {"mqtt": "x"}}, "description": "\N{THERMOMETER}"}
