@@ -10,7 +10,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -185,6 +185,15 @@ class Machine(RuleBasedStateMachine):
     def leave_nodes_out(self, data: st.DataObject) -> None:
         """They come back with the next definition."""
         self.run(self.played.restart([data.draw(parts_of(self.whole))]))
+
+    @rule(data=st.data())
+    def share_nodes(self, data: st.DataObject) -> None:
+        """A second workflow has some too, and may want them at other times; it goes with the next definition."""
+        second = replace(data.draw(parts_of(self.whole)), name="second")
+        if all(node.inputs for node in second.nodes.values()):
+            # Where nodes without inputs begin, both must agree about.
+            second = data.draw(demands(second, self.played.clock.now()))
+        self.run(self.played.restart(data.draw(st.permutations([self.whole, second]))))
 
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
