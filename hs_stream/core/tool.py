@@ -257,6 +257,15 @@ class Tool(ABC):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{cls.name}: {error}") from None
 
+    @classmethod
+    def imports(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The import paths of code that these parameters of `build` name: who chooses them runs that code here.
+
+        By convention ``function`` holds one, ``package.module:function``. Override it for any other parameter.
+        """
+        given = parameters.get("function")
+        return (given,) if isinstance(given, str) and ":" in given else ()
+
     def parameters(self) -> dict[str, Any]:
         """The parameters as JSON-like values that `build` turns into an equal tool."""
         hints = typing.get_type_hints(type(self))

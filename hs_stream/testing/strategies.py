@@ -19,7 +19,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ToolError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.time import TimeInterval, TimeIntervals
+from hs_stream.core.time import EMPTY, TimeInterval, TimeIntervals
 from hs_stream.core.tool import (
     AggregateTool,
     Duration,
@@ -41,11 +41,13 @@ __all__ = [
     "arrivals",
     "batches",
     "cuts",
+    "demands",
     "durations",
     "instants",
     "interval_sets",
     "intervals",
     "other_definitions",
+    "parts_of",
     "values",
     "workflows",
 ]
@@ -246,6 +248,29 @@ def other_definitions(draw: st.DrawFn, registry: ToolRegistry, workflow: Workflo
     fitting = [tool for sample in kind.samples if _takes(tool := kind.build(sample), len(node.inputs))]
     tool = draw(st.sampled_from(fitting)) if fitting else node.tool
     return replace(workflow, nodes={**workflow.nodes, node.name: replace(node, tool=tool)})
+
+
+@st.composite
+def parts_of(draw: st.DrawFn, workflow: WorkflowDefinition) -> WorkflowDefinition:
+    """``workflow`` with only some of its nodes, and what they depend on."""
+    kept = draw(st.sets(st.sampled_from(sorted(workflow.nodes)))) if workflow.nodes else set()
+    kept |= {plate.source for plate in workflow.plates.values() if plate.source is not None}
+    kept |= {name for node in kept for name in workflow.ancestors(node)}
+    return replace(workflow, nodes={name: node for name, node in workflow.nodes.items() if name in kept})
+
+
+@st.composite
+def demands(draw: st.DrawFn, workflow: WorkflowDefinition, around: int) -> WorkflowDefinition:
+    """``workflow``, wanted at other times: always, from an instant near ``around`` on, in some intervals, or never."""
+    near = st.integers(-120, 120).map(lambda steps: around + 500 * steps)
+    pairs = st.lists(st.tuples(near, near).filter(lambda pair: pair[0] < pair[1]), max_size=3)
+    kind = draw(st.sampled_from(("always", "from", "from and in", "in", "in")))
+    return replace(
+        workflow,
+        online=kind != "in",
+        start=draw(near) if kind.startswith("from") else None,
+        requested_intervals=TimeIntervals(draw(pairs)) if kind.endswith("in") else EMPTY,
+    )
 
 
 def _takes(tool: Tool, inputs: int) -> bool:

@@ -14,7 +14,7 @@ from hs_stream.viewer.series import Series, number_at, read_series
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
-    from hs_stream.engine.ports import Clock
+    from hs_stream.service.api import ApiContext
 
 __all__ = ["RANGES", "LiveChart"]
 
@@ -30,8 +30,7 @@ class LiveChart:
 
     def __init__(
         self,
-        engine: Engine,
-        clock: Clock,
+        context: ApiContext,
         streams: Sequence[StreamId],
         *,
         names: Sequence[str] = (),
@@ -40,7 +39,8 @@ class LiveChart:
         height: str = "22rem",
         on_window: Callable[[int, int], Any] | None = None,
     ) -> None:
-        self._engine, self._clock = engine, clock
+        self._context = context
+        self._clock = context.clock
         self._streams = list(streams)
         self._names = list(names or map(str, streams))
         self.field = field
@@ -70,6 +70,11 @@ class LiveChart:
         self._note = ui.label("").classes("text-xs opacity-70")
         ui.timer(0.01, self.load, once=True)
         ui.timer(_TICK, self._tick)
+
+    @property
+    def _engine(self) -> Engine:
+        """That of the moment: a change of workflows makes another one."""
+        return self._context.engine
 
     def _options(self) -> dict[str, Any]:
         lines: list[dict[str, Any]] = [

@@ -16,7 +16,7 @@ from hs_stream.service.tool_docs import tool_json
 from hs_stream.viewer.frame import empty, frame, section
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import EngineStatistics
+    from hs_stream.engine.engine import Engine, EngineStatistics
     from hs_stream.service.api import ApiContext
 
 __all__ = ["ListPages"]
@@ -34,7 +34,11 @@ class ListPages:
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._engine = context.engine
+
+    @property
+    def _engine(self) -> Engine:
+        """That of the moment: a change of workflows makes another one."""
+        return self._context.engine
 
     # --- overview ---
 

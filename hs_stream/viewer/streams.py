@@ -21,7 +21,7 @@ from hs_stream.viewer.frame import STATES, coverage_bar, empty, frame, section
 from hs_stream.viewer.series import number_at, numeric_fields
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import StreamStatus
+    from hs_stream.engine.engine import Engine, StreamStatus
     from hs_stream.service.api import ApiContext
 
 __all__ = ["StreamPages", "shown", "stream_link"]
@@ -64,7 +64,12 @@ class StreamPages:
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._engine, self._clock = context.engine, context.clock
+        self._clock = context.clock
+
+    @property
+    def _engine(self) -> Engine:
+        """That of the moment: a change of workflows makes another one."""
+        return self._context.engine
 
     # --- the list ---
 
@@ -196,7 +201,7 @@ class StreamPages:
                     ]
                     bar.content = _bar(parts, low, high)
 
-                chart = LiveChart(self._engine, self._clock, [stream], field=field, stepped=stepped, on_window=cover)
+                chart = LiveChart(self._context, [stream], field=field, stepped=stepped, on_window=cover)
                 with legend:
                     for state, text in STATES.items():
                         with ui.row().classes("items-center gap-1"):
@@ -376,7 +381,7 @@ class StreamPages:
                 for name in chosen:
                     with section(""):
                         ui.link(name, stream_link(StreamId.parse(name))).classes("font-medium")
-                        LiveChart(self._engine, self._clock, [StreamId.parse(name)], field=field, height="15rem")
+                        LiveChart(self._context, [StreamId.parse(name)], field=field, height="15rem")
 
     async def _field_of(self, stream: StreamId) -> str | None:
         batch = await self._engine.read(stream, MIN_TIME, MAX_TIME, limit=_TABLE, newest=True)

@@ -14,6 +14,7 @@ from hs_stream.service.workflow_graph import graph_json, mermaid
 from hs_stream.viewer.frame import empty, frame, section
 
 if TYPE_CHECKING:
+    from hs_stream.engine.engine import Engine
     from hs_stream.service.api import ApiContext
 
 __all__ = ["WorkflowPages", "drawing", "layout"]
@@ -55,7 +56,11 @@ class WorkflowPages:
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._engine = context.engine
+
+    @property
+    def _engine(self) -> Engine:
+        """That of the moment: a change of workflows makes another one."""
+        return self._context.engine
 
     async def workflows(self) -> None:
         """All workflows."""

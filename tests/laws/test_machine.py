@@ -10,7 +10,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
-from hs_stream.testing.strategies import SOURCES, other_definitions, workflows
+from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +166,7 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
+        self.whole = workflow
         self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
         self.run(self.history.begin())
 
@@ -200,8 +201,27 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def change_a_definition(self, data: st.DataObject) -> None:
-        [workflow] = self.played.workflows
-        self.run(self.played.restart([data.draw(other_definitions(REGISTRY, workflow))]))
+        self.whole = data.draw(other_definitions(REGISTRY, self.whole))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def want_other_times(self, data: st.DataObject) -> None:
+        self.whole = data.draw(demands(self.whole, self.played.clock.now()))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def leave_nodes_out(self, data: st.DataObject) -> None:
+        """They come back with the next definition."""
+        self.run(self.played.restart([data.draw(parts_of(self.whole))]))
+
+    @rule(data=st.data())
+    def share_nodes(self, data: st.DataObject) -> None:
+        """A second workflow has some too, and may want them at other times; it goes with the next definition."""
+        second = replace(data.draw(parts_of(self.whole)), name="second")
+        if all(node.inputs for node in second.nodes.values()):
+            # Where nodes without inputs begin, both must agree about.
+            second = data.draw(demands(second, self.played.clock.now()))
+        self.run(self.played.restart(data.draw(st.permutations([self.whole, second]))))
 
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:

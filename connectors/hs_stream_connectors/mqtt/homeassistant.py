@@ -184,9 +184,11 @@ class HomeAssistant:
         self._status_topic = f"{prefix}/status"
         self._version = version
         self._newest = newest
-        self._entities: dict[StreamId, Entity] = {}
-        self._states: dict[StreamId, str] = {}
-        self._due: dict[str, tuple[StreamId | None, str]] = {}
+        self._entities: dict[tuple[str, StreamId], Entity] = {}
+        """By workflow and stream: two workflows may publish one stream."""
+        self._topics: set[str] = set()
+        self._states: dict[str, str] = {}
+        self._due: dict[str, tuple[Entity | None, str]] = {}
         """What is to be sent, by topic: the newest word for each, so that it is bounded by the number of entities."""
         self._told = False
         self._news = asyncio.Event()
@@ -196,16 +198,14 @@ class HomeAssistant:
 
     def announce(self, entities: Iterable[Entity]) -> None:
         """These are all entities there are; those that were announced before and are not among them are removed."""
-        wanted = {entity.stream: entity for entity in entities}
+        wanted = {(entity.workflow, entity.stream): entity for entity in entities}
         topics = {entity.topic("config") for entity in wanted.values()}
-        for entity in self._entities.values():
-            if entity.topic("config") not in topics:
-                self._remove(entity.topic("config"))
-        for stream, entity in wanted.items():
-            if self._entities.get(stream) != entity:
+        for topic in self._topics - topics:
+            self._remove(topic)
+        for key, entity in wanted.items():
+            if self._entities.get(key) != entity:
                 self._describe(entity)
-        self._entities = wanted
-        self._told = True
+        self._entities, self._topics, self._told = wanted, topics, True
 
     def observe(self, publications: Iterable[Publication]) -> None:
         """Take notice of changes that are published; those of older instances are left alone (rule 2)."""
@@ -213,13 +213,15 @@ class HomeAssistant:
             options = item.options.get("homeassistant")
             if options is None or not item.newest:
                 continue
-            entity = self._entities.get(item.stream)
+            key = item.workflow, item.stream
+            entity = self._entities.get(key)
             if entity is None:
-                entity = Entity(item.stream, item.workflow, item.plates, item.tool, options)
-                self._entities[item.stream] = entity
+                entity = self._entities[key] = Entity(item.stream, item.workflow, item.plates, item.tool, options)
+                self._topics.add(entity.topic("config"))
                 self._describe(entity)
-            self._states[item.stream] = state_text(item.change.value, entity.component)
-            self._due[entity.topic("state")] = (item.stream, "state")
+            topic = entity.topic("state")
+            self._states[topic] = state_text(item.change.value, entity.component)
+            self._due[topic] = (entity, "state")
             self._news.set()
 
     async def run(self) -> None:
@@ -262,8 +264,8 @@ class HomeAssistant:
     # --- what is due ---
 
     def _describe(self, entity: Entity) -> None:
-        self._due[entity.topic("config")] = (entity.stream, "config")
-        self._due[entity.topic("state")] = (entity.stream, "state")
+        for what in ("config", "state"):
+            self._due[entity.topic(what)] = (entity, what)
         self._news.set()
 
     def _remove(self, config_topic: str) -> None:
@@ -290,16 +292,16 @@ class HomeAssistant:
             self._news.clear()
             await self._news.wait()
 
-    async def _payload(self, stream: StreamId | None, what: str) -> bytes:
-        entity = self._entities.get(stream) if stream is not None else None
+    async def _payload(self, entity: Entity | None, what: str) -> bytes:
         if entity is None:
             return b""
         if what == "config":
             return entity.config(self._status_topic, self._version)
-        if entity.stream not in self._states:
+        topic = entity.topic("state")
+        if topic not in self._states:
             found = state_text(await self._newest(entity.stream), entity.component)
-            self._states.setdefault(entity.stream, found)
-        return self._states[entity.stream].encode()
+            self._states.setdefault(topic, found)
+        return self._states[topic].encode()
 
     # --- what comes in ---
 
@@ -318,7 +320,7 @@ class HomeAssistant:
 
     def _is_lost(self, topic: str, payload: bytes) -> bool:
         """Rule 5."""
-        if any(entity.topic("config") == topic for entity in self._entities.values()):
+        if topic in self._topics:
             return False
         try:
             document = msgspec.json.decode(payload)
