@@ -221,7 +221,11 @@ class Catalog:
             await store.put("plates", workflow.name, plates)
 
     def _record(self, workflow: WorkflowDefinition, saved: Mapping[str, Any] | None) -> dict[str, Any]:
-        document = {"path": workflow.path, "definition": to_document(workflow, resolved=True), "saved": saved}
+        document: dict[str, Any] = {
+            "path": workflow.path,
+            "definition": to_document(workflow, resolved=True),
+            "saved": saved,
+        }
         told = any(node.publish and "homeassistant" in node.publish for node in workflow.nodes.values())
         if told or workflow.name in self._announced:
             # It stays: whatever is changed, Home Assistant may still have to be told that something is gone.
