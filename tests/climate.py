@@ -1,7 +1,8 @@
 """Monthly climate data: where it is, and what must come of it by pandas.
 
 The files of ../shared/data/climate are those of HyperStream's tutorials (Census at School New Zealand). Their quirks:
-``2000M01`` for a month, ``Date`` or ``DATE``, the columns ``TokyoMax`` and ``TokyoMin``, but also ``Canberramax``.
+``2000M01`` for a month, ``Date`` or ``DATE``, the columns ``TokyoMax`` and ``TokyoMin``, but also ``Canberramax``,
+and ``-`` for a month in which the rain is not known.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ that changes.
 5. Silence means that there was nothing more once every file was read, and while every file that is there can be read.
 6. The value of a reading: ``value: COLUMN`` is that cell, ``fields: [COLUMN, COLUMN]`` an object without its empty
    cells, ``list: [COLUMN, COLUMN]`` a list with ``None`` for them. Without these, all columns but that of the time are:
-   so a column that a file gains is a field that its readings gain.
+   so a column that a file gains is a field that its readings gain. ``missing: ["-", NA]``: texts for an empty cell.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, Row, 
 __all__ = ["CsvConnector", "CsvSource", "CsvSpec"]
 
 _LOG: Final = logging.getLogger(__name__)
-_KEYS: Final = ("csv", "time", "value", "fields", "list", "bind", "delimiter", "every")
+_KEYS: Final = ("csv", "time", "value", "fields", "list", "bind", "delimiter", "missing", "every")
 _ROUND: Final = 2_000
 _MOST_PAYLOAD: Final = 64 * 1024
 _EVERY: Final = 5_000
@@ -90,6 +90,9 @@ def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
     delimiter = options.get("delimiter", ",")
     if not (isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in '"\r\n'):
         raise wrong("delimiter", "is not one character", 'write delimiter: ";"')
+    missing = options.get("missing", [])
+    if not (isinstance(missing, list) and all(isinstance(text, str) for text in missing)):
+        raise wrong("missing", "is not a list of texts", 'write missing: ["-", NA]')
     bind = options.get("bind", {})
     if not (isinstance(bind, Mapping) and all(isinstance(column, str) for column in bind.values())):
         raise wrong("bind", "is not a mapping from plates to columns", "write bind: {room: COLUMN}")
@@ -105,7 +108,8 @@ def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
     column, instant = _time(name, options.get("time"))
     plates = tuple((str(plate), str(column)) for plate, column in bind.items())
     names = None if fields is None else tuple(fields)
-    columns = Columns(column, instant, value, names, plates, delimiter, as_list=shape == "list")
+    empty = frozenset(text.strip() for text in missing)
+    columns = Columns(column, instant, value, names, plates, delimiter, shape == "list", empty)
     return CsvSpec(name, template, columns, every)
 
 

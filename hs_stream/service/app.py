@@ -260,6 +260,7 @@ class Service:
             await self.store.put("plates", workflow.name, plates)
         self._session = SessionBook(self.store, self._clock, self.workflows, version(), self._counters)
         await self._session.write()
+        self.engine.session = self._session.id
 
     def _counters(self) -> dict[str, int]:
         statistics = self.engine.statistics()

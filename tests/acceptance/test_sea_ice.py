@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -67,7 +68,7 @@ async def test_the_sum_of_both_poles_in_random_pieces(seed: int, mongo_url: str)
     chance = random.Random(seed)
     first, last = min(wanted) - 1, max(wanted)
     cuts = sorted({first, last, *(chance.randint(first, last) for _ in range(20)), *chance.sample(list(wanted), 5)})
-    pieces = list(zip(cuts, cuts[1:], strict=False))
+    pieces = list(itertools.pairwise(cuts))
     chance.shuffle(pieces)
     text = WORKFLOW.format(data=data)
     workflow = parse_workflow(text, default_registry(), check=source_check(Settings()))

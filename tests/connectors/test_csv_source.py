@@ -129,6 +129,15 @@ async def test_a_changed_file_is_read_again_as_a_whole(tmp_path: Path) -> None:
 
 async def test_columns_make_an_object_or_a_list_and_a_new_column_a_new_field(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
+    path.write_text("t,x,y\n1,-, -\n2,-9,21\n", encoding="utf-8")
+    for options, values in (
+        ({"list": ["y", "x"]}, [[None, None], [21, -9]]),
+        ({"fields": ["y", "x"]}, [{}, {"y": 21, "x": -9}]),
+        ({"value": "x"}, [None, -9]),
+    ):
+        async with running(make(csv=str(path), missing=["-"], **options, **FAST)) as taker:
+            await taker.until(lambda taker=taker: taker.states == [True])
+            assert [value for _, _, value in taker.readings] == values
     path.write_text("t,x,y\n1,10,\n2,20,21\n", encoding="utf-8")
     async with running(make(csv=str(path), list=["y", "x"], **FAST)) as taker:
         await taker.until(lambda: taker.states == [True])
@@ -206,6 +215,7 @@ def test_options_say_where_plates_and_times_are() -> None:
         ({"time": TIME, "value": ["a"]}, "value is not one column"),
         ({"time": TIME, "value": "a", "fields": ["b"]}, "fields is one thing and value another"),
         ({"time": TIME, "list": ["a"], "fields": ["b"]}, "list is one thing and fields another"),
+        ({"time": TIME, "missing": "-"}, "missing is not a list of texts"),
         ({"time": TIME, "list": "a"}, "list is not a list of columns"),
         ({"time": TIME, "fields": "a"}, "fields is not a list"),
         ({"time": TIME, "bind": ["room"]}, "bind is not a mapping"),
