@@ -437,7 +437,7 @@ class Executor:
         """The contents inside of ``spans`` (not empty) are ``new``: compare, remember, cover."""
         write = step.write(stream)
         start, end = spans[0][0], spans[-1][1]
-        fresh = start >= stream.frontier
+        fresh = start >= write.floor
         old = NOTHING if fresh else (await self.contents.before(stream, start, end)).within(spans)
         found = difference(old, new)
         if found:
@@ -445,10 +445,10 @@ class Executor:
             write.fresh = write.fresh and fresh
         write.written.append((spans, new))
         tail = stream.tail
-        if fresh and new:
-            tail.extend(stream.frontier, new)
-        elif not fresh:
+        if start < stream.frontier:
             tail.replace(spans, new)
+        elif new:
+            tail.extend(stream.frontier, new)
         write.low = min(write.low, start)
         if write.low < tail.low and stream.id not in self.contents.overlays:
             self.contents.overlays[stream.id] = Overlay(write.written)
@@ -467,7 +467,7 @@ class Executor:
             return
         changed = failed
         for found in write.differences:
-            changed |= _changed(found.times(), fresh=write.fresh)
+            changed |= _changed(found.times(), fresh=write.fresh and len(write.differences) == 1)
         cause = step.causes[stream.id]
         for child, slot in stream.children:
             step.touch(child, slot, changed, cause)
