@@ -87,6 +87,7 @@ class Round:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
         await self.engine.open(self.workflows)
         await self._session.write()
+        self.engine.session = self._session.id
 
     async def serve(
         self, begun: Callable[[], Awaitable[None]], over: Callable[[], Awaitable[None]], hurry: asyncio.Event
