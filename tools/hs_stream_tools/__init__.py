@@ -20,6 +20,9 @@
 `window_streams`      sliding_window, aligning_window
 `over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
 `relative`            relative_apply, relative_apply2
+`datasets`            minibatch, minibatch_by_time, dataset
+`learning`            learn_classifier, learn_model, predict, anomaly_score, cluster (these two modules need
+                      ``hs_stream[learning]``, but for the minibatches)
 ====================  =============================================================================================
 
 What holds for all of them:
