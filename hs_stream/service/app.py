@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
 from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings, read_secret
 from hs_stream.service.tasks import first_error
@@ -77,6 +79,10 @@ class Service:
         self._broker_address = (options.host, options.port)
         self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
         self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix) if publishes else None
+        logs = settings.logging
+        self._log = (
+            MqttLog(options, logs.mqtt_topic, logs.mqtt_level, self.telemetry.log_dropped) if logs.mqtt_topic else None
+        )
         self.engine: Engine
         self.store: Store
         self._session: SessionBook
@@ -97,6 +103,8 @@ class Service:
         listener = bind(self.settings.http.host, self.settings.http.port)
         self.port = int(listener.getsockname()[1])
         embedded = EmbeddedStore(self.settings)
+        if self._log is not None:
+            logging.getLogger().addHandler(self._log)
         try:
             self.store = await embedded.open()
             self._lease = Lease(self.store, self._clock)
@@ -120,6 +128,8 @@ class Service:
             finally:
                 await self._briefly(self.engine.close())
         finally:
+            if self._log is not None:
+                logging.getLogger().removeHandler(self._log)
             listener.close()
             await embedded.close()
 
@@ -144,6 +154,8 @@ class Service:
                 ]
                 if self._sink is not None:
                     connectors.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
+                if self._log is not None:
+                    connectors.append(group.create_task(self._log.run(), name="mqtt log"))
                 together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
                 for feed in self._feeds:
                     reading = feed.run(self.engine.deliver, together.of(feed.kind))
@@ -155,6 +167,8 @@ class Service:
                 await self._stopping.wait()
                 await self._finish(engine)
                 server.stop()
+                if self._log is not None:
+                    await self._log.wait_sent(_CLOSE_SECONDS)
                 for task in connectors:
                     task.cancel()
                 await http
