@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -355,6 +357,15 @@ def test_iris_is_learnt() -> None:
         tool = build("learn_classifier", features=features, label="label", classes=classes, model=model)
         _, found = tool.run(tool.initial(), Batch.of(enumerate(flowers)))
         assert found.plain()[-1]["accuracy"] > least
+
+
+def test_the_example_of_the_guide_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    guide = Path(__file__).resolve().parents[2] / "docs" / "guides" / "learning.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```$", guide.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert capsys.readouterr().out.startswith("449 {'prediction': ")
+    assert names["said"].plain()[-1]["accuracy"] > 0.9
 
 
 # --- without the libraries ---
