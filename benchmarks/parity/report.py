@@ -17,7 +17,7 @@ ORIGINAL: Final[dict[str, tuple[float | None, float | None]]] = {
     "plate": (16_322, None),
 }
 """Per second, on its memory and its MongoDB channel; HyperStream cannot be installed any more (Python 2), so these are
-figures of an earlier measurement, on another machine of two cores. The second of the windows counts results."""
+figures of an earlier measurement, on a machine of two cores. The second of the windows counts results."""
 _ONE_SECOND: Final = {
     "memory": {1_000: 0.28, 10_000: 1.57, 50_000: 7.3},
     "mongodb": {1_000: 5.8, 10_000: 12.7, 50_000: 41.6},

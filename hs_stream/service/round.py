@@ -86,6 +86,7 @@ class Round:
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
         await self.engine.open(self.workflows)
+        self.engine.session = self._session.id
         await self._session.write()
         self.engine.session = self._session.id
 
