@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of
+from hs_stream.service.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import load_settings
 
@@ -19,6 +20,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (demo, serve, doctor):
         app.command()(command)
+
+
+def viewer_of(wanted: bool | str) -> Viewer | None:
+    """What adds the viewer's pages, if it is ``wanted`` (``"auto"``: if it is installed)."""
+    import hs_stream.viewer  # noqa: PLC0415 - an optional extra
+
+    return hs_stream.viewer.mount if wanted is True or (wanted == "auto" and hs_stream.viewer.available()) else None
 
 
 @guarded
@@ -34,7 +42,7 @@ def serve(config: Config = None) -> None:
         levels=logs.levels,
         file=LogFile(logs.file, logs.file_max, logs.file_keep) if logs.file else None,
     )
-    run_service(settings)
+    run_service(settings, viewer_of(settings.http.viewer))
 
 
 @guarded
@@ -48,7 +56,7 @@ def demo(
     """Everything embedded, nothing installed: broker, store, a simulated house and the service, then a summary."""
     from hs_stream.service.demo import run_demo  # noqa: PLC0415 - only this command needs the simulator
 
-    raise typer.Exit(run_demo(seconds, port, data, debug=DEBUG.get()))
+    raise typer.Exit(run_demo(seconds, port, data, debug=DEBUG.get(), viewer=viewer_of("auto")))
 
 
 @guarded
