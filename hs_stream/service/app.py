@@ -75,11 +75,8 @@ class Service:
         self._token = read_secret(settings.http.token_file, "http.token_file") if settings.http.token_file else ""
         self._options = mqtt_options(settings)
         logs = settings.logging
-        self._log = (
-            MqttLog(self._options, logs.mqtt_topic, logs.mqtt_level, self.telemetry.log_dropped)
-            if logs.mqtt_topic
-            else None
-        )
+        topic, dropped = logs.mqtt_topic, self.telemetry.log_dropped
+        self._log = MqttLog(self._options, topic, logs.mqtt_level, dropped) if topic else None
         self._clock = SystemClock()
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
