@@ -278,6 +278,7 @@ class _Gauges:
 
     def __init__(self, engine: Engine, source: MqttSource | None, sink: MqttSink | None) -> None:
         self._engine = engine
+        self._source = source
         self._connections = [part.connection_statistics for part in (source, sink) if part is not None]
 
     def pending_steps(self) -> int:
@@ -297,6 +298,12 @@ class _Gauges:
 
     def mqtt_reconnects(self) -> int:
         return sum(max(statistics().connects - 1, 0) for statistics in self._connections)
+
+    def ignored(self) -> dict[str, int]:
+        return self._source.statistics().ignored if self._source is not None else {}
+
+    def remembered(self) -> dict[str, int]:
+        return self._source.remembered() if self._source is not None else {}
 
 
 def _ignore(_: bool) -> None:
