@@ -1,4 +1,4 @@
-"""What formats share in which a message holds some of many named values, usually those that changed (Shelly, Sparkplug).
+"""What formats share in which a message holds some of many named values, mostly those that changed (Shelly, Sparkplug).
 
 Merging such messages into an object would need a memory of what was said before, which is wrong after a restart, and
 two messages of one time would replace one another. So nothing is merged: each named value is a stream of its own, or a

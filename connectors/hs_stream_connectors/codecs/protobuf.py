@@ -25,9 +25,9 @@ _MAX_NUMBER: Final = (1 << 29) - 1
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """The fields of one message.
+    r"""The fields of one message.
 
-    >>> list(fields(b"\\x08\\x96\\x01\\x12\\x02hi"))
+    >>> list(fields(b"\x08\x96\x01\x12\x02hi"))
     [(1, 0, 150), (2, 2, b'hi')]
     """
     at, size = 0, len(data)
@@ -62,10 +62,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def encode(number: int, content: int | bytes) -> bytes:
-    """One field: an int >= 0 as ``VARINT``, bytes as ``LENGTH``. The inverse of `fields` for these two.
+    r"""One field: an int >= 0 as ``VARINT``, bytes as ``LENGTH``. The inverse of `fields` for these two.
 
     >>> encode(1, 150) + encode(2, b"hi")
-    b'\\x08\\x96\\x01\\x12\\x02hi'
+    b'\x08\x96\x01\x12\x02hi'
     """
     if isinstance(content, int):
         return _put(number << 3 | VARINT) + _put(content)

@@ -209,19 +209,21 @@ class SparkplugCodec:
             name = metric.name
             try:
                 name, datatype = _identify(where.device, metric, edge)
-                if not self._is_reading(metric, name):
-                    continue
-                raw = metric.timestamp if metric.timestamp is not None else message.timestamp
-                if raw is None:
-                    raise PayloadError("time_missing", "neither the metric nor the payload has a timestamp")
-                time = _TIME.instant(raw, self.parts.options.earliest)
-                words = {"name": name, "device": where.device}
-                gathered.readings.append(self.parts.reading(time, value_of(metric, datatype), words))
+                if self._is_reading(metric, name):
+                    time = self._time(metric, message)
+                    words = {"name": name, "device": where.device}
+                    gathered.readings.append(self.parts.reading(time, value_of(metric, datatype), words))
             except PayloadError as error:
                 if error.reason == "no_birth":
                     self._ask(where, edge, arrival)
                 gathered.refuse(name or f"metric {index}", error)
         return gathered.done()
+
+    def _time(self, metric: Metric, message: Payload) -> int:
+        raw = metric.timestamp if metric.timestamp is not None else message.timestamp
+        if raw is None:
+            raise PayloadError("time_missing", "neither the metric nor the payload has a timestamp")
+        return _TIME.instant(raw, self.parts.options.earliest)
 
     def _is_reading(self, metric: Metric, name: str) -> bool:
         if metric.transient or name == BIRTH_SEQUENCE or name.startswith(_CONTROL):
