@@ -146,11 +146,15 @@ class MqttSettings(_Section):
 
 
 class HttpSettings(_Section):
-    """``[http]``. ``port`` 0 takes any free one. With a ``token_file`` every request but /healthz needs the token."""
+    """``[http]``. ``port`` 0 takes any free one. With a ``token_file`` every request but /healthz needs the token.
+
+    ``viewer``: ``true``, ``false``, or ``"auto"`` for where ``hs_stream[viewer]`` is installed.
+    """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     token_file: str = ""
+    viewer: bool | Literal["auto"] = "auto"
 
     @property
     def loopback(self) -> bool:
