@@ -109,7 +109,6 @@ class _Memory:
 
     def __init__(self) -> None:
         self.edges: OrderedDict[tuple[str, str], _Edge] = OrderedDict()
-        self.metrics = 0
         self.requests: list[tuple[str, bytes]] = []
 
     def edge(self, key: tuple[str, str]) -> _Edge:
@@ -122,13 +121,16 @@ class _Memory:
 
     def trim(self) -> None:
         """Forget the longest silent ones, never the last that spoke, unless it alone is too large."""
-        self.metrics = sum(len(edge.types) for edge in self.edges.values())
-        while len(self.edges) > MAX_EDGES or (self.metrics > MAX_METRICS and len(self.edges) > 1):
+        metrics = self.metrics()
+        while len(self.edges) > MAX_EDGES or (metrics > MAX_METRICS and len(self.edges) > 1):
             _, gone = self.edges.popitem(last=False)
-            self.metrics -= len(gone.types)
-        if self.metrics > MAX_METRICS:
+            metrics -= len(gone.types)
+        if metrics > MAX_METRICS:
             next(iter(self.edges.values())).forget()
-            self.metrics = 0
+
+    def metrics(self) -> int:
+        """How many metrics are known."""
+        return sum(len(edge.types) for edge in self.edges.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ class SparkplugCodec:
     @property
     def remembered(self) -> int:
         """How many metrics and edge nodes are in memory."""
-        return self._memory.metrics + len(self._memory.edges)
+        return self._memory.metrics() + len(self._memory.edges)
 
     def requests(self) -> list[tuple[str, bytes]]:
         """Topics and payloads to publish at QoS 0, each once."""

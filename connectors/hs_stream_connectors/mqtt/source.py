@@ -139,9 +139,10 @@ class MqttSource:
         while True:
             connection, messages = await self._client.receive()
             delivery = self.decode(messages, partial(connection.acknowledge, messages))
-            for codec in self._remembering.values():
-                for topic, payload in codec.requests():
-                    connection.publish(topic, payload, mid=0)
+            # Several sources that miss the same thing ask for it once.
+            requests = dict(request for codec in self._remembering.values() for request in codec.requests())
+            for topic, payload in requests.items():
+                connection.publish(topic, payload, mid=0)
             await deliver(delivery)
 
     def decode(self, messages: list[Message], ack: Callable[[], None]) -> Delivery:
