@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,7 @@ def discover_(
     options = mqtt_options(settings)
     if url is not None:
         options = replace(options, url=url)
+    logging.disable()  # what goes wrong is the one line of the error
     survey = Survey()
     run(listen(options, seconds, survey.add))
     found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz)
