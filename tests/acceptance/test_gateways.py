@@ -250,7 +250,7 @@ class Publisher:
         last = now()
         while not self._ended.wait(0.3):
             last, start = now(), last
-            messages = [(one.topic, one.payload) for one in house.live(start, last)]
+            messages: list[tuple[str, bytes | str]] = [(one.topic, one.payload) for one in house.live(start, last)]
             messages += [message for case, _ in CASES.values() for message in case]
             messages.append(("camera/image", b"\xff\xd8" + bytes(100)))
             for topic, content in messages:

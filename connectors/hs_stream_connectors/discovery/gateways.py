@@ -125,7 +125,7 @@ def tasmota(topics: Sequence[Seen], context: Context) -> list[Seen]:
     zone, note = (context.zone, "") if context.zone else _zone(telemetry)
     for place in (-2, -3, None):  # the device behind the prefix (the default), before it, or somewhere
         part = [seen for seen in (*telemetry, *powers) if _device_at(seen.levels) == place]
-        places = {} if place is None else {place: "tasmota_device"}
+        places: dict[int, str] = {} if place is None else {place: "tasmota_device"}
         _by_pattern(
             part, context, lambda levels: f"tasmota_{levels[-1]}", places, {"codec": "tasmota", "zone": zone}, note
         )
