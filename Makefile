@@ -8,7 +8,7 @@ EXAMPLES ?= 20000
 SEED ?= 1
 PAYLOADS ?= 100000
 
-.PHONY: demo test lint benchmark chaos machine fuzz clean
+.PHONY: demo test lint benchmark parity chaos machine fuzz clean
 
 demo:
 	@scripts/bootstrap demo
@@ -27,6 +27,10 @@ lint:
 benchmark:
 	@scripts/bootstrap test
 	@$(BIN)/python -m benchmarks.steady
+
+parity:
+	@scripts/bootstrap test
+	@$(BIN)/python -m benchmarks.parity
 
 chaos:
 	@scripts/bootstrap test

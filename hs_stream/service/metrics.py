@@ -77,6 +77,7 @@ class ServiceTelemetry(Telemetry):
         self._store_errors = self._counter(
             "store_errors", "Store operations that failed, to be tried again", "operation"
         )
+        self._log_dropped = self._counter("log_records_dropped", "Log records that did not get onto logging.mqtt_topic")
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
@@ -166,6 +167,10 @@ class ServiceTelemetry(Telemetry):
         if child is None:
             child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
         child.inc()
+
+    def log_dropped(self) -> None:
+        """One log record was not published. From any thread."""
+        self._log_dropped.inc()
 
     def _keep(self, key: tuple[str, ...], child: Counter) -> Counter:
         # What shares the series `other` is looked up each time: keeping a child for each would not be bounded.

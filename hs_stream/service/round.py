@@ -86,7 +86,9 @@ class Round:
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
         await self.engine.open(self.workflows)
+        self.engine.session = self._session.id
         await self._session.write()
+        self.engine.session = self._session.id
 
     async def serve(
         self, begun: Callable[[], Awaitable[None]], over: Callable[[], Awaitable[None]], hurry: asyncio.Event
