@@ -112,7 +112,7 @@ def check_alerts(path: Path, scratch: Path) -> None:
     test = (ROOT / "tests" / "docs" / "alerts_test.yml").read_text(encoding="utf-8")
     played = scratch / "alerts_test.yml"
     played.write_text(f"rule_files: [{path}]\n{test}", encoding="utf-8")
-    for command in (["check", "rules", path], ["test", "rules", played]):
+    for command in (["check", "rules", str(path)], ["test", "rules", str(played)]):
         result = subprocess.run([program("promtool"), *command], capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
     check_metrics(path, scratch)
