@@ -31,6 +31,7 @@ from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -59,7 +60,8 @@ class StreamStatus:
     """One stream as it is now.
 
     ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
-    computed once and is not right any more.
+    computed once and is not right any more. What lies at or before ``floor`` is forgotten, and no change at or before
+    ``limit`` is taken; ``None`` while nothing is.
     """
 
     id: int
@@ -74,6 +76,8 @@ class StreamStatus:
     stale: TimeIntervals
     failed: TimeIntervals
     error: str
+    floor: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ class Engine:
         self._executor: Executor
         self._ingest: Ingest
         self._outbox: Outbox
+        self._retention: Retention
         self._opened = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -158,6 +163,7 @@ class Engine:
         self._outbox = Outbox(
             self._graph, self._patient, self._sink, self.clock, self._telemetry, recovery.published_seq
         )
+        self._retention = Retention(self._graph, self._patient, self._executor, self._ingest, self.clock)
         self._executor.committed = self._outbox.offer
         self._executor.grow = self._grow
         self.clock.subscribe(self._executor.wake.set)
@@ -193,6 +199,7 @@ class Engine:
         self._graph.joined()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
         self._outbox.recover(recovery.commit_seq)
+        self._retention.recover()
         for stream in streams:
             if stream.publish is not None:
                 stream.published_until = stream.frontier
@@ -238,6 +245,10 @@ class Engine:
             found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
             if not found or not isinstance(stream.drive, OnGrid):
                 continue
+            if self._graph.forgets(stream.workflow):
+                # It began before what is left of the readings, and does not begin anew.
+                self._executor.begin[stream.workflow] = min(MAX_TIME if begin is None else begin, found.first_time)
+                continue
             if begin is None:
                 # All readings were purged, and then we were killed.
                 begin = self._executor.begin[stream.workflow] = MAX_TIME
@@ -254,7 +265,9 @@ class Engine:
                 ingest = group.create_task(self._ingest.run(), name="ingest")
                 executor = group.create_task(self._executor.run(), name="executor")
                 outbox = group.create_task(self._outbox.run(), name="outbox")
+                retention = group.create_task(self._retention.run(), name="retention")
                 await self._stopping.wait()
+                retention.cancel()
                 self._ingest.finish()
                 await ingest
                 self._executor.finish()
@@ -375,7 +388,8 @@ class Engine:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
 
         Of a raw stream the readings are gone. What is demanded of a derived stream, and of all descendants, is computed
-        again from what is left; the rest stays as it was, readable and not covered. Raises `NotFound`.
+        again from what is left; the rest stays as it was, readable and not covered. Up to `StreamStatus.limit` nothing
+        is purged, since what rests on it cannot be computed again. Raises `NotFound`.
         """
         target = self._stream(stream)
         if target.kind == "raw":
@@ -384,10 +398,19 @@ class Engine:
         else:
             await self._executor.purge(target, start, end)
 
+    async def forget(self) -> None:
+        """Remove what the retention of its node allows to forget by now; `run` does it from time to time.
+
+        Nothing becomes stale by it, and nothing is computed again.
+        """
+        await self._retention.forget()
+
     async def _begin_again(self, workflow: str) -> None:
         """Streams without inputs begin at the earliest reading that is left."""
         known = self._executor.begin.get(workflow)
         if known is None or not any(stream.workflow == workflow for stream in self._executor.sourceless):
+            return
+        if self._graph.forgets(workflow):
             return
         first = await self._earliest(workflow)
         if first != known:
@@ -427,7 +450,7 @@ class Engine:
         """What the store would hold of every stream if everything known by now were written down."""
         horizon = self._executor.silence.horizon
         return [
-            replace(stream.record(), coverage=stream.covered(horizon) if stream.kind == "derived" else EMPTY)
+            replace(stream.record(), coverage=stream.known(horizon) if stream.kind == "derived" else EMPTY)
             for stream in self._graph.by_id.values()
         ]
 
@@ -475,7 +498,7 @@ class Engine:
 
     def _status(self, stream: Stream) -> StreamStatus:
         horizon = self._executor.silence.horizon
-        coverage = stream.covered(horizon)
+        coverage = stream.known(horizon)
         upper = stream.reach(horizon)
         return StreamStatus(
             stream.id,
@@ -490,4 +513,6 @@ class Engine:
             stream.stale,
             stream.failed,
             stream.error if stream.failed else "",
+            None if stream.floor <= MIN_TIME else stream.floor,
+            None if stream.limit <= MIN_TIME else stream.limit,
         )

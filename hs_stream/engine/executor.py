@@ -101,7 +101,8 @@ class Executor:
         self._due: list[tuple[int, int]] = []
         self._due_at: dict[int, int] = {}
         self._under_way = 0
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        """Held by a step. May be held together with that of `hs_stream.engine.ingest.Ingest`: this one first."""
         self.wake = asyncio.Event()
         self._finishing = False
 
@@ -138,9 +139,13 @@ class Executor:
                 self.look_at([stream], "arrival")
 
     async def purge(self, stream: Stream, start: int, end: int) -> None:
-        """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage."""
+        """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage.
+
+        What cannot be computed again stays: only its retention takes it away.
+        """
+        start = max(start, stream.limit, stream.line)
         while end > start:
-            async with self._lock:
+            async with self.lock:
                 now = self._clock.now()
                 step = Step(self.horizon(now), now)
                 batch, complete = await self.contents.read_some(stream, start, end, limit=self._evaluator.chunk)
@@ -186,7 +191,13 @@ class Executor:
     def busy(self) -> bool:
         """Whether a step is under way or waits, or something is due."""
         due = self.next_due()
-        return bool(self.pending) or self._lock.locked() or (due is not None and due <= self.silence.horizon)
+        return bool(self.pending) or self.lock.locked() or (due is not None and due <= self.silence.horizon)
+
+    def quiet_until(self) -> int:
+        """No reading before it waits to be taken account of, and nothing that is owed."""
+        waiting = (*self._backlog.values(), *(stream for stream, _ in self._touched.values()))
+        owed = (stream.wanted() - stream.coverage - stream.failed for stream in waiting)
+        return min((spans.start for spans in (*self._arrived.values(), *owed) if spans), default=MAX_TIME)
 
     def owes(self, streams: Iterable[Stream]) -> bool:
         """Whether any of ``streams`` has something left that can be computed."""
@@ -202,7 +213,7 @@ class Executor:
 
     async def step(self) -> bool:
         """Do one step; returns whether there was anything to do. Safe to call from several tasks."""
-        async with self._lock:
+        async with self.lock:
             return await self._step()
 
     async def _step(self) -> bool:
@@ -326,6 +337,8 @@ class Executor:
                     stream.failed = EMPTY
             elif stream.failed:
                 stream.failed -= touched
+        # What is final stays as it is (an aggregate's new input counts from there on).
+        lost -= TimeIntervals.of(MIN_TIME, max(stream.floor, stream.line))
         if lost:
             stream.coverage -= lost
             stream.stale |= lost
@@ -492,7 +505,7 @@ class Executor:
         if stream.failed:
             stream.waiting -= stream.failed
         if stream.stale:
-            stream.stale -= stream.coverage
+            stream.stale -= stream.coverage - TimeIntervals.of(MIN_TIME, stream.floor)
         if stream.waiting:
             stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
         if stream.pending_inputs:

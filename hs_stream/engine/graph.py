@@ -80,6 +80,10 @@ class Graph:
             stream.joined.add(slot)
         return [stream for stream, _ in found]
 
+    def forgets(self, workflow: str) -> bool:
+        """Whether something of ``workflow`` is forgotten already: then it keeps beginning where it began."""
+        return any(stream.closed > MIN_TIME for stream in self.streams.values() if stream.workflow == workflow)
+
     def adopt(self, stream: StreamId) -> Stream:
         """A raw stream that no workflow reads (an import)."""
         known = self.streams.get(stream)
@@ -111,6 +115,8 @@ class Graph:
         return fresh
 
     def _share(self, stream: Stream, workflow: WorkflowDefinition, event: Created) -> None:
+        kept = workflow.retention.get(event.node)
+        stream.retention = None if kept is None or stream.retention is None else max(kept, stream.retention)
         if workflow.online and stream.kind == "derived":
             stream.demand |= _online(workflow)
         node = workflow.nodes.get(event.node)
@@ -125,6 +131,7 @@ class Graph:
         stream.node = event.node
         stream.plates = workflow.node_plates[event.node]
         stream.fingerprint = workflow.fingerprints[event.node]
+        stream.retention = workflow.retention.get(event.node)
         if raw:
             return stream
         node = workflow.nodes[event.node]
@@ -137,13 +144,18 @@ class Graph:
             stream.demand = _online(workflow)
         if record is not None:
             if self._unchanged(record.fingerprint, stream.fingerprint):
-                stream.coverage = record.coverage
+                stream.remember(record)
+                stream.coverage = record.coverage | TimeIntervals.of(MIN_TIME, stream.floor)
                 if record.upper is not None:
                     # Of what is always wanted, everything up to there was computed once.
-                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - record.coverage
+                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - stream.coverage
             else:
+                stream.remember(record)
+                stream.begin()
                 stream.stale = record.coverage
             stream.pending_inputs = None
+        else:
+            stream.begin()
         return stream
 
     def _unchanged(self, stored: str, current: str) -> bool:
@@ -160,6 +172,7 @@ class Graph:
             last = MIN_TIME if record.upper is None else record.upper
             if kind == "raw":
                 made.upper = last
+                made.remember(record)
             made.frontier = last
         self.streams[stream] = made
         self.by_id[identity] = made

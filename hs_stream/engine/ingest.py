@@ -69,7 +69,7 @@ class Ingest:
         self._max_future = max_future
         self._limit = max_in_flight
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
@@ -107,7 +107,7 @@ class Ingest:
 
     async def _alone(self, deliveries: Sequence[Delivery]) -> None:
         """One round at a time: `settle` may drain while `run` begins."""
-        async with self._lock:
+        async with self.lock:
             await self._round(deliveries)
 
     def _take(self, first: Delivery) -> list[Delivery]:
@@ -181,6 +181,12 @@ class Ingest:
                 fresh.append(stream)
             self._graph.widen_demand(fresh)
             self._known[key] = stream
+        if reading.time <= stream.limit:
+            raise PayloadError(
+                "expired",
+                f"event time {format_time(reading.time)} is at or before {format_time(stream.limit)}, up to where "
+                "results are final, since the retention of a source or node has passed",
+            )
         return stream
 
     async def _plan(self, stream: Stream, readings: dict[int, Reading], horizon: int) -> _Plan:
@@ -232,17 +238,18 @@ class Ingest:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep and count what the executor could not use."""
-        async with self._lock:
+        async with self.lock:
             await self._append((), letters)
             self._count_dead(letters)
 
     async def purge(self, stream: Stream, start: int, end: int) -> None:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
 
-        Watermarks never fall, so the stream's is written down first: the instances it follows from may go.
+        Watermarks never fall, so the stream's is written down first: the instances it follows from may go. What results
+        rest on that cannot be computed again stays: only retention takes it away.
         """
-        async with self._lock:
-            spans = TimeIntervals.of(start, min(end, stream.frontier))
+        async with self.lock:
+            spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.frontier))
             if not spans:
                 return
             await self._store("register", self._store.store.register, [stream.record()])
@@ -253,13 +260,32 @@ class Ingest:
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
 
+    async def forget(self, stream: Stream, end: int) -> None:
+        """Remove what a stream of any kind holds at or before ``end``, where nobody reads, in pieces.
+
+        Unlike a purge it is no change: nothing is computed again.
+        """
+        full = True
+        while full:
+            async with self.lock:
+                some = await self._store("read", self._store.store.read, stream.id, MIN_TIME, end, limit=_ROUND)
+                full = len(some) == _ROUND
+                if some:
+                    gone = TimeIntervals.of(MIN_TIME, some.last_time)
+                    append = Append(self.seq + 1, purged={stream.id: gone})
+                    await self._store("append", self._store.store.append, append)
+                    self.seq += 1
+                    stream.tail.replace(gone.pairs, NOTHING)
+            # Readings first.
+            await asyncio.sleep(0)
+
     def _notice_begin(self, plan: _Plan) -> None:
         """Streams without inputs begin at their workflow's earliest reading."""
         if not plan.changed:
             return
         first = plan.changed.start + 1
         known = self._executor.begin.get(plan.stream.workflow)
-        if known is None or first < known:
+        if known is None or (first < known and not self._graph.forgets(plan.stream.workflow)):
             self._executor.begin_at(plan.stream.workflow, first)
 
     def _count_dead(self, dead: Iterable[DeadLetter]) -> None:
