@@ -108,7 +108,7 @@ class Append:
 
     ``inserts`` hold instances later than anything stored in their streams; ``upserts`` may replace. ``changed`` marks
     the late part: intervals in which descendants may already be computed. ``purged``: what is stored in these intervals
-    goes first. ``seq`` rises by one per append.
+    goes first; of a derived stream too, at or before its floor. ``seq`` rises by one per append.
     """
 
     seq: int

@@ -7,7 +7,7 @@ state              in an interval of that state
 ``computed-empty`` the contents are right: there is no instance
 ``stale``          was computed, and will be computed again since something before it changed
 ``failed``         the tool raised; the stream's ``error`` says what
-``not-computed``   nothing is known yet
+``not-computed``   nothing is known yet, or not any more (at or before the stream's ``floor``)
 =================  ========================================================================
 """
 
@@ -64,6 +64,8 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "upper": None if status.upper is None else format_time(status.upper),
         "coverage": intervals(TimeIntervals(status.coverage.pairs[-MAX_PIECES:])),
         "coverage_intervals": len(status.coverage),
+        "floor": None if status.floor is None else format_time(status.floor),
+        "limit": None if status.limit is None else format_time(status.limit),
         "pending": intervals(TimeIntervals(status.pending.pairs[-MAX_PIECES:])),
         "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
