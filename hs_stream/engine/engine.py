@@ -243,7 +243,7 @@ class Engine:
         for stream in self._executor.sourceless:
             begin = self._executor.begin.get(stream.workflow)
             found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-            if not found or not isinstance(stream.drive, OnGrid):
+            if not isinstance(stream.drive, OnGrid) or (begin is None and not found):
                 continue
             if self._graph.forgets(stream.workflow):
                 # It began before what is left of the readings, and does not begin anew.
@@ -252,10 +252,11 @@ class Engine:
             if begin is None:
                 # All readings were purged, and then we were killed.
                 begin = self._executor.begin[stream.workflow] = MAX_TIME
-            if found.first_time < begin:
+            if found and found.first_time < begin:
                 stream.coverage -= TimeIntervals.of(MIN_TIME, begin - 1)
-            elif found.first_time > stream.drive.grid.next(begin - 1):
-                stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1)
+            elif not found or found.first_time > stream.drive.grid.next(begin - 1):
+                # An earlier reading was stored, and then we were killed.
+                stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1 if found else MAX_TIME)
 
     async def run(self) -> None:
         """Work until `stop`. Raises what cannot be retried; then nothing that was acknowledged is lost."""

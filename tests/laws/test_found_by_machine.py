@@ -160,6 +160,16 @@ async def test_what_is_stored_behind_the_coverage_is_looked_at_again_after_a_res
     await played.finish()
 
 
+async def test_a_crash_forgets_that_an_earlier_reading_moved_the_begin(played: Played) -> None:
+    """Nothing was stored of the clock, since it had not ticked behind the first begin yet."""
+    history = await played.begin(node("tick", "clock", every="10m"))
+    await history.pass_time(120_000)
+    await played.publish(("power", "a", 0, 1.0))
+    history.arm(2, "before")  # append, commit
+    await played.publish(("power", "a", 1_500_000, 1.0))
+    await played.finish()
+
+
 async def test_a_grid_too_is_looked_at_again_after_a_restart(played: Played) -> None:
     history = await played.begin(
         node("mean", "sliding_mean", ["power"], width="10s", every="1s"),
