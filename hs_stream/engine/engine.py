@@ -247,7 +247,8 @@ class Engine:
                 continue
             if self._graph.forgets(stream.workflow):
                 # It began before what is left of the readings, and does not begin anew.
-                self._executor.begin[stream.workflow] = min(MAX_TIME if begin is None else begin, found.first_time)
+                if found and (begin is None or found.first_time < begin):
+                    self._executor.begin[stream.workflow] = found.first_time
                 continue
             if begin is None:
                 # All readings were purged, and then we were killed.
@@ -385,19 +386,19 @@ class Engine:
                 stack.append((source, required(stream.support(slot), wanted)))
         return list(involved.values())
 
-    async def purge(self, stream: StreamId, start: int, end: int) -> None:
+    async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
 
         Of a raw stream the readings are gone. What is demanded of a derived stream, and of all descendants, is computed
         again from what is left; the rest stays as it was, readable and not covered. Up to `StreamStatus.limit` nothing
-        is purged, since what rests on it cannot be computed again. Raises `NotFound`.
+        is purged, since what rests on it cannot be computed again. Returns how many instances went. Raises `NotFound`.
         """
         target = self._stream(stream)
-        if target.kind == "raw":
-            await self._ingest.purge(target, start, end)
-            await self._begin_again(target.workflow)
-        else:
-            await self._executor.purge(target, start, end)
+        if target.kind == "derived":
+            return await self._executor.purge(target, start, end)
+        count = await self._ingest.purge(target, start, end)
+        await self._begin_again(target.workflow)
+        return count
 
     async def forget(self) -> None:
         """Remove what the retention of its node allows to forget by now; `run` does it from time to time.
@@ -437,6 +438,10 @@ class Engine:
     def find(self, stream: StreamId) -> StreamStatus:
         """The status of ``stream``. Raises `NotFound`."""
         return self._status(self._stream(stream))
+
+    def failed(self) -> list[StreamStatus]:
+        """The status of every stream of which something failed, by id."""
+        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
 
     def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
         """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""

@@ -138,11 +138,12 @@ class Executor:
                     stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
 
-    async def purge(self, stream: Stream, start: int, end: int) -> None:
+    async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage.
 
-        What cannot be computed again stays: only its retention takes it away.
+        What cannot be computed again stays: only its retention takes it away. Returns how many instances went.
         """
+        count = 0
         start = max(start, stream.limit, stream.line)
         while end > start:
             async with self.lock:
@@ -156,7 +157,9 @@ class Executor:
                 while (item := step.next()) is not None:
                     await self._process(*item, step)
                 await self._commit(step, self._consumed, now)
+            count += len(batch)
             end = low
+        return count
 
     async def _purge_piece(self, stream: Stream, start: int, end: int, old: Batch, step: Step) -> None:
         write = step.write(stream)

@@ -242,16 +242,17 @@ class Ingest:
             await self._append((), letters)
             self._count_dead(letters)
 
-    async def purge(self, stream: Stream, start: int, end: int) -> None:
+    async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
 
         Watermarks never fall, so the stream's is written down first: the instances it follows from may go. What results
-        rest on that cannot be computed again stays: only retention takes it away.
+        rest on that cannot be computed again stays: only retention takes it away. Returns how many instances went.
         """
         async with self.lock:
             spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.frontier))
             if not spans:
-                return
+                return 0
+            count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
             await self._store("append", self._store.store.append, append)
@@ -259,6 +260,7 @@ class Ingest:
             self._executor.marked = self.seq
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
+            return count
 
     async def forget(self, stream: Stream, end: int) -> None:
         """Remove what a stream of any kind holds at or before ``end``, where nobody reads, in pieces.
@@ -276,6 +278,7 @@ class Ingest:
                     await self._store("append", self._store.store.append, append)
                     self.seq += 1
                     stream.tail.replace(gone.pairs, NOTHING)
+                    self._telemetry.forgotten(len(some))
             # Readings first.
             await asyncio.sleep(0)
 

@@ -1,6 +1,6 @@
 """The HTTP API: ``create_api(context)`` gives the ASGI application.
 
-1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 404, 405, 422, 500, 503.
+1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 422, 500, 503.
 2. With a token every request needs ``Authorization: Bearer TOKEN``, but for ``/healthz``.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "JsonResponse", "create_api"]
+__all__ = ["ApiContext", "JsonResponse", "create_api", "problem"]
 
 logger = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ def create_api(context: ApiContext) -> FastAPI:
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service. Everything is read-only.",
+        description="Streams, workflows and tools of this service. Only DELETE removes anything.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings, read_secret
+from hs_stream.service.states import failed_json
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
@@ -258,7 +260,8 @@ class Service:
             await self.store.put("workflows", workflow.name, {"path": workflow.path, "definition": document})
             plates = {"workflow": workflow.name, "plates": document["plates"]}
             await self.store.put("plates", workflow.name, plates)
-        self._session = SessionBook(self.store, self._clock, self.workflows, version(), self._counters)
+        failed = functools.partial(failed_json, self.engine)
+        self._session = SessionBook(self.store, self._clock, self.workflows, version(), self._counters, failed)
         await self._session.write()
 
     def _counters(self) -> dict[str, int]:

@@ -66,6 +66,7 @@ def overview_page(
             "/api/plates",
             "/api/sessions",
             "/api/deadletters",
+            "/api/failed",
             "/metrics",
         )
     )

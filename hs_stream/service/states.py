@@ -1,4 +1,4 @@
-"""The five states of a stream's time, and streams as JSON.
+"""The five states of a stream's time; streams, what failed, and dead letters as JSON.
 
 =================  ========================================================================
 state              in an interval of that state
@@ -16,12 +16,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hs_stream.core.time import TimeIntervals, format_time
-from hs_stream.service.json_values import intervals
+from hs_stream.service.json_values import encode, intervals
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine, StreamStatus
+    from hs_stream.engine.ports import DeadLetter
 
-__all__ = ["MAX_PIECES", "stream_json", "stream_states"]
+__all__ = ["MAX_PIECES", "failed_json", "letter_json", "stream_json", "stream_states"]
 
 MAX_PIECES: Final = 100
 
@@ -70,4 +71,34 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
         "error": status.error or None,
+    }
+
+
+def failed_json(engine: Engine) -> list[dict[str, Any]]:
+    """Streams of which something failed, at most `MAX_PIECES`, each with its latest failed intervals and the error."""
+    return [
+        {
+            "stream": str(status.stream),
+            "workflow": status.workflow,
+            "tool": status.tool,
+            "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
+            "error": status.error,
+        }
+        for status in engine.failed()[:MAX_PIECES]
+    ]
+
+
+def letter_json(letter: DeadLetter) -> dict[str, Any]:
+    """``payload`` is text, or ``{"$binary": base64}``."""
+    try:
+        payload: Any = letter.payload.decode()
+    except UnicodeDecodeError:
+        payload = encode(letter.payload)
+    return {
+        "time": format_time(letter.time),
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": letter.topic,
+        "payload": payload,
     }

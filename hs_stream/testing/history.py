@@ -124,7 +124,7 @@ class History:
         self.crashes += 1
         self._fault = (0, "after")
 
-    async def survive(self, action: Callable[[], Awaitable[None]]) -> bool:
+    async def survive(self, action: Callable[[], Awaitable[object]]) -> bool:
         """``action``, and whether it went through. When the engine crashes meanwhile, start another one."""
         running = asyncio.ensure_future(action())
         await asyncio.wait({running, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -277,7 +277,8 @@ class History:
         statuses = {status.stream: status for status in self.engine.status()}
         for stream, acknowledged in self.acknowledged.items():
             # Up to the limit, readings are refused by now, and may be forgotten.
-            limit = MIN_TIME if statuses[stream].limit is None else statuses[stream].limit
+            known = statuses[stream].limit
+            limit = MIN_TIME if known is None else known
             expected = {time: value for time, value in acknowledged.items() if time > limit}
             stored = dict(await store.read(statuses[stream].id, limit, MAX_TIME))
             for time, value in expected.items():

@@ -17,6 +17,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine import fold, retention
 from hs_stream.engine.engine import StreamStatus
 from hs_stream.engine.ports import Append, Store
+from hs_stream.engine.telemetry import Telemetry
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
@@ -183,11 +184,14 @@ async def test_in_pieces(on: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         pieces.extend(len(spans) for spans in made.purged.values())
         await append(made)
 
+    counted: list[int] = []
     await on.start(on.workflow(retention=KEPT))
     await feed(on, range(200), at_once=5)
     monkeypatch.setattr(on.store, "append", spy)
+    monkeypatch.setattr(Telemetry, "forgotten", lambda _, count: counted.append(count))
     await on.engine.forget()
     assert len(pieces) == 20
+    assert counted == [7] * 19 + [6]
     assert sorted(await on.contents("power[room=a]")) == [second * 1000 for second in range(139, 200)]
 
 
@@ -441,8 +445,10 @@ async def test_a_purge_leaves_what_is_final_and_what_it_needs(on: Bench) -> None
     await feed(on, range(300))
     await on.engine.forget()
     before = await results(on)
-    await on.engine.purge(StreamId.parse("power[room=a]"), MIN_TIME, START + 259_000)
+    held = len(await on.contents("power[room=a]"))
+    gone = await on.engine.purge(StreamId.parse("power[room=a]"), MIN_TIME, START + 259_000)
     await on.engine.settle()
+    assert held - gone == len(await on.contents("power[room=a]")) < held
     raw = await on.contents("power[room=a]")
     limit = (status(on, "power[room=a]").limit or 0) - START
     assert [time for time in raw if limit < time < 260_000] == []
@@ -452,7 +458,8 @@ async def test_a_purge_leaves_what_is_final_and_what_it_needs(on: Bench) -> None
         assert {time: value for time, value in after[stream].items() if time <= limit} == {
             time: value for time, value in contents.items() if time <= limit
         }, stream
-    await on.engine.purge(StreamId.parse("mean[room=a]"), MIN_TIME, MAX_TIME)
+    # What is final of it is up to 239 s; readings were left from 260 s on.
+    assert await on.engine.purge(StreamId.parse("mean[room=a]"), MIN_TIME, MAX_TIME) == 40
     await on.engine.settle()
     assert await results(on) == after
     assert (await on.verify()).clean
@@ -483,6 +490,22 @@ async def test_requests_compute_nothing_of_what_is_final(on: Bench) -> None:
         assert {time: value for time, value in after[stream].items() if time < 570_000} == {
             time: value for time, value in before[stream].items() if time < 570_000
         }
+    assert (await on.verify()).clean
+
+
+async def test_a_clock_of_which_nothing_is_stored_begins_where_readings_are_left(on: Bench) -> None:
+    clock = on.node("clock", "clock@^1", every="1h")
+    workflow = on.workflow(clock, retention=KEPT)
+    await on.start(workflow)
+    await feed(on, range(60, 300))
+    await on.pass_time(10_000)
+    await on.engine.forget()
+    assert cut(on, "power[room=a]")[1] is not None
+    assert await on.contents("clock") == {}
+    await on.stop()
+    await on.start(workflow)
+    await on.pass_time(3_600_000)
+    assert len(await on.contents("clock")) == 1
     assert (await on.verify()).clean
 
 
