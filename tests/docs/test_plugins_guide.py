@@ -1,4 +1,4 @@
-"""The store and the connector of docs/guides/plugins.md work, and its commands are commands."""
+"""The store and the connector of docs/guides/plugins.md work, and the commands of the guides are commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXT = (GUIDES / "plugins.md").read_text(encoding="utf-8")
 CODE = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SHELL = [
     line
-    for name in ("plugins.md", "write-a-tool.md")
+    for name in ("operate.md", "plugins.md", "write-a-tool.md")
     for block in re.findall(
         r"^```sh\n(.*?)^```$", (GUIDES / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
