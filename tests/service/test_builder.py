@@ -57,7 +57,7 @@ def test_connectors_and_retention() -> None:
         time = {"field": "Date", "format": "%Y", "zone": "UTC"}
         source = w.source("s", plates=[country, city], csv="data/{country}.csv", bind={"city": "town"}, time=time)
         source.keep("30d").sliding_mean("1h", name="mean").keep("90m")
-    assert w.definition.node_plates["mean"] == ("city", "country")
+    assert w.definition.node_plates["mean"] == ("country", "city")
     assert w.definition.retention == {"s": 30 * 86_400_000, "mean": 5_400_000}
     with pytest.raises(ConfigurationError, match="its topic binds country, not city"):
         w.source("t", plates=[city], csv="data/{country}.csv", time=time)
