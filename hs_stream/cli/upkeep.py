@@ -12,7 +12,7 @@ import typer
 
 from hs_stream.cli.common import (
     Config,
-    all_workflows,
+    catalog_of,
     find_record,
     guarded,
     now_ms,
@@ -28,6 +28,7 @@ from hs_stream.cli.data import Format, FromOption, ToOption
 from hs_stream.core.errors import NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, format_time, parse_time
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.states import letter_json
@@ -60,11 +61,12 @@ def purge(
     """
     settings = settings_of(config)
     first, until = parse_span(start, end)
-    run(_purge(settings, parse_stream(stream), first, until, yes))
+    run(_purge(settings, catalog_of(settings).workflows, parse_stream(stream), first, until, yes))
 
 
-async def _purge(settings: Settings, wanted: StreamId, start: int, end: int, yes: bool) -> None:
-    _, workflows = all_workflows(settings)
+async def _purge(
+    settings: Settings, workflows: Sequence[WorkflowDefinition], wanted: StreamId, start: int, end: int, yes: bool
+) -> None:
     instead = f"send it DELETE /api/streams?name={wanted.name}, with its token"
     async with writing_engine(settings, workflows, instead) as engine:
         found = engine.status(wanted.name, dict(wanted.meta))

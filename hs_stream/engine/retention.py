@@ -17,6 +17,7 @@ Theory of operation (the rules are in ``docs/specs/retention.md``)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -52,29 +53,44 @@ class Retention:
         """Per stream: up to where it was tried to close it last."""
         self._full: dict[int, Stream] = {}
         """Streams whose store may still hold something that they forgot."""
+        self._finishing = asyncio.Event()
 
     def recover(self) -> None:
         """After a start: what was forgotten may still be there."""
         self._full = {stream.id: stream for stream in self._kept() if stream.floor > MIN_TIME}
 
     async def run(self) -> None:
-        """Forget what is due, from time to time, until cancelled."""
-        while True:
+        """Forget what is due, from time to time, until `finish`."""
+        while not self._finishing.is_set():
             shortest = min((stream.retention or _LONGEST for stream in self._kept()), default=_LONGEST)
-            await asyncio.sleep(min(max(shortest // _PARTS, _SHORTEST), _LONGEST) / 1000)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(shortest // _PARTS, _SHORTEST), _LONGEST) / 1000):
+                    await self._finishing.wait()
             await self.forget()
+
+    def finish(self) -> None:
+        """Let `run` return behind the piece under way: a write that is cut off may be durable and not known to be."""
+        self._finishing.set()
 
     async def forget(self) -> None:
         """Close what can be closed now, and remove all that is forgotten."""
         horizon = self._executor.horizon(self._clock.now())
         due = [stream for stream in self._kept() if self._is_due(stream, horizon)]
         for first in range(0, len(due), _AT_ONCE):
+            if self._finishing.is_set():
+                return
             await self._close(due[first : first + _AT_ONCE], horizon)
         for stream in list(self._full.values()):
             assert stream.retention is not None
             # A changed definition may begin later than its retention says; old results stay for that long.
             end = min(stream.floor, shift(stream.reach(horizon), -stream.retention))
-            await self._ingest.forget(stream, end)
+            more = True
+            while more:
+                if self._finishing.is_set():
+                    return
+                more = await self._ingest.forget(stream, end)
+                # Readings first.
+                await asyncio.sleep(0)
             del self._full[stream.id]
 
     def _kept(self) -> list[Stream]:
@@ -105,6 +121,8 @@ class Retention:
             if not changed:
                 return
             self._draw(changed)
+            # What no workflow has now may need what is forgotten here, should one bring it back.
+            await self._ingest.forget_strays()
             await self._store("register", self._store.store.register, [stream.record() for stream in changed])
             self._full |= {stream.id: stream for stream in changed}
 

@@ -121,8 +121,7 @@ class Scratch:
         if start >= end:
             return
         if not stream.inputs:
-            begin = stream.demand.start if stream.demand and stream.demand.start > MIN_TIME else None
-            begin = begins.get(stream.workflow, end) if begin is None else begin
+            begin = begins.get(stream.workflow, end) if stream.begin is None else stream.begin
             start = max(start, begin)
             if start >= end:
                 self.known[stream.id] = TimeIntervals.of(MIN_TIME, end)
@@ -144,14 +143,18 @@ class Scratch:
 
     async def _begins(self, streams: Sequence[Stream]) -> dict[str, int]:
         wanted = {stream.workflow for stream in streams if stream.kind == "derived" and not stream.inputs}
+        # Where readings are forgotten, the results of streams without inputs still say where it began.
+        kept = {name for name in wanted if self._graph.forgets(name)}
         begins: dict[str, int] = {}
         for stream in streams:
-            # Where readings are forgotten, the results of streams without inputs still say where it began.
-            kind = "derived" if self._graph.forgets(stream.workflow) else "raw"
-            if stream.kind == kind and stream.workflow in wanted and not stream.inputs:
+            if stream.kind == "raw":
+                names = (wanted - kept).intersection(self._graph.readers(stream))
+            else:
+                names = set() if stream.inputs or stream.begin is not None else kept & {stream.workflow}
+            if names:
                 first = await self._store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
                 if first:
-                    begins[stream.workflow] = min(begins.get(stream.workflow, MAX_TIME), first.first_time - 1)
+                    begins |= {name: min(begins.get(name, MAX_TIME), first.first_time - 1) for name in names}
         return begins
 
 
@@ -172,7 +175,8 @@ class _Resumed:
         return getattr(self._tool, name)
 
     def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
-        _, result = self._tool.run(self._state, sources[0].slice(self._at, interval.end))
+        source = sources[0].slice(self._at, interval.end)
+        _, result = self._tool.run_over(self._state, source, self._at, interval.end)
         return result.slice(interval.start, interval.end)
 
 
@@ -188,8 +192,7 @@ async def verify(
 
     Only what is covered in the store counts; the rest is reported as not computed. Bit for bit. Where readings are
     forgotten, what was computed from them before is taken as it is stored, and only what lies behind is compared.
-    ``records`` replaces
-    the store's own (an engine that runs knows more than its store's last checkpoint).
+    ``records`` replaces the store's own (an engine that runs knows more than its store's last checkpoint).
     """
     records = await store.streams() if records is None else records
     graph = Graph(records)

@@ -36,6 +36,7 @@ class Forgetful(Machine):
 
     @initialize(workflow=forgetful(), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000]))
     def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+        self.whole = workflow
         self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
         self.run(self.history.begin())
 
