@@ -73,6 +73,11 @@ class Node:
         self._workflow.publish(self, options)
         return self
 
+    def keep(self, retention: str) -> Self:
+        """Keep instances this long (``"30d"``) behind the watermark, and not for ever."""
+        self._workflow.keep(self, retention)
+        return self
+
 
 class Workflow:
     """A workflow under construction. ``start`` is an aware datetime or milliseconds since the epoch.
@@ -227,6 +232,10 @@ class Workflow:
     def publish(self, node: Node, options: Mapping[str, Any] | None = None) -> None:
         """The same as ``node.publish(**options)``."""
         self._publish[node.name] = dict(options or {})
+
+    def keep(self, node: Node, retention: str) -> None:
+        """The same as ``node.keep(retention)``."""
+        (self._sources if node.name in self._sources else self._nodes)[node.name]["retention"] = retention
 
     def _check_free(self, name: str) -> None:
         if name in self._sources or name in self._nodes:

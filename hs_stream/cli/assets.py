@@ -24,7 +24,7 @@ from hs_stream.cli.common import (
     settings_of,
     show_table,
 )
-from hs_stream.cli.imports import take_in, with_source
+from hs_stream.cli.imports import NewOption, take_in, with_source
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
@@ -50,14 +50,15 @@ def put(
     file: Annotated[Path, typer.Argument(help="A JSON file; - for stdin.")],
     at: AtOption = None,
     meta: MetaOption = None,
+    new: NewOption = False,
     config: Config = None,
 ) -> None:
     """Put a version of an asset; a version at the same time is replaced. Not while a service uses the store."""
     settings = settings_of(config)
     stream, time = _stream(name, meta), _instant(at)
     document = _document(file)
-    workflows = catalog_of(settings).workflows
-    if run(take_in(settings, with_source(workflows, stream), [[Reading(stream.name, stream.meta, time, document)]])):
+    workflows = with_source(catalog_of(settings).workflows, stream, new=new)
+    if run(take_in(settings, workflows, [[Reading(stream.name, stream.meta, time, document)]])):
         raise typer.Exit(1)
     typer.echo(f"{stream} has a version at {format_time(time)}")
 

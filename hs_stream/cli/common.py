@@ -124,7 +124,7 @@ def run(coroutine: Coroutine[Any, Any, R]) -> R:
 
 def show_table(names: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table. Where the output is no terminal, nothing is cut."""
-    table = Table(*names, box=SIMPLE_HEAD, title=escape(title) or None, title_justify="left", pad_edge=False)
+    table = Table(*names, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     for column in table.columns:
@@ -132,6 +132,9 @@ def show_table(names: Sequence[str], rows: Iterable[Sequence[str]], title: str =
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
+    if title:
+        # Not the table's own title, which is folded at the table's width.
+        console.print(title, markup=False, highlight=False, soft_wrap=True)
     console.print(table)
 
 

@@ -105,6 +105,8 @@ async def _query(
 ) -> None:
     async with reading_store(settings) as store:
         record = await find_record(store, text)
+        if record.floor is not None and MIN_TIME < start < record.floor:
+            typer.echo(f"forgotten: nothing is known up to {format_time(record.floor)}, by retention", err=True)
         if draw:
             batch = Batch.concat([page async for page in _pages(store, record, start, end, last)])
             typer.echo(plot(batch, Console().width))
@@ -137,9 +139,11 @@ async def _table(store: Store, record: StreamRecord, start: int, end: int, last:
     show_table(("time", "value"), rows, str(record.stream))
     if record.kind == "derived":
         asked = TimeIntervals.of(start, end)
-        span = record.coverage & asked
-        if start > MIN_TIME and end < MAX_TIME and asked - span:
-            typer.echo(f"not computed: {asked - span} (add --compute)", err=True)
+        missing = asked - record.coverage
+        if record.floor is not None:
+            missing -= TimeIntervals.of(MIN_TIME, record.floor)
+        if start > MIN_TIME and end < MAX_TIME and missing:
+            typer.echo(f"not computed: {missing} (add --compute)", err=True)
 
 
 def _json_text(value: Any) -> str:
@@ -272,17 +276,19 @@ def streams(
     form: Annotated[Format, typer.Option("--format", help="table, json or csv")] = Format.TABLE,
     config: Config = None,
 ) -> None:
-    """List streams with kind, coverage, watermark and counts."""
+    """List streams with kind, coverage, watermark and counts. What lies up to the floor is forgotten, by retention."""
     rows = run(_streams(settings_of(config), pattern))
     if form is Format.JSON:
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
         return
-    names = ("id", "stream", "kind", "workflow", "tool", "upper", "intervals", "instances")
+    names = ["id", "stream", "kind", "workflow", "tool", "upper", "intervals", "instances", "floor"]
     if form is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(names)
         writer.writerows([row[name] for name in names] for row in rows)
         return
+    if not any(row["floor"] for row in rows):
+        names.remove("floor")
     show_table(names, [[str(row[name]) for name in names] for row in rows])
 
 
@@ -301,6 +307,7 @@ async def _streams(settings: Settings, pattern: str) -> list[dict[str, Any]]:
                 "workflow": record.workflow,
                 "tool": f"{record.tool.name}@{record.tool.version}" if record.tool else "",
                 "upper": "" if record.upper is None else format_time(record.upper),
+                "floor": "" if record.floor is None else format_time(record.floor),
                 "intervals": len(record.coverage),
                 "coverage": intervals(record.coverage),
                 "instances": await store.count(record.id, MIN_TIME, MAX_TIME),

@@ -30,13 +30,15 @@ from hs_stream.core.time import zone
 from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
 from hs_stream.engine.ports import Delivery, Reading
 from hs_stream.service.settings import Settings
+from hs_stream.service.yaml_items import did_you_mean
 from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, any_time, formatted_time
 
-__all__ = ["register", "take_in", "with_source"]
+__all__ = ["NewOption", "register", "take_in", "with_source"]
 
 _ROUND: Final = 2_000
 _SHOWN_PROBLEMS: Final = 20
 _HOLE: Final = re.compile(r"\{(.+)\}")
+NewOption = Annotated[bool, typer.Option("--new", help="Also into a stream that no workflow declares.")]
 _TZ_HINT: Final = "give --tz UTC or --tz Europe/Brussels"
 
 
@@ -58,6 +60,7 @@ def import_(
     tz: Annotated[str | None, typer.Option(help="The zone of times without an offset, such as UTC.")] = None,
     time_format: Annotated[str | None, typer.Option(help="The form of times, such as '%d.%m.%Y %H:%M'.")] = None,
     delimiter: Annotated[str, typer.Option(help="What stands between two cells.")] = ",",
+    new: NewOption = False,
     config: Config = None,
 ) -> None:
     """Import CSV files into raw streams. Rows that cannot be read are named on stderr; exit 1 if there were any."""
@@ -76,7 +79,7 @@ def import_(
     instant = formatted_time(time_format, where, _TZ_HINT) if time_format else any_time(where, _TZ_HINT)
     workflows = catalog_of(settings).workflows
     target = parse_stream(stream)
-    workflows = with_source(workflows, target)
+    workflows = with_source(workflows, target, new=new)
     rows = _Rows(file, target, Columns(time, instant, value, fields, delimiter=delimiter))
     dead = run(take_in(settings, workflows, rows.rounds()))
     bad = rows.bad + dead
@@ -151,8 +154,8 @@ class _Rows:
             say_error(f"{where}: {error}")
 
 
-def with_source(workflows: list[WorkflowDefinition], target: StreamId) -> list[WorkflowDefinition]:
-    """The workflows, with one more that holds only the source of ``target`` when none of them has it."""
+def with_source(workflows: list[WorkflowDefinition], target: StreamId, *, new: bool) -> list[WorkflowDefinition]:
+    """The workflows, with one more that holds only the source of ``target`` when none of them has it (``new``)."""
     plates = tuple(key for key, _ in target.meta)
     for workflow in workflows:
         if target.name in workflow.nodes:
@@ -168,6 +171,11 @@ def with_source(workflows: list[WorkflowDefinition], target: StreamId) -> list[W
                     hint=f"write {target.name}[{text}]" if wanted else f"write {target.name}",
                 )
             return workflows
+    if not new:
+        sources = [name for workflow in workflows for name in workflow.sources]
+        raise ConfigurationError(
+            f"no workflow has a source {target.name}, and --new is not given", hint=did_you_mean(target.name, sources)
+        )
     name = f"imported-{target.name}"
     source = SourceDefinition(target.name, plates)
     alone = WorkflowDefinition(name, {plate: Plate(plate, max=1_000_000) for plate in plates}, {target.name: source})

@@ -78,6 +78,8 @@ class WorkflowDefinition:
     requested_intervals: TimeIntervals = EMPTY
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
+    retention: Mapping[str, int] = field(default_factory=dict)
+    """Per source or node: how long (ms) behind its watermark instances are kept; for ever where nothing is said."""
     order: tuple[str, ...] = field(init=False, default=())
     """Nodes (no sources), every node behind its inputs."""
     node_plates: Mapping[str, tuple[str, ...]] = field(init=False, default_factory=dict)
@@ -172,6 +174,7 @@ class WorkflowDefinition:
                     )
         for node in self.nodes.values():
             self._check_node(node)
+        self._check_retention()
         for grown in self.plates.values():
             named = grown.source
             if named is not None and not (named in self.nodes and isinstance(self.nodes[named].tool, PlateTool)):
@@ -180,6 +183,17 @@ class WorkflowDefinition:
                     f"plate {grown.name}: its values cannot come from {named}",
                     "name a node whose tool finds plate values, such as plate_values",
                 )
+
+    def _check_retention(self) -> None:
+        for name, kept in self.retention.items():
+            place = f"sources.{name}" if name in self.sources else f"nodes.{name}"
+            if name not in self.sources and name not in self.nodes:
+                raise self.error(place, f"there is no source or node {name!r} to keep", "name one of them")
+            if kept <= 0:
+                raise self.error(place, f"{name}: retention must be longer than 0", "write for example retention: 30d")
+            if any(plate.source == name for plate in self.plates.values()):
+                hint = "remove retention"
+                raise self.error(place, f"{name}: the values of a plate come from it, so it is kept for ever", hint)
 
     def _check_node(self, node: NodeDefinition) -> None:
         place = f"nodes.{node.name}"

@@ -31,6 +31,7 @@ from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -60,7 +61,8 @@ class StreamStatus:
 
     ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
     computed once and is not right any more. ``newest`` is the newest instance that was ever stored. ``changes`` counts
-    instances written since the start, ``changes_behind`` how often that was at or before the newest one.
+    instances written since the start, ``changes_behind`` how often that was at or before the newest one. What lies at
+    or before ``floor`` is forgotten, and no change at or before ``limit`` is taken; ``None`` while nothing is.
     """
 
     id: int
@@ -75,9 +77,11 @@ class StreamStatus:
     stale: TimeIntervals
     failed: TimeIntervals
     error: str
-    newest: int | None
-    changes: int
-    changes_behind: int
+    newest: int | None = None
+    changes: int = 0
+    changes_behind: int = 0
+    floor: int | None = None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ class Engine:
         self._executor: Executor
         self._ingest: Ingest
         self._outbox: Outbox
+        self._retention: Retention
         self._opened = False
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -162,6 +167,7 @@ class Engine:
         self._outbox = Outbox(
             self._graph, self._patient, self._sink, self.clock, self._telemetry, recovery.published_seq
         )
+        self._retention = Retention(self._graph, self._patient, self._executor, self._ingest, self.clock)
         self._executor.committed = self._outbox.offer
         self._executor.grow = self._grow
         self.clock.subscribe(self._executor.wake.set)
@@ -202,6 +208,7 @@ class Engine:
         self._graph.disturbed()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
         self._outbox.recover(recovery.commit_seq)
+        self._retention.recover()
         for stream in streams:
             if stream.outlets:
                 stream.published_until = stream.frontier
@@ -243,12 +250,25 @@ class Engine:
             if first is not None:
                 self._executor.begin[workflow] = first
         for stream in self._executor.sourceless:
-            if isinstance(stream.drive, OnGrid) and stream.coverage:
+            if not isinstance(stream.drive, OnGrid):
+                continue
+            if stream.begin is None and self._graph.forgets(stream.workflow):
+                await self._keep_begin(stream)
+            elif stream.coverage:
                 begin = self._executor.begin_of(stream)
                 if begin is None:
                     # All readings were purged, and then we were killed.
                     begin = self._executor.begin[stream.workflow] = MAX_TIME
-                self._void(stream, await self._begun_elsewhere(stream, stream.drive.grid, begin))
+                lost = await self._begun_elsewhere(stream, stream.drive.grid, begin)
+                # Up to there all is final, wherever it began.
+                self._void(stream, lost - TimeIntervals.of(MIN_TIME, stream.limit))
+
+    async def _keep_begin(self, stream: Stream) -> None:
+        """``stream`` began before what is left of the readings, and does not begin anew."""
+        found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
+        begin = self._executor.begin.get(stream.workflow)
+        if found and (begin is None or found.first_time < begin):
+            self._executor.begin[stream.workflow] = found.first_time
 
     async def _begun_elsewhere(self, stream: Stream, grid: Grid, begin: int) -> TimeIntervals:
         """What ``stream``, without inputs, covers as it is not with this ``begin``: it had another one when it ran."""
@@ -280,7 +300,10 @@ class Engine:
                 ingest = group.create_task(self._ingest.run(), name="ingest")
                 executor = group.create_task(self._executor.run(), name="executor")
                 outbox = group.create_task(self._outbox.run(), name="outbox")
+                retention = group.create_task(self._retention.run(), name="retention")
                 await self._stopping.wait()
+                self._retention.finish()
+                await retention
                 self._ingest.finish()
                 await ingest
                 self._executor.finish()
@@ -400,24 +423,37 @@ class Engine:
                 stack.append((source, required(stream.support(slot), wanted)))
         return list(involved.values())
 
-    async def purge(self, stream: StreamId, start: int, end: int) -> None:
+    async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
 
         Of a raw stream the readings are gone. What is demanded of a derived stream, and of all descendants, is computed
-        again from what is left; the rest stays as it was, readable and not covered. Raises `NotFound`.
+        again from what is left; the rest stays as it was, readable and not covered. Up to `StreamStatus.limit` nothing
+        is purged, since what rests on it cannot be computed again. Returns how many instances went. Raises `NotFound`,
+        and `Unavailable` when `stop` is called.
         """
         target = self._stream(stream)
-        if target.kind == "raw":
-            await self._ingest.purge(target, start, end)
-            for workflow in self._graph.readers(target):
-                await self._begin_again(workflow)
-        else:
-            await self._executor.purge(target, start, end)
+        if self._stopping.is_set():
+            raise Unavailable("the engine stops", hint="ask again in a moment")
+        if target.kind == "derived":
+            return await self._executor.purge(target, start, end)
+        count = await self._ingest.purge(target, start, end)
+        for workflow in self._graph.readers(target):
+            await self._begin_again(workflow)
+        return count
+
+    async def forget(self) -> None:
+        """Remove what the retention of its node allows to forget by now; `run` does it from time to time.
+
+        Nothing becomes stale by it, and nothing is computed again.
+        """
+        await self._retention.forget()
 
     async def _begin_again(self, workflow: str) -> None:
         """Streams without inputs begin at the earliest reading that is left."""
         known = self._executor.begin.get(workflow)
         if known is None or not any(stream.workflow == workflow for stream in self._executor.sourceless):
+            return
+        if self._graph.forgets(workflow):
             return
         first = await self._earliest(workflow)
         if first != known:
@@ -444,6 +480,10 @@ class Engine:
         """The status of ``stream``. Raises `NotFound`."""
         return self._status(self._stream(stream))
 
+    def failed(self) -> list[StreamStatus]:
+        """The status of every stream of which something failed, by id."""
+        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
+
     def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
         """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""
         wanted = (meta or {}).items()
@@ -457,7 +497,7 @@ class Engine:
         """What the store would hold of every stream if everything known by now were written down."""
         horizon = self._executor.silence.horizon
         return [
-            replace(stream.record(), coverage=stream.covered(horizon) if stream.kind == "derived" else EMPTY)
+            replace(stream.record(), coverage=stream.known(horizon) if stream.kind == "derived" else EMPTY)
             for stream in self._graph.by_id.values()
         ]
 
@@ -515,7 +555,7 @@ class Engine:
 
     def _status(self, stream: Stream) -> StreamStatus:
         horizon = self._executor.silence.horizon
-        coverage = stream.covered(horizon)
+        coverage = stream.known(horizon)
         upper = stream.reach(horizon)
         return StreamStatus(
             stream.id,
@@ -533,4 +573,6 @@ class Engine:
             None if stream.frontier <= MIN_TIME else stream.frontier,
             stream.changes,
             stream.changes_behind,
+            None if stream.floor <= MIN_TIME else stream.floor,
+            None if stream.limit <= MIN_TIME else stream.limit,
         )

@@ -104,7 +104,8 @@ class Evaluator:
             elif isinstance(support, Previous):
                 batch, complete = await self._contents.read_some(source, start, end, limit=limit + support.n)
                 if complete:
-                    batch = Batch.concat([await self._contents.last(source, start, support.n), batch])
+                    before = (await self._contents.last(source, start, support.n)).slice(source.floor, start)
+                    batch = Batch.concat([before, batch])
                 else:
                     low = max(low, int(batch.times[support.n - 1]))
             else:

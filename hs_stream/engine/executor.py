@@ -23,6 +23,7 @@ import numpy as np
 
 from hs_stream.core.affected import affected
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.errors import Unavailable
 from hs_stream.core.stream import Difference, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import OnGrid, Previous, Sources, Window
@@ -103,7 +104,8 @@ class Executor:
         self._due: list[tuple[int, int]] = []
         self._due_at: dict[int, int] = {}
         self._under_way = 0
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        """Held by a step. May be held together with that of `hs_stream.engine.ingest.Ingest`: this one first."""
         self.wake = asyncio.Event()
         self._finishing = False
 
@@ -141,10 +143,17 @@ class Executor:
                     stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
 
-    async def purge(self, stream: Stream, start: int, end: int) -> None:
-        """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage."""
+    async def purge(self, stream: Stream, start: int, end: int) -> int:
+        """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage.
+
+        What cannot be computed again stays: only its retention takes it away. Returns how many instances went.
+        """
+        count = 0
+        start = max(start, stream.limit, stream.line)
         while end > start:
-            async with self._lock:
+            if self._finishing:
+                raise Unavailable("the engine stops", hint="ask again in a moment: what is removed stays away")
+            async with self.lock:
                 now = self._clock.now()
                 step = Step(self.horizon(now), now)
                 batch, complete = await self.contents.read_some(stream, start, end, limit=self._evaluator.chunk)
@@ -155,7 +164,9 @@ class Executor:
                 while (item := step.next()) is not None:
                     await self._process(*item, step)
                 await self._commit(step, self._consumed, now)
+            count += len(batch)
             end = low
+        return count
 
     async def _purge_piece(self, stream: Stream, start: int, end: int, old: Batch, step: Step) -> None:
         write = step.write(stream)
@@ -190,7 +201,13 @@ class Executor:
     def busy(self) -> bool:
         """Whether a step is under way or waits, or something is due."""
         due = self.next_due()
-        return bool(self.pending) or self._lock.locked() or (due is not None and due <= self.silence.horizon)
+        return bool(self.pending) or self.lock.locked() or (due is not None and due <= self.silence.horizon)
+
+    def quiet_until(self) -> int:
+        """No reading before it waits to be taken account of, and nothing that is owed."""
+        waiting = (*self._backlog.values(), *(stream for stream, _ in self._touched.values()))
+        owed = (stream.wanted() - stream.coverage - stream.failed for stream in waiting)
+        return min((spans.start for spans in (*self._arrived.values(), *owed) if spans), default=MAX_TIME)
 
     def owes(self, streams: Iterable[Stream]) -> bool:
         """Whether any of ``streams`` has something left that can be computed."""
@@ -206,7 +223,7 @@ class Executor:
 
     async def step(self) -> bool:
         """Do one step; returns whether there was anything to do. Safe to call from several tasks."""
-        async with self._lock:
+        async with self.lock:
             return await self._step()
 
     async def _step(self) -> bool:
@@ -341,6 +358,8 @@ class Executor:
                     stream.failed = EMPTY
             elif stream.failed:
                 stream.failed -= touched
+        # What is final stays as it is (an aggregate's new input counts from there on).
+        lost -= TimeIntervals.of(MIN_TIME, max(stream.floor, stream.line))
         if lost:
             stream.coverage -= lost
             stream.stale |= lost
@@ -505,7 +524,7 @@ class Executor:
         if stream.failed:
             stream.waiting -= stream.failed
         if stream.stale:
-            stream.stale -= stream.coverage
+            stream.stale -= stream.coverage - TimeIntervals.of(MIN_TIME, stream.floor)
         if stream.waiting:
             stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
             if len(stream.waiting) > _MOST_WAITING:
@@ -607,7 +626,7 @@ class Executor:
 
     async def write_history(self) -> None:
         """Write down what was not yet: by itself it waits for a commit that comes `PERIOD` after the last entries."""
-        async with self._lock:
+        async with self.lock:
             if history := self.tally.take(self._clock.now(), everything=True):
                 await self._write(Commit(self.seq + 1, [], self._consumed, self.silence.proven, history))
 

@@ -227,19 +227,20 @@ class Folder:
         """The state behind every input instance at or before ``instant``."""
         tool = stream.tool
         assert isinstance(tool, FoldTool)
-        at, state = MIN_TIME, None
+        begin = stream.inputs[0].floor
+        known: tuple[int, Value] | None = None
         head = stream.fold
         if head is not None and head.since <= instant:
             if head.until >= instant:
                 return head.state
-            at, state = head.until, head.state
-        elif instant > MIN_TIME and stream.frontier > MIN_TIME:
+            known = head.until, head.state
+        elif instant > MIN_TIME and max(stream.frontier, begin) > MIN_TIME:
             limit = instant if invalid is None else min(instant, invalid[0])
             found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
             if found is not None:
-                at, state = found.time, found.state
-        if at == MIN_TIME:
-            state = tool.initial()
+                known = found.time, found.state
+        # What is forgotten is, for a fold that knows no state, as if it had never been.
+        at, state = known or (begin, tool.initial())
         stream.fold_count = 0
         while at < instant:
             batch, complete = await self._contents.read_some(

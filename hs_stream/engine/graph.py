@@ -89,6 +89,12 @@ class Graph:
             stream.joined.add(slot)
         return [*(stream for stream, _ in found), *widened]
 
+    def forgets(self, workflow: str) -> bool:
+        """Whether something of ``workflow`` is final by retention already: then it keeps beginning where it began."""
+        definition = self.grounds[workflow].workflow
+        names = {*definition.sources, *definition.nodes}
+        return any(stream.limit > MIN_TIME and stream.node in names for stream in self.streams.values())
+
     def adopt(self, stream: StreamId) -> Stream:
         """A raw stream that no workflow reads (an import)."""
         known = self.streams.get(stream)
@@ -110,7 +116,9 @@ class Graph:
         return fresh
 
     def _share(self, stream: Stream, workflow: WorkflowDefinition, event: Created) -> None:
-        """``stream`` is one of ``workflow`` too."""
+        """``stream`` is one of ``workflow`` too. Of retentions the longest counts."""
+        kept = workflow.retention.get(event.node)
+        stream.retention = None if kept is None or stream.retention is None else max(kept, stream.retention)
         node = workflow.nodes.get(event.node)
         if node is None:
             return
@@ -126,6 +134,7 @@ class Graph:
         stream.workflow = workflow.name
         stream.node = event.node
         stream.fingerprint = workflow.fingerprints[event.node]
+        stream.retention = workflow.retention.get(event.node)
         if raw:
             return stream
         node = workflow.nodes[event.node]
@@ -137,13 +146,18 @@ class Graph:
             stream.begin = stream.demand.start
         if record is not None:
             if self._unchanged(record.fingerprint, stream.fingerprint):
-                stream.coverage = record.coverage
+                stream.remember(record)
+                stream.coverage = record.coverage | TimeIntervals.of(MIN_TIME, stream.floor)
                 if record.upper is not None:
                     # Of what is always wanted, everything up to there was computed once.
-                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - record.coverage
+                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - stream.coverage
             else:
+                stream.remember(record)
+                stream.begin_anew()
                 stream.stale = record.coverage
             stream.pending_inputs = None
+        else:
+            stream.begin_anew()
         return stream
 
     def _unchanged(self, stored: str, current: str) -> bool:
@@ -160,6 +174,7 @@ class Graph:
             last = MIN_TIME if record.upper is None else record.upper
             if kind == "raw":
                 made.upper = last
+                made.remember(record)
             made.frontier = last
         self.streams[stream] = made
         self.by_id[identity] = made

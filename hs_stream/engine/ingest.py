@@ -74,7 +74,7 @@ class Ingest:
         self._max_future = max_future
         self._limit = max_in_flight
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
@@ -112,7 +112,7 @@ class Ingest:
 
     async def _alone(self, deliveries: Sequence[Delivery]) -> None:
         """One round at a time: `settle` may drain while `run` begins."""
-        async with self._lock:
+        async with self.lock:
             await self._round(deliveries)
 
     def _take(self, first: Delivery) -> list[Delivery]:
@@ -147,7 +147,7 @@ class Ingest:
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
         plans = [await self._plan(stream, readings, horizon) for stream, readings in latest.values()]
         if fresh or any(plan.late for plan in plans):
-            await self._forget_strays()
+            await self.forget_strays()
         await self._append(plans, dead)
         arrival = min(delivery.arrival for delivery in deliveries)
         for plan in plans:
@@ -188,6 +188,12 @@ class Ingest:
                 fresh.append(stream)
             self._graph.widen_demand(fresh)
             self._known[key] = stream
+        if reading.time <= stream.limit:
+            raise PayloadError(
+                "expired",
+                f"event time {format_time(reading.time)} is at or before {format_time(stream.limit)}, up to where "
+                "results are final, since the retention of a source or node has passed",
+            )
         return stream
 
     async def _plan(self, stream: Stream, readings: dict[int, Reading], horizon: int) -> _Plan:
@@ -237,7 +243,7 @@ class Ingest:
         if written:
             self._telemetry.written("raw", written)
 
-    async def _forget_strays(self) -> None:
+    async def forget_strays(self) -> None:
         """Rule 5."""
         if self.strays:
             forgotten = [replace(record, fingerprint="") for record in self.strays]
@@ -247,20 +253,22 @@ class Ingest:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep and count what the executor could not use."""
-        async with self._lock:
+        async with self.lock:
             await self._append((), letters)
             self._count_dead(letters)
 
-    async def purge(self, stream: Stream, start: int, end: int) -> None:
+    async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
 
-        Watermarks never fall, so the stream's is written down first: the instances it follows from may go.
+        Watermarks never fall, so the stream's is written down first: the instances it follows from may go. What results
+        rest on that cannot be computed again stays: only retention takes it away. Returns how many instances went.
         """
-        async with self._lock:
-            spans = TimeIntervals.of(start, min(end, stream.frontier))
+        async with self.lock:
+            spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.frontier))
             if not spans:
-                return
-            await self._forget_strays()
+                return 0
+            await self.forget_strays()
+            count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
             await self._store("append", self._store.store.append, append)
@@ -268,6 +276,23 @@ class Ingest:
             self._executor.marked = self.seq
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
+            return count
+
+    async def forget(self, stream: Stream, end: int) -> bool:
+        """Remove a piece of what a stream of any kind holds at or before ``end``, where nobody reads.
+
+        Unlike a purge it is no change: nothing is computed again. Returns whether there is more.
+        """
+        async with self.lock:
+            some = await self._store("read", self._store.store.read, stream.id, MIN_TIME, end, limit=_ROUND)
+            if some:
+                gone = TimeIntervals.of(MIN_TIME, some.last_time)
+                append = Append(self.seq + 1, purged={stream.id: gone})
+                await self._store("append", self._store.store.append, append)
+                self.seq += 1
+                stream.tail.replace(gone.pairs, NOTHING)
+                self._telemetry.forgotten(len(some))
+            return len(some) == _ROUND
 
     def _notice_begin(self, plan: _Plan) -> None:
         """Streams without inputs begin at the earliest reading of their workflow."""
@@ -276,7 +301,7 @@ class Ingest:
         first = plan.changed.start + 1
         for workflow in self._graph.readers(plan.stream):
             known = self._executor.begin.get(workflow)
-            if known is None or first < known:
+            if known is None or (first < known and not self._graph.forgets(workflow)):
                 self._executor.begin_at(workflow, first)
 
     def _count_dead(self, dead: Iterable[DeadLetter]) -> None:

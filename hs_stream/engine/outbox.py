@@ -5,6 +5,7 @@
    confirmed is published again (at least once; ``(stream, time, revision)`` tells repeats).
 3. What the other side may still forget (`Sink.forgets_ms`) is confirmed and not recorded yet, but for an orderly stop.
 4. At most `_MEMORY` changes wait in memory. What does not fit is read back from the store when its turn comes.
+5. Without a sink nothing is published, and nothing is taken for it: it waits in the store for an engine with a sink.
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ class Outbox:
     def recover(self, committed: int) -> None:
         """After a start: what was committed and not recorded as published is read from the store."""
         self.committed = committed
-        self._overflow = self.published < committed
+        self._overflow = self._sink is not None and self.published < committed
         self._news.set()
 
     def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:
         """A commit is durable."""
         self.committed = seq
         self._news.set()
+        if self._sink is None:
+            return
         size = sum(len(entry.changes) for entry in entries)
         if self._overflow or self._size + size > _MEMORY:
             self._overflow = True
@@ -79,9 +82,10 @@ class Outbox:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        while True:
+        sink = self._sink
+        while sink is not None:
             while self.published < self.committed:
-                await self._some()
+                await self._some(sink)
                 self._progress.set()
             await self.record()
             self._news.clear()
@@ -92,8 +96,8 @@ class Outbox:
                         await self._news.wait()
 
     async def drained(self) -> None:
-        """Wait until everything that is committed is confirmed."""
-        while self.published < self.committed:
+        """Wait until everything that is committed is confirmed; not without a sink, which nothing will be."""
+        while self._sink is not None and self.published < self.committed:
             self._progress.clear()
             await self._progress.wait()
 
@@ -109,7 +113,7 @@ class Outbox:
             await self._store("published", self._store.store.published, seq)
             self._recorded, self._recorded_at = seq, self._clock.now()
 
-    async def _some(self) -> None:
+    async def _some(self, sink: Sink) -> None:
         if not self._waiting:
             await self._read_back()
             if not self._waiting:
@@ -120,11 +124,10 @@ class Outbox:
             seq, entries, arrival = self._waiting.popleft()
             for entry in entries:
                 count += len(entry.changes)
-                if self._sink is not None:
-                    batch += self._publications(entry)
+                batch += self._publications(entry)
             last, oldest = seq, oldest or arrival
-        if batch and self._sink is not None:
-            await self._sink.publish(batch)
+        if batch:
+            await sink.publish(batch)
             now = self._clock.now()
             if oldest:
                 self._telemetry.end_to_end((now - oldest) / 1000, len(batch))

@@ -63,6 +63,8 @@ class StreamRecord:
 
     ``upper``: for a raw stream its watermark, for a derived one the end of everything that was ever computed; ``None``
     when nothing was. ``coverage`` of a raw stream is always ``(-inf, upper]`` and is not stored by callers.
+    ``floor``: what lies at or before it is forgotten; a store leaves it out of the coverage that `Store.streams` says.
+    ``closed``, not before ``floor``: nothing at or before it changes any more for those who read the stream.
     """
 
     id: int
@@ -73,6 +75,8 @@ class StreamRecord:
     fingerprint: str = ""
     coverage: TimeIntervals = EMPTY
     upper: int | None = None
+    floor: int | None = None
+    closed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Append:
 
     ``inserts`` hold instances later than anything stored in their streams; ``upserts`` may replace. ``changed`` marks
     the late part: intervals in which descendants may already be computed. ``purged``: what is stored in these intervals
-    goes first. ``seq`` rises by one per append.
+    goes first; of a derived stream too, at or before its floor. ``seq`` rises by one per append.
     """
 
     seq: int
@@ -234,7 +238,7 @@ class Store(Protocol):
         """Every stream, by id."""
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
-        """Insert or replace these records (id, name, kind, tool, fingerprint, coverage, upper); durable.
+        """Insert or replace these records, all of them; durable.
 
         Snapshots of a stream whose fingerprint changes go with the old one.
         """

@@ -7,6 +7,8 @@
 3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
 4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
    inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
+5. What is forgotten (`hs_stream.engine.retention`) counts as covered here, since nobody reads it any more. Those who
+   ask from outside are told otherwise (`Stream.known`).
 """
 
 from __future__ import annotations
@@ -60,9 +62,11 @@ class Stream:
         "aggregate",
         "ahead",
         "begin",
+        "bound",
         "changes",
         "changes_behind",
         "children",
+        "closed",
         "coverage",
         "demand",
         "drive",
@@ -70,6 +74,7 @@ class Stream:
         "error",
         "failed",
         "fingerprint",
+        "floor",
         "fold",
         "fold_count",
         "frontier",
@@ -79,6 +84,7 @@ class Stream:
         "joined",
         "keys",
         "kind",
+        "line",
         "lookaheads",
         "node",
         "old",
@@ -89,6 +95,7 @@ class Stream:
         "published_until",
         "rank",
         "requests",
+        "retention",
         "settled",
         "slowest",
         "stale",
@@ -129,6 +136,17 @@ class Stream:
         self.fingerprint = ""
         self.outlets: list[Outlet] = []
         """Who publishes it: each workflow that does, on topics of its own."""
+
+        self.retention: int | None = None
+        """How long (ms) behind its watermark instances are kept; ``None`` is for ever."""
+        self.floor = MIN_TIME
+        """What lies at or before it is forgotten."""
+        self.closed = MIN_TIME
+        """Not before the floor: nothing at or before it changes any more for those who read the stream."""
+        self.line = MIN_TIME
+        """Results at or before it cannot be computed any more: what they read may be forgotten."""
+        self.bound = MIN_TIME
+        """A change at or before it would reach a result of others that cannot be computed any more."""
 
         self.coverage = EMPTY
         self.upper = MIN_TIME
@@ -215,12 +233,21 @@ class Stream:
             return self.coverage
         return self.coverage | TimeIntervals.of(self.known_until(), reach)
 
+    def known(self, horizon: int) -> TimeIntervals:
+        """`covered`, for those outside: without what is forgotten."""
+        return self.covered(horizon) - TimeIntervals.of(MIN_TIME, self.floor)
+
     def wanted(self) -> TimeIntervals:
-        """Demand: online, and what is asked for right now."""
+        """Demand: online, and what is asked for right now, as far as it can still be computed."""
         wanted = self.demand
         for request in self.requests.values():
             wanted |= request
-        return wanted
+        return wanted - TimeIntervals.of(MIN_TIME, max(self.floor, self.line))
+
+    @property
+    def limit(self) -> int:
+        """No change at or before it is taken."""
+        return max(self.closed, self.bound)
 
     def record(self) -> StreamRecord:
         """What the store keeps of it."""
@@ -237,7 +264,27 @@ class Stream:
             self.fingerprint,
             self.coverage if self.kind == "derived" else EMPTY,
             None if last <= MIN_TIME else last,
+            None if self.floor <= MIN_TIME else self.floor,
+            None if self.closed <= MIN_TIME else self.closed,
         )
+
+    def remember(self, record: StreamRecord) -> None:
+        """What was forgotten before this process began stays forgotten."""
+        self.floor = MIN_TIME if record.floor is None else record.floor
+        self.closed = MIN_TIME if record.closed is None else record.closed
+
+    def begin_anew(self) -> None:
+        """A new or changed derived stream begins where nothing that its inputs forgot is read.
+
+        What needs everything before it (`Previous`, `Prefix`) takes what is left for all there ever was. What it forgot
+        itself, under another definition, stays forgotten.
+        """
+        for slot, source in enumerate(self.inputs):
+            support = self.support(slot)
+            back = max(support.lookback - 1, 0) if isinstance(support, Window) else 0
+            self.floor = max(self.floor, source.closed, shift(source.floor, back))
+        self.closed = max(self.closed, self.floor)
+        self.coverage = TimeIntervals.of(MIN_TIME, self.floor)
 
     def connect(self, inputs: Sequence[Stream], keys: Sequence[str]) -> None:
         """Read from ``inputs``."""
@@ -269,7 +316,27 @@ class Stream:
         if self.slowest is not None:
             self.slowest.note(slot, self.inputs)
         self.ahead = max(self.ahead, source.ahead + lookahead)
+        self.draw(slot)
+        self.lift()
         return slot
+
+    def draw(self, slot: int) -> bool:
+        """Take account of what is closed of input ``slot``; whether the line rose."""
+        line = shift(self.inputs[slot].closed, -self.lookaheads[slot])
+        if line <= self.line:
+            return False
+        self.line = line
+        return True
+
+    def lift(self) -> None:
+        """Tell all streams before this one up to where a change of theirs would do harm here."""
+        harm = max(shift(self.line, self.ahead), self.bound)
+        stack = list(self.inputs) if harm > MIN_TIME else []
+        while stack:
+            source = stack.pop()
+            if source.bound < harm:
+                source.bound = harm
+                stack += source.inputs
 
     @property
     def is_fold(self) -> bool:

@@ -24,6 +24,9 @@ class Telemetry:
     def written(self, kind: str, count: int) -> None:
         """``count`` instances were written; ``kind``: raw, insert, revise, retract."""
 
+    def forgotten(self, count: int) -> None:
+        """``count`` instances were removed since their retention has passed."""
+
     def recomputed(self, cause: str, count: int) -> None:
         """``count`` derived instances were evaluated for another reason than arrival."""
 

@@ -2,7 +2,8 @@
 
 1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 422, 500, 503.
 2. With a token every request needs ``Authorization: Bearer TOKEN``, but for ``/healthz``. Without one, who reaches us
-   may read and change; but not a web page that a name of its own led here (403), and no code runs that a request names.
+   may read and change workflows, but remove no instances (403); a web page that a name of its own led here may do
+   nothing (403), and no code runs that a request names.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "Changes", "JsonResponse", "Viewer", "create_api"]
+__all__ = ["ApiContext", "Changes", "JsonResponse", "Viewer", "create_api", "problem"]
 
 logger = structlog.get_logger(__name__)
 
@@ -106,7 +107,7 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service. Only PUT and DELETE of a workflow change anything.",
+        description="Streams, workflows and tools of this service. Only PUT and DELETE change anything.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",

@@ -46,7 +46,7 @@ logger = structlog.get_logger(__name__)
 
 _CLOSE_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 5.0
-"""So long a reload waits for requests under way. They only read: what they compute ends with the engine."""
+"""So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
 
 

@@ -72,6 +72,7 @@ class ServiceTelemetry(Telemetry):
         self._dead = self._counter("dead_letters", "What could not be used", "source", "reason")
         self._late = self._counter("late_readings", "Readings below the watermark of their stream")
         self._written = self._counter("instances_written", "Instances written", "kind")
+        self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
         self._recomputed = self._counter("recomputed_instances", "Derived instances evaluated again", "cause")
         self._failed = self._counter("failed_steps", "Evaluations that raised", "tool")
         self._store_errors = self._counter(
@@ -137,6 +138,9 @@ class ServiceTelemetry(Telemetry):
         if child is None:
             child = self._keep(("written", kind), self._written.labels(kind))
         child.inc(count)
+
+    def forgotten(self, count: int) -> None:
+        self._forgotten.inc(count)
 
     def recomputed(self, cause: str, count: int) -> None:
         child = self._count_of.get(("recomputed", cause))

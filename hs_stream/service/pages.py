@@ -73,6 +73,7 @@ def overview_page(
             "/api/plates",
             "/api/sessions",
             "/api/deadletters",
+            "/api/failed",
             "/metrics",
         )
     )

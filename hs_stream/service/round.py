@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
+from hs_stream.service.states import failed_json
 from hs_stream.service.wiring import engine_settings, version
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
@@ -81,7 +83,8 @@ class Round:
             sink=self._sink,
             guard=lease,
         )
-        self._session = SessionBook(store, clock, self.workflows, version(), self._counters)
+        failed = functools.partial(failed_json, self.engine)
+        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""

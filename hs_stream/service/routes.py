@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request, Response
@@ -16,12 +16,11 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
-from hs_stream.engine.ports import DeadLetter
-from hs_stream.service.api import ApiContext, JsonResponse
+from hs_stream.service.api import ApiContext, JsonResponse, problem
 from hs_stream.service.catalog import Plan
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.pages import docs_page, overview_page
-from hs_stream.service.states import stream_json, stream_states
+from hs_stream.service.states import failed_json, letter_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
@@ -33,6 +32,7 @@ _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _MAX_INSTANCES: Final = 10_000
 _STREAM_QUERY: Final = ("name", "limit", "cursor")
+_PURGE_QUERY: Final = ("name", "start", "end")
 
 Start = Annotated[str, Query(description="excluded; ISO 8601, now, -1h, or milliseconds since the epoch")]
 End = Annotated[str, Query(description="included; in the same forms")]
@@ -63,8 +63,11 @@ class Routes:
             ("/api/plates", self.plates, "workflows"),
             ("/api/sessions", self.sessions, "service"),
             ("/api/deadletters", self.dead_letters, "service"),
+            ("/api/failed", self.failed, "service"),
         ):
             app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], response_class=JsonResponse)
+        for path, purge in (("/api/streams", self.purge_all), ("/api/streams/{stream:path}/instances", self.purge)):
+            app.add_api_route(path, purge, methods=["DELETE"], tags=["streams"], response_class=JsonResponse)
         if self._context.changes is not None:
             change: dict[str, Any] = {"tags": ["workflows"], "status_code": 202, "response_class": JsonResponse}
             app.add_api_route("/api/workflows/{workflow}", self.save, methods=["PUT"], **change)
@@ -93,7 +96,11 @@ class Routes:
     async def dead_letters(self, limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE) -> Response:
         """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``."""
         letters = await self._context.store.dead_letters(limit)
-        return JsonResponse({"dead_letters": [_letter_json(letter) for letter in letters]})
+        return JsonResponse({"dead_letters": [letter_json(letter) for letter in letters]})
+
+    async def failed(self) -> Response:
+        """Streams of which something failed, with the failed intervals and the error. At most 100 of each."""
+        return JsonResponse({"failed": failed_json(self._context.engine)})
 
     async def overview(self) -> Response:
         """The status page."""
@@ -127,14 +134,7 @@ class Routes:
         cursor: Annotated[int, Query(description="next of the page before")] = -1,
     ) -> Response:
         """Streams by id. Every plate is a parameter too: ``?room=kitchen``. ``next`` is the cursor of the next page."""
-        meta = {key: value for key, value in request.query_params.items() if key not in _STREAM_QUERY}
-        plates = {plate for workflow in self._workflows.values() for plate in workflow.plates}
-        for key in meta:
-            if key not in plates:
-                raise ConfigurationError(
-                    f"there is no plate {key!r}", hint=did_you_mean(key, [*_STREAM_QUERY, *sorted(plates)])
-                )
-        found = sorted(self._context.engine.status(name, meta), key=lambda status: status.id)
+        found = self._named(name, request, _STREAM_QUERY)
         rest = [status for status in found if status.id > cursor]
         page = rest[:limit]
         return JsonResponse(
@@ -168,9 +168,9 @@ class Routes:
         """
         status = self._find(stream)
         first, last = self._span(start, end)
-        problem = None
+        error = None
         if compute:
-            problem = await self._compute(status, first, last)
+            error = await self._compute(status, first, last)
             status = self._find(stream)
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
@@ -193,7 +193,8 @@ class Routes:
                 "end": format_time(last),
                 "instances": rows,
                 "next": str(times[-1]) if more and not newest else None,
-                "error": problem or status.error or None,
+                "floor": None if status.floor is None else format_time(status.floor),
+                "error": error or status.error or None,
                 **await stream_states(self._context.engine, status, first, last),
             }
         )
@@ -208,6 +209,52 @@ class Routes:
         except ToolError as error:
             return str(error)
         return None
+
+    async def purge(self, stream: str, start: Start = "-inf", end: End = "inf") -> Response:
+        """Remove the instances of one stream in ``(start, end]``. Needs a token to be set.
+
+        What is demanded of it, and of what is computed from it, is computed again from what is left.
+        """
+        return await self._purge([self._find(stream)], start, end)
+
+    async def purge_all(
+        self,
+        request: Request,
+        name: Annotated[str, Query(description="the source's or node's name")],
+        start: Start = "-inf",
+        end: End = "inf",
+    ) -> Response:
+        """The same for all streams of a source or node, or with plate values (``&room=kitchen``) for some of them."""
+        found = self._named(name, request, _PURGE_QUERY)
+        if not found:
+            raise NotFound(f"there is no such stream of {name!r}", hint="see /api/streams")
+        return await self._purge(found, start, end)
+
+    async def _purge(self, found: Sequence[StreamStatus], start: str, end: str) -> Response:
+        if not self._context.token:
+            return problem(403, "nothing is removed for whoever asks without a token", "set http.token_file")
+        first, last = self._span(start, end)
+        engine = self._context.engine
+        rows = [
+            {
+                "stream": str(status.stream),
+                "instances": await engine.purge(status.stream, first, last),
+                "limit": None if status.limit is None else format_time(status.limit),
+            }
+            for status in found
+        ]
+        return JsonResponse({"start": format_time(first), "end": format_time(last), "purged": rows})
+
+    def _named(self, name: str | None, request: Request, others: Sequence[str]) -> list[StreamStatus]:
+        """Streams by id; each query parameter but for ``others`` is a plate."""
+        meta = {key: value for key, value in request.query_params.items() if key not in others}
+        plates = {plate for workflow in self._workflows.values() for plate in workflow.plates}
+        for key in meta:
+            if key not in plates:
+                raise ConfigurationError(
+                    f"there is no plate {key!r}", hint=did_you_mean(key, [*others, *sorted(plates)])
+                )
+        return sorted(self._context.engine.status(name, meta), key=lambda status: status.id)
 
     def _find(self, text: str) -> StreamStatus:
         engine = self._context.engine
@@ -366,18 +413,3 @@ def parse_instant(name: str, text: str, now: int) -> int:
         return parse_time(text, now=now)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
-
-
-def _letter_json(letter: DeadLetter) -> Mapping[str, Any]:
-    try:
-        payload: Any = letter.payload.decode()
-    except UnicodeDecodeError:
-        payload = encode(letter.payload)
-    return {
-        "time": format_time(letter.time),
-        "source": letter.source,
-        "reason": letter.reason,
-        "message": letter.message,
-        "topic": letter.topic,
-        "payload": payload,
-    }

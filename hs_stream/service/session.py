@@ -9,7 +9,7 @@ import asyncio
 import platform
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -27,7 +27,7 @@ _ALIVE_MS: Final = 30_000
 
 
 class SessionBook:
-    """The document of one run. ``counters()`` gives the figures that it keeps."""
+    """The document of one run. ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now."""
 
     def __init__(
         self,
@@ -36,8 +36,9 @@ class SessionBook:
         workflows: Sequence[WorkflowDefinition],
         version: str,
         counters: Callable[[], Mapping[str, int]],
+        failed: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
     ) -> None:
-        self._store, self._clock, self._counters = store, clock, counters
+        self._store, self._clock, self._counters, self._failed = store, clock, counters, failed
         self._started = format_time(clock.now())
         self.id = f"{self._started}-{secrets.token_hex(3)}"
         tools = {node.tool.pin for workflow in workflows for node in workflow.nodes.values()}
@@ -50,7 +51,13 @@ class SessionBook:
     async def write(self, *, stopped: bool = False) -> None:
         """Put the document. Raises `StoreUnavailable`."""
         now = format_time(self._clock.now())
-        document = {**self._fixed, "seen": now, "stopped": now if stopped else None, "counters": dict(self._counters())}
+        document = {
+            **self._fixed,
+            "seen": now,
+            "stopped": now if stopped else None,
+            "counters": dict(self._counters()),
+            "failed": [dict(stream) for stream in self._failed()],
+        }
         await self._store.put("sessions", self.id, document)
 
     async def beat(self) -> None:

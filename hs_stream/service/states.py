@@ -1,4 +1,4 @@
-"""The five states of a stream's time, and streams as JSON.
+"""The five states of a stream's time; streams, what failed, and dead letters as JSON.
 
 =================  ========================================================================
 state              in an interval of that state
@@ -7,7 +7,7 @@ state              in an interval of that state
 ``computed-empty`` the contents are right: there is no instance
 ``stale``          was computed, and will be computed again since something before it changed
 ``failed``         the tool raised; the stream's ``error`` says what
-``not-computed``   nothing is known yet
+``not-computed``   nothing is known yet, or not any more (at or before the stream's ``floor``)
 =================  ========================================================================
 """
 
@@ -16,12 +16,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hs_stream.core.time import TimeIntervals, format_time
-from hs_stream.service.json_values import intervals
+from hs_stream.service.json_values import encode, intervals
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine, StreamStatus
+    from hs_stream.engine.ports import DeadLetter
 
-__all__ = ["MAX_PIECES", "stream_json", "stream_states"]
+__all__ = ["MAX_PIECES", "failed_json", "letter_json", "stream_json", "stream_states"]
 
 MAX_PIECES: Final = 100
 
@@ -64,8 +65,40 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "upper": None if status.upper is None else format_time(status.upper),
         "coverage": intervals(TimeIntervals(status.coverage.pairs[-MAX_PIECES:])),
         "coverage_intervals": len(status.coverage),
+        "floor": None if status.floor is None else format_time(status.floor),
+        "limit": None if status.limit is None else format_time(status.limit),
         "pending": intervals(TimeIntervals(status.pending.pairs[-MAX_PIECES:])),
         "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
         "error": status.error or None,
+    }
+
+
+def failed_json(engine: Engine) -> list[dict[str, Any]]:
+    """Streams of which something failed, at most `MAX_PIECES`, each with its latest failed intervals and the error."""
+    return [
+        {
+            "stream": str(status.stream),
+            "workflow": status.workflow,
+            "tool": status.tool,
+            "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
+            "error": status.error,
+        }
+        for status in engine.failed()[:MAX_PIECES]
+    ]
+
+
+def letter_json(letter: DeadLetter) -> dict[str, Any]:
+    """``payload`` is text, or ``{"$binary": base64}``."""
+    try:
+        payload: Any = letter.payload.decode()
+    except UnicodeDecodeError:
+        payload = encode(letter.payload)
+    return {
+        "time": format_time(letter.time),
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": letter.topic,
+        "payload": payload,
     }

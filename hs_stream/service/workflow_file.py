@@ -15,7 +15,7 @@
       sensor: {from: sensors}                       # grows by what the node sensors finds
     sources:
       climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
-      tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}}     # keys such as mqtt and csv are connectors
+      tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}, retention: 400d}    # a key names the connector
       history: {plates: [house]}    # no connector: fed by hs-stream import and hs-stream assets
     nodes:
       smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
@@ -42,7 +42,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import Meta, check_plate_value
-from hs_stream.core.time import EMPTY, TimeIntervals, format_time, parse_time
+from hs_stream.core.time import EMPTY, TimeIntervals, format_duration, format_time, parse_duration, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
@@ -139,14 +139,17 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     if workflow.requested_intervals:
         document["requested_intervals"] = intervals(workflow.requested_intervals)
     document["plates"] = {plate.name: plate_document(plate) for plate in workflow.plates.values()}
+    kept = {name: {"retention": format_duration(after)} for name, after in workflow.retention.items()}
     document["sources"] = {
-        source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
+        source.name: dict(source.options)
+        | ({} if source.options else {"plates": list(source.plates)})
+        | kept.get(source.name, {})
         for source in workflow.sources.values()
     }
     document["nodes"] = {}
     for name, node in workflow.nodes.items():
         try:
-            document["nodes"][name] = _node_document(node, resolved)
+            document["nodes"][name] = _node_document(node, resolved) | kept.get(name, {})
         except ConfigurationError as error:
             raise workflow.error(f"nodes.{name}", f"node {name}: {error.message}", error.hint) from None
     document["publish"] = {
@@ -242,6 +245,7 @@ class _Parser(Reader):
             requested_intervals=self._intervals(top),
             path=self.path,
             lines={place: line for place, line in self._lines.items() if line},
+            retention=self._retention(top),
         )
 
     def _group(self, top: Mapping[str, Item], group: str) -> list[tuple[str, Item]]:
@@ -281,6 +285,20 @@ class _Parser(Reader):
                 raise self.error(f"{what}: {pair.plain()!r} does not end behind its start", pair)
             found.append((start, end))
         return TimeIntervals(found)
+
+    def _retention(self, top: Mapping[str, Item]) -> dict[str, int]:
+        """Of sources and nodes, which their other keys do not concern."""
+        found = {}
+        for group in ("sources", "nodes"):
+            for name, item in self._group(top, group):
+                given = self.mapping(item, name).get("retention")
+                if given is None or given.value == "forever":
+                    continue
+                try:
+                    found[name] = parse_duration(self.text(given, f"{name}: retention"))
+                except ValueError as error:
+                    raise self.error(f"{name}: retention: {error}", given, "write 30d, or forever") from None
+        return found
 
     # --- plates and sources ---
 
@@ -350,7 +368,7 @@ class _Parser(Reader):
 
     def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
         children = self.mapping(item, f"source {name}")
-        given = {key: child.plain() for key, child in children.items() if key != "plates"}
+        given = {key: child.plain() for key, child in children.items() if key not in ("plates", "retention")}
         kinds = [key for key in given if key in self._connectors]
         if kinds and "plates" in children:
             raise self.error(
@@ -405,7 +423,7 @@ class _Parser(Reader):
         publish: Mapping[str, Any] | None,
     ) -> NodeDefinition:
         what = f"node {name}"
-        children = self.mapping(item, what, _NODE)
+        children = self.mapping(item, what, (*_NODE, "retention"))
         if "tool" not in children:
             raise self.error(f"{what} has no tool", item.key_line or item.line, "write tool: NAME@^VERSION")
         pin = self.text(children["tool"], f"{what}: tool")

@@ -13,11 +13,16 @@ __all__ = ["changes_of", "complete", "merge_marks", "touched"]
 
 
 def complete(record: StreamRecord) -> StreamRecord:
-    """``record`` with the coverage of a raw stream filled in: ``(-inf, upper]``, empty without an ``upper``."""
-    if record.kind != "raw":
-        return record
-    upper = record.upper
-    return replace(record, coverage=TimeIntervals() if upper is None else TimeIntervals.of(MIN_TIME, upper))
+    """``record`` as `hs_stream.engine.ports.Store.streams` says it.
+
+    The coverage of a raw stream is ``(-inf, upper]``, empty without an ``upper``; nothing is covered up to ``floor``.
+    """
+    coverage, floor = record.coverage, record.floor
+    if record.kind == "raw":
+        coverage = TimeIntervals() if record.upper is None else TimeIntervals.of(MIN_TIME, record.upper)
+    if floor is not None:
+        coverage -= TimeIntervals.of(MIN_TIME, floor)
+    return record if coverage is record.coverage else replace(record, coverage=coverage)
 
 
 def touched(change: StreamChange) -> list[int]:

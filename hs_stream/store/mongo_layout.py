@@ -88,6 +88,8 @@ def stream_document(record: StreamRecord) -> dict[str, Any]:
         if tool is None
         else {"name": tool.name, "version": tool.version, "parameters": encode(dict(tool.parameters))},
         "fingerprint": record.fingerprint,
+        # Only where something is forgotten, which most people never ask for.
+        **{key: date(at) for key, at in (("floor", record.floor), ("closed", record.closed)) if at is not None},
         **progress(record),
     }
 
@@ -120,6 +122,7 @@ def stream_record(document: dict[str, Any]) -> StreamRecord:
         document["fingerprint"],
         decode_intervals(document["coverage"]),
         None if upper is None else int(upper),
+        *(int(at) if (at := document.get(key)) is not None else None for key in ("floor", "closed")),
     )
     return complete(record)
 

@@ -41,7 +41,7 @@ from hs_stream.engine.ports import (
 )
 from hs_stream.store.changes import changes_of, complete, merge_marks, touched
 from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
-from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, batch_of, rows_of, unavailable
+from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, rows_of, unavailable
 
 __all__ = ["SqliteStore"]
 
@@ -155,8 +155,9 @@ class SqliteStore:
         db.execute("PRAGMA journal_mode = WAL").fetchone()
         db.execute(f"PRAGMA synchronous = {self._synchronous}")
         db.execute("PRAGMA cache_size = -16000")
-        if version == 0:
-            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        if version < SCHEMA_VERSION:
+            steps = SCHEMA if version == 0 else "".join(UPGRADES[step] for step in range(version, SCHEMA_VERSION))
+            db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
         self._state |= dict(db.execute("SELECT key, value FROM state"))
         self._saved = dict(self._state)
@@ -218,7 +219,7 @@ class SqliteStore:
     def _streams(self) -> list[StreamRecord]:
         records = []
         for row in self._db.execute("SELECT * FROM streams ORDER BY id"):
-            identity, name, meta, kind, workflow, tool, fingerprint, coverage, upper = row
+            identity, name, meta, kind, workflow, tool, fingerprint, coverage, upper, floor, closed = row
             later = self._uppers.get(identity)
             if later is not None and (upper is None or upper < later):
                 upper = later
@@ -231,6 +232,8 @@ class SqliteStore:
                 fingerprint,
                 to_intervals(unpack(coverage)),
                 upper,
+                floor,
+                closed,
             )
             records.append(complete(record))
         return records
@@ -252,6 +255,8 @@ class SqliteStore:
                 record.fingerprint,
                 pack(flat_intervals(record.coverage)),
                 record.upper,
+                record.floor,
+                record.closed,
             ))  # fmt: skip
         for record in records:
             self._uppers.pop(record.id, None)
@@ -262,7 +267,7 @@ class SqliteStore:
                 "(SELECT 1 FROM streams WHERE id = ? AND fingerprint IS NOT ?)",
                 other,
             )
-            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def append(self, append: Append) -> None:
         await self._run(self._append, append)

@@ -19,13 +19,14 @@ from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.value import Value
 from hs_stream.store.packing import pack, unpack
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "batch_of", "rows_of", "unavailable"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "UPGRADES", "batch_of", "rows_of", "unavailable"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL, meta TEXT NOT NULL, kind TEXT NOT NULL,
-    workflow TEXT NOT NULL, tool BLOB, fingerprint TEXT NOT NULL, coverage BLOB NOT NULL, upper INTEGER);
+    workflow TEXT NOT NULL, tool BLOB, fingerprint TEXT NOT NULL, coverage BLOB NOT NULL, upper INTEGER,
+    floor INTEGER, closed INTEGER);
 CREATE TABLE instances (s INTEGER NOT NULL, t INTEGER NOT NULL, v, r INTEGER, PRIMARY KEY (s, t)) WITHOUT ROWID;
 CREATE TABLE retracted (s INTEGER NOT NULL, t INTEGER NOT NULL, r INTEGER NOT NULL, PRIMARY KEY (s, t)) WITHOUT ROWID;
 CREATE TABLE snapshots (s INTEGER NOT NULL, t INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (s, t));
@@ -39,6 +40,11 @@ CREATE TABLE history (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, stream TEXT
 CREATE INDEX history_by_stream ON history (stream, id);
 CREATE TABLE documents (kind TEXT NOT NULL, key TEXT NOT NULL, document BLOB NOT NULL, PRIMARY KEY (kind, key));
 """
+
+UPGRADES: Final = {
+    1: "ALTER TABLE streams ADD COLUMN floor INTEGER; ALTER TABLE streams ADD COLUMN closed INTEGER;",
+}
+"""From each earlier layout to the next one."""
 
 _NATIVE: Final = frozenset({int, float, str, type(None)})
 _BOOLS: Final = {pack(True): True, pack(False): False}

@@ -450,6 +450,33 @@ async def _records(b: _Bench) -> None:
     _equal(await b.contents(derived), Batch.of([(1, 1)]), "register leaves the instances alone")
 
 
+async def _floors(b: _Bench) -> None:
+    """A floor is durable, nothing is covered up to it whatever a commit says, and what lies there may go."""
+    items = [(t, float(t)) for t in range(0, 100, 10)]
+    cut = {"floor": 40, "closed": 60}
+    raw = await b.stream("raw", upper=100, **cut)
+    derived = await b.stream(coverage=TimeIntervals.of(MIN_TIME, 90), upper=90, **cut)
+    before = await b.stream("raw", upper=10, floor=-(10**15), closed=-5)
+    await b.append({raw: Batch.of(items)})
+    await b.commit(_change(derived, inserted=items, coverage=TimeIntervals.of(MIN_TIME, 95), fresh=True))
+    await b.append(purged={raw: TimeIntervals.of(MIN_TIME, 40), derived: TimeIntervals.of(MIN_TIME, 40)})
+    for _ in range(2):
+        found = {record.id: record for record in await b.store.streams()}
+        _equal((found[raw].floor, found[raw].closed), (40, 60), "floor and closed come back")
+        _equal((found[before].floor, found[before].closed), (-(10**15), -5), "floor and closed before the epoch")
+        _equal(found[raw].coverage, TimeIntervals.of(40, 100), "a raw stream is covered from its floor on")
+        _equal(found[derived].coverage, TimeIntervals.of(40, 95), "a derived stream is covered from its floor on")
+        for stream in (raw, derived):
+            _equal(await b.contents(stream), Batch.of(items[5:]), "what lies at or before the floor may be purged")
+        await b.reopen()
+    await b.store.register([replace(found[raw], floor=70, closed=80), replace(found[derived], floor=None, closed=None)])
+    await b.commit(_change(derived, coverage=TimeIntervals.of(0, 95)))
+    await b.reopen()
+    found = {record.id: record for record in await b.store.streams()}
+    _equal(found[raw].coverage, TimeIntervals.of(70, 100), "a floor is replaced")
+    _equal((found[derived].coverage, found[derived].floor), (TimeIntervals.of(0, 95), None), "a floor is taken back")
+
+
 async def _claims(b: _Bench) -> None:
     """The right to write has one owner at a time, and runs out."""
     store = b.store
@@ -528,6 +555,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "snapshots": _snapshots,
     "outbox": _outbox,
     "records": _records,
+    "floors": _floors,
     "claims": _claims,
     "documents": _documents,
     "histories": _histories,

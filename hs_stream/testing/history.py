@@ -124,7 +124,7 @@ class History:
         self.crashes += 1
         self._fault = (0, "after")
 
-    async def survive(self, action: Callable[[], Awaitable[None]]) -> bool:
+    async def survive(self, action: Callable[[], Awaitable[object]]) -> bool:
         """``action``, and whether it went through. When the engine crashes meanwhile, start another one."""
         running = asyncio.ensure_future(action())
         await asyncio.wait({running, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -215,6 +215,9 @@ class History:
     async def _published(self) -> None:
         await self.engine.published()
 
+    async def _forget(self) -> None:
+        await self.engine.forget()
+
     async def pass_time(self, milliseconds: int) -> None:
         """Settle, and turn the clock, so that silence is proven."""
         await self.settle()
@@ -229,6 +232,10 @@ class History:
             self.acknowledged[stream] = {time: value for time, value in known.items() if not start < time <= end}
         while not await self.survive(lambda: self.engine.purge(stream, start, end)):
             await self.settle()
+
+    async def forget(self) -> None:
+        """Forget what retention allows to forget by now, whatever else is under way."""
+        await self.survive(self._forget)
 
     async def request(self, stream: StreamId, start: int, end: int) -> None:
         """Compute a window of ``stream`` on request; a tool that raises there is no violation."""
@@ -267,9 +274,13 @@ class History:
         return found
 
     async def _check_raw(self, store: Store) -> None:
-        identities = {record.stream: record.id for record in await store.streams()}
-        for stream, expected in self.acknowledged.items():
-            stored = dict(await store.read(identities[stream], MIN_TIME, MAX_TIME))
+        statuses = {status.stream: status for status in self.engine.status()}
+        for stream, acknowledged in self.acknowledged.items():
+            # Up to the limit, readings are refused by now, and may be forgotten.
+            known = statuses[stream].limit
+            limit = MIN_TIME if known is None else known
+            expected = {time: value for time, value in acknowledged.items() if time > limit}
+            stored = dict(await store.read(statuses[stream].id, limit, MAX_TIME))
             for time, value in expected.items():
                 if time not in stored or not same(stored[time], value):
                     raise LawViolation(f"{stream} at {time}: {value!r} was acknowledged, {stored.get(time)!r} stored")
@@ -283,8 +294,10 @@ class History:
         for record in await store.streams():
             if record.stream.name not in published:
                 continue
-            stored = dict(await store.read(record.id, MIN_TIME, MAX_TIME))
-            seen = self.subscriber.contents.get(record.stream, {})
+            floor = MIN_TIME if record.floor is None else record.floor
+            stored = dict(await store.read(record.id, floor, MAX_TIME))
+            told = self.subscriber.contents.get(record.stream, {})
+            seen = {time: value for time, value in told.items() if time > floor}
             wrong = [
                 time
                 for time in stored.keys() | seen.keys()

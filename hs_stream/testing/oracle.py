@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 from hs_stream.core.affected import available, required
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time
-from hs_stream.core.tool import Sources
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, format_time
+from hs_stream.core.tool import FoldTool, Sources, Tool
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -22,7 +22,7 @@ from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
-from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.engine.ports import Snapshot, Store, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -99,17 +99,32 @@ class Scratch:
         for stream in streams:
             span = needed[stream.id].span()
             if stream.kind == "raw":
-                self.contents[stream.id] = await self._store.read(stream.id, span.start, span.end)
-                self.known[stream.id] = TimeIntervals.of(MIN_TIME, MAX_TIME)
+                batch = await self._store.read(stream.id, max(span.start, stream.floor), span.end)
+                self.contents[stream.id], self.known[stream.id] = batch, TimeIntervals.of(MIN_TIME, MAX_TIME)
             else:
-                self._evaluate(stream, span.start, span.end, begins)
+                await self._trust(stream, span.start, span.end)
+                self._evaluate(stream, max(span.start, final(stream)), span.end, begins)
+
+    async def _trust(self, stream: Stream, start: int, end: int) -> None:
+        """What cannot be computed again is what is stored, and so is the state of a fold there."""
+        until = min(end, final(stream))
+        stored = NOTHING
+        if start < until:
+            stored = (await self._store.read(stream.id, max(start, stream.floor), until)).within(stream.coverage.pairs)
+        self.contents[stream.id] = stored
+        self.known[stream.id] = stream.coverage & TimeIntervals.of(MIN_TIME, until)
+        if isinstance(stream.tool, FoldTool) and stream.line > MIN_TIME:
+            state = await self._store.snapshot(stream.id, until)
+            stream.tool = cast(Tool, _Resumed(stream.tool, state, stream.inputs[0].floor))
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
+        if start >= end:
+            return
         if not stream.inputs:
             begin = begins.get(stream.workflow, end) if stream.begin is None else stream.begin
             start = max(start, begin)
             if start >= end:
-                self.contents[stream.id], self.known[stream.id] = NOTHING, TimeIntervals.of(MIN_TIME, end)
+                self.known[stream.id] = TimeIntervals.of(MIN_TIME, end)
                 return
         sources = Sources(
             [self.contents[stream.inputs[slot].id] for slot in stream.order],
@@ -121,20 +136,48 @@ class Scratch:
             may = available(stream.support(slot), self.known[source.id])
             known = may if slot == 0 else known & may
         done = TimeIntervals((first, last) for first, last, _ in result.done)
-        self.known[stream.id] = (done & known) if stream.inputs else (done | TimeIntervals.of(MIN_TIME, start))
-        self.contents[stream.id] = Batch.concat([batch for _, _, batch in result.done])
+        self.known[stream.id] |= (done & known) if stream.inputs else (done | TimeIntervals.of(MIN_TIME, start))
+        self.contents[stream.id] = Batch.concat([self.contents[stream.id], *(batch for _, _, batch in result.done)])
         if result.failed:
             self.errors[stream.id] = result.error
 
     async def _begins(self, streams: Sequence[Stream]) -> dict[str, int]:
         wanted = {stream.workflow for stream in streams if stream.kind == "derived" and not stream.inputs}
+        # Where readings are forgotten, the results of streams without inputs still say where it began.
+        kept = {name for name in wanted if self._graph.forgets(name)}
         begins: dict[str, int] = {}
         for stream in streams:
-            if stream.kind == "raw" and (readers := wanted.intersection(self._graph.readers(stream))):
+            if stream.kind == "raw":
+                names = (wanted - kept).intersection(self._graph.readers(stream))
+            else:
+                names = set() if stream.inputs or stream.begin is not None else kept & {stream.workflow}
+            if names:
                 first = await self._store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
                 if first:
-                    begins |= {name: min(begins.get(name, MAX_TIME), first.first_time - 1) for name in readers}
+                    begins |= {name: min(begins.get(name, MAX_TIME), first.first_time - 1) for name in names}
         return begins
+
+
+def final(stream: Stream) -> int:
+    """Up to where ``stream`` is not computed any more, since what it reads, or itself, may be forgotten."""
+    return max(stream.floor, stream.line)
+
+
+class _Resumed:
+    """A fold that goes on from a stored state, or from where its input begins."""
+
+    def __init__(self, tool: FoldTool, snapshot: Snapshot | None, begin: int) -> None:
+        self._tool = tool
+        self._at = begin if snapshot is None else snapshot.time
+        self._state = tool.initial() if snapshot is None else snapshot.state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tool, name)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        source = sources[0].slice(self._at, interval.end)
+        _, result = self._tool.run_over(self._state, source, self._at, interval.end)
+        return result.slice(interval.start, interval.end)
 
 
 async def verify(
@@ -147,8 +190,9 @@ async def verify(
 ) -> Verification:
     """Compare every derived stream of ``workflows`` in ``(start, end]`` with a from-scratch evaluation.
 
-    Only what is covered in the store counts; the rest is reported as not computed. Bit for bit. ``records`` replaces
-    the store's own (an engine that runs knows more than its store's last checkpoint).
+    Only what is covered in the store counts; the rest is reported as not computed. Bit for bit. Where readings are
+    forgotten, what was computed from them before is taken as it is stored, and only what lies behind is compared.
+    ``records`` replaces the store's own (an engine that runs knows more than its store's last checkpoint).
     """
     records = await store.streams() if records is None else records
     graph = Graph(records)
@@ -168,8 +212,9 @@ async def verify(
         result.streams += 1
         if stream.id in scratch.errors:
             result.not_computable[stream.stream] = scratch.errors[stream.id]
-        coverage = (stream.coverage & window) & scratch.known[stream.id]
-        missing = (window & stream.demand) - stream.coverage
+        old = TimeIntervals.of(MIN_TIME, final(stream))
+        coverage = ((stream.coverage & window) & scratch.known[stream.id]) - old
+        missing = (window & stream.demand) - stream.coverage - old
         if missing:
             result.not_computed[stream.stream] = missing
             if owed := missing & scratch.known[stream.id]:

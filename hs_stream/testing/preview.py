@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import TimeIntervals
+from hs_stream.core.time import MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
@@ -79,7 +79,7 @@ async def preview(
         change.streams += 1
         change.error = change.error or scratch.errors.get(stream.id, "")
         record = stored.get(stream.stream)
-        spans = scratch.known[stream.id] & window
+        spans = (scratch.known[stream.id] & window) - TimeIntervals.of(MIN_TIME, stream.floor)
         if record is not None:
             spans &= record.coverage
             if change.state == "new":

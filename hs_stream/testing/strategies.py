@@ -259,7 +259,9 @@ def parts_of(draw: st.DrawFn, workflow: WorkflowDefinition) -> WorkflowDefinitio
     kept = draw(st.sets(st.sampled_from(sorted(workflow.nodes)))) if workflow.nodes else set()
     kept |= {plate.source for plate in workflow.plates.values() if plate.source is not None}
     kept |= {name for node in kept for name in workflow.ancestors(node)}
-    return replace(workflow, nodes={name: node for name, node in workflow.nodes.items() if name in kept})
+    nodes = {name: node for name, node in workflow.nodes.items() if name in kept}
+    retention = {name: after for name, after in workflow.retention.items() if name in nodes or name in workflow.sources}
+    return replace(workflow, nodes=nodes, retention=retention)
 
 
 @st.composite

@@ -50,9 +50,12 @@ class Bench:
             **options,
         )
 
-    async def start(self, *workflows: WorkflowDefinition, run: bool = True, **settings: Any) -> Engine:
+    async def start(
+        self, *workflows: WorkflowDefinition, run: bool = True, publishing: bool = True, **settings: Any
+    ) -> Engine:
         self.workflows = list(workflows)
-        self.engine = Engine(self.store, clock=self.clock, sink=self.subscriber, settings=EngineSettings(**settings))
+        sink = self.subscriber if publishing else None
+        self.engine = Engine(self.store, clock=self.clock, sink=sink, settings=EngineSettings(**settings))
         await self.engine.open(self.workflows)
         if run:
             self._task = asyncio.create_task(self.engine.run(), name="engine")

@@ -187,7 +187,12 @@ async def test_compute_on_request_and_failure(api: Api) -> None:
     assert [state["state"] for state in after["states"]] == ["computed"]
     await api.deliver("raw", {}, [(NOW - 30_000, {"no": "number"})])
     window = f"start={NOW - 40_000}&end={NOW - 30_000}"
+    assert await api.get("/api/failed") == {"failed": []}
     failed = await api.get(f"/api/streams/wrong/instances?{window}&compute=true")
+    [listed] = (await api.get("/api/failed"))["failed"]
+    assert (listed["stream"], listed["tool"]) == ("wrong", "sliding_mean@1.0.0")
+    assert listed["failed"] == [["2027-01-15T07:59:29.999Z", "2027-01-15T07:59:30Z"]]
+    assert listed["error"] in failed["error"]
     assert "failed" in [state["state"] for state in failed["states"]]
     assert failed["error"]
 
@@ -261,6 +266,65 @@ async def test_errors_say_what_and_what_to_do(api: Api, path: str, status: int, 
     body = await api.get(path, status)
     assert set(body) == {"error", "hint"}
     assert words in f"{body['error']} {body['hint']}"
+
+
+async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
+    async with make_api(token="s3cret") as api:
+        api.client.headers["authorization"] = "Bearer s3cret"
+        items = [(NOW - 100_000 + 10_000 * index, {"t": float(index)}) for index in range(10)]
+        for room in ("kitchen", "attic/lamp"):
+            await api.deliver("climate", {"house": "1", "room": room}, items)
+
+        async def left(stream: str) -> list[float]:
+            found = await api.get(f"/api/streams/{stream}%5Bhouse=1,room=kitchen%5D/instances")
+            return [row["value"] for row in found["instances"]]
+
+        window = f"start={NOW - 100_000}&end={NOW - 70_000}"
+        answer = await api.client.delete(f"/api/streams/climate%5Bhouse=1,room=kitchen%5D/instances?{window}")
+        assert answer.json()["purged"] == [
+            {"stream": "climate[house=1,room=kitchen]", "instances": 3, "limit": None},
+        ]
+        await api.engine.settle()
+        assert await left("temperature") == [0.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
+        answer = await api.client.delete("/api/streams?name=climate&house=1")
+        assert {row["stream"]: row["instances"] for row in answer.json()["purged"]} == {
+            "climate[house=1,room=kitchen]": 7,
+            "climate[house=1,room=attic/lamp]": 10,
+        }
+        await api.engine.settle()
+        assert await left("climate") == await left("temperature") == await left("smooth") == []
+        # What is demanded of a node is computed again.
+        await api.deliver("climate", {"house": "1", "room": "kitchen"}, items)
+        answer = await api.client.delete("/api/streams?name=smooth&room=kitchen")
+        assert [row["instances"] for row in answer.json()["purged"]] == [10]
+        await api.engine.settle()
+        assert (await left("smooth"))[:3] == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/api/streams", 422, "name"),
+        ("/api/streams?name=climat", 404, "no such stream of 'climat'"),
+        ("/api/streams?name=climate&rom=kitchen", 422, "did you mean room"),
+        ("/api/streams?name=climate&start=now&end=-1h", 422, "not before"),
+        ("/api/streams/nothing/instances", 404, "there is no stream nothing"),
+    ],
+)
+async def test_purges_that_cannot_be(path: str, status: int, words: str) -> None:
+    async with make_api(token="s3cret") as api:
+        await api.deliver("climate", {"house": "1", "room": "kitchen"}, [(NOW - 1000, {"t": 1.0})])
+        answer = await api.client.delete(path, headers={"Authorization": "Bearer s3cret"})
+        assert answer.status_code == status
+        assert words in str(answer.json())
+
+
+async def test_nothing_is_purged_without_a_token(api: Api) -> None:
+    for path in (f"{SMOOTH}/instances", "/api/streams?name=climate"):
+        answer = await api.client.delete(path)
+        assert answer.status_code == 403
+        assert answer.json()["hint"] == "set http.token_file"
+    assert len((await api.get(f"{SMOOTH}/instances"))["instances"]) == 10
 
 
 async def test_only_get_is_possible(api: Api) -> None:

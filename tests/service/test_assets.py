@@ -38,7 +38,7 @@ def refused(*arguments: str) -> str:
 
 def put(document: Any, *arguments: str, name: str = "devices") -> str:
     Path("asset.json").write_text(json.dumps(document), encoding="utf-8")
-    return run("assets", "put", name, "asset.json", *arguments).stdout
+    return run("assets", "put", name, "asset.json", "--new", *arguments).stdout
 
 
 def get(*arguments: str) -> Any:
@@ -68,10 +68,10 @@ def test_the_last_version_at_or_before_a_time_holds() -> None:
 
 
 def test_any_json_and_now() -> None:
-    run("assets", "put", "notes", "-", stdin='["a", 1.5, true, null]')
+    run("assets", "put", "notes", "-", "--new", stdin='["a", 1.5, true, null]')
     assert get("notes") == ["a", 1.5, True, None]
     Path("data.csv").write_text("t,v\n1,2\n", encoding="utf-8")
-    run("import", "data.csv", "--stream", "numbers", "--time", "t")
+    run("import", "data.csv", "--stream", "numbers", "--time", "t", "--new")
     assert "numbers" not in run("assets", "list").stdout
 
 
@@ -104,16 +104,17 @@ def test_documents_as_of_each_reading() -> None:
 
 def test_mistakes() -> None:
     Path("bad.json").write_text('{"a": 1,\n "b": }', encoding="utf-8")
-    assert "bad.json:2: this is not JSON" in refused("assets", "put", "x", "bad.json")
+    assert "bad.json:2: this is not JSON" in refused("assets", "put", "x", "bad.json", "--new")
     Path("nan.json").write_text("NaN", encoding="utf-8")
-    assert "nan.json:1: this is not JSON" in refused("assets", "put", "x", "nan.json")
-    assert "cannot read none.json" in refused("assets", "put", "x", "none.json")
+    assert "nan.json:1: this is not JSON" in refused("assets", "put", "x", "nan.json", "--new")
+    assert "cannot read none.json" in refused("assets", "put", "x", "none.json", "--new")
     Path("good.json").write_text("{}", encoding="utf-8")
-    assert "--at: 'soon' is not a time" in refused("assets", "put", "x", "good.json", "--at", "soon")
-    assert "--meta house has no value" in refused("assets", "put", "x", "good.json", "--meta", "house")
-    assert "a plate is named twice" in refused("assets", "put", "x[a=1]", "good.json", "--meta", "a=2")
+    assert "--at: 'soon' is not a time" in refused("assets", "put", "x", "good.json", "--new", "--at", "soon")
+    assert "--meta house has no value" in refused("assets", "put", "x", "good.json", "--new", "--meta", "house")
+    assert "a plate is named twice" in refused("assets", "put", "x[a=1]", "good.json", "--new", "--meta", "a=2")
+    assert "no workflow has a source smoth, and" in refused("assets", "put", "smoth", "good.json")
     assert "computed by the workflow" in refused("assets", "put", "smooth", "good.json")
-    run("assets", "put", "x", "good.json")
+    run("assets", "put", "x", "good.json", "--new")
     assert "there is x" in refused("assets", "get", "x[house=1]")
-    future = run("assets", "put", "x", "good.json", "--at", "2199-01-01T00:00:00Z", code=1)
+    future = run("assets", "put", "x", "good.json", "--new", "--at", "2199-01-01T00:00:00Z", code=1)
     assert "future: event time 2199-01-01T00:00:00Z" in future.stderr

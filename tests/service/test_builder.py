@@ -51,6 +51,18 @@ def test_default_names_and_several_inputs() -> None:
     assert w.definition.nodes["clock"].inputs == ()
 
 
+def test_connectors_and_retention() -> None:
+    with Workflow("x") as w:
+        country, city = w.plate("country"), w.plate("city")
+        time = {"field": "Date", "format": "%Y", "zone": "UTC"}
+        source = w.source("s", plates=[country, city], csv="data/{country}.csv", bind={"city": "town"}, time=time)
+        source.keep("30d").sliding_mean("1h", name="mean").keep("90m")
+    assert w.definition.node_plates["mean"] == ("country", "city")
+    assert w.definition.retention == {"s": 30 * 86_400_000, "mean": 5_400_000}
+    with pytest.raises(ConfigurationError, match="its topic binds country, not city"):
+        w.source("t", plates=[city], csv="data/{country}.csv", time=time)
+
+
 def test_parameters_may_be_python_values() -> None:
     w = Workflow("x", start=datetime(2026, 1, 1, tzinfo=UTC))
     node = w.source("s", mqtt="s").sliding_mean(timedelta(minutes=5))

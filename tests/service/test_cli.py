@@ -138,7 +138,7 @@ def test_rows_that_cannot_be_read_are_named_and_counted() -> None:
         "time,value\n2026-01-01T00:00:00Z,1\nyesterday,2\n2026-01-01T00:00:10,3\n2026-01-01T00:00:20Z,4,5\n2199-01-01T00:00:00Z,6\n",
         encoding="utf-8",
     )
-    result = run("import", "bad.csv", "--stream", "loose", "--time", "time", code=1)
+    result = run("import", "bad.csv", "--stream", "loose", "--time", "time", "--new", code=1)
     assert "1 readings to loose, 4 rows not usable" in result.stdout
     for words in ("bad.csv:3: 'yesterday'", "bad.csv:4: ", "--tz", "bad.csv:5: 3 cells", "future"):
         assert words in result.stderr
@@ -150,7 +150,7 @@ def test_kinds_of_times_and_cells() -> None:
         '"date","a","b"\n"1","2015-02-04 17:51:00",1,x\n"2","1423072320",2.5,true\n"3","1423072380000",,\n',
         encoding="utf-8",
     )
-    run("import", "kinds.csv", "--stream", "kinds[room=1]", "--time", "date", "--tz", "UTC")
+    run("import", "kinds.csv", "--stream", "kinds[room=1]", "--time", "date", "--tz", "UTC", "--new")
     rows = json.loads(run("query", "kinds[room=1]", "--format", "json").stdout)
     assert rows == [
         {"time": "2015-02-04T17:51:00Z", "value": {"a": 1, "b": "x"}},
@@ -170,7 +170,11 @@ def test_kinds_of_times_and_cells() -> None:
         (("verify", "comfrt"), "did you mean comfort"),
         (("workflow", "check", "none.yaml"), "none.yaml: cannot read it"),
         (("tools", "show", "sliding_maen"), "did you mean sliding_mean"),
-        (("import", "none.csv", "--stream", "x", "--time", "t"), "cannot read none.csv"),
+        (("import", "none.csv", "--stream", "x", "--time", "t", "--new"), "cannot read none.csv"),
+        (
+            ("import", "x", "--stream", "climat", "--time", "t"),
+            "no workflow has a source climat, and --new is not given (did",
+        ),
         (("import", "hs-stream.toml", "--stream", "smooth", "--time", "t"), "computed by the workflow comfort"),
         (("import", "hs-stream.toml", "--stream", "climate", "--time", "t"), "climate[house=...,room=...]"),
         (("import", "x", "--stream", "x", "--time", "t", "--value", "a", "--values", "b"), "exclude each other"),
@@ -227,7 +231,7 @@ async def test_usage_errors_and_debug(in_site: Any) -> None:
 def test_an_import_of_several_rounds_stores_every_row() -> None:
     lines = [f"{1_767_225_600_000 + index * 1000},{index % 7}" for index in range(7_500)]
     Path("many.csv").write_text("\n".join(["t,v", *lines]) + "\n", encoding="utf-8")
-    assert "7500 readings" in run("import", "many.csv", "--stream", "many", "--time", "t").stdout
+    assert "7500 readings" in run("import", "many.csv", "--stream", "many", "--time", "t", "--new").stdout
     [row] = json.loads(run("streams", "many", "--format", "json").stdout)
     assert row["instances"] == 7_500
     rows = json.loads(run("query", "many", "--format", "json").stdout)

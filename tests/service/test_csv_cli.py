@@ -40,7 +40,7 @@ def climate(in_site: Any) -> None:
         Path(f"data/{country}.csv").write_text(f"Date,Max,Min\n{rows}", encoding="utf-8")
 
 
-IMPORT = ("import", "data/{country}.csv", "--stream", "temp[country={country}]", "--time", "Date")
+IMPORT = ("import", "data/{country}.csv", "--stream", "temp[country={country}]", "--time", "Date", "--new")
 FORM = ("--time-format", "%YM%m", "--tz", "UTC")
 
 
@@ -53,7 +53,7 @@ def test_a_file_per_plate_value_in_and_out() -> None:
     text = Path("out/be.csv").read_text(encoding="utf-8")
     assert text.splitlines()[:2] == ["time,Max,Min", "2000-01-01T00:00:00Z,21.5,1"]
     again = "copy[land={country}]"
-    run("import", "out/{country}.csv", "--stream", again, "--time", "time")
+    run("import", "out/{country}.csv", "--stream", again, "--time", "time", "--new")
     assert instances("copy[land=be]") == instances("temp[country=be]")
 
 
@@ -65,7 +65,7 @@ def test_a_column_per_plate_in_and_out() -> None:
         rows = list(csv.reader(file))
     assert rows[:2] == [["time", "country", "value"], ["2000-01-01T00:00:00Z", "be", "21.5"]]
     assert len(rows) == 7
-    run("import", "all.csv", "--stream", "copy[country={country},kind=max]", "--time", "time")
+    run("import", "all.csv", "--stream", "copy[country={country},kind=max]", "--time", "time", "--new")
     assert instances("copy[country=nz,kind=max]") == instances("temp[country=nz]")
     run("export", "temp[country=nz]", "one.csv")
     assert Path("one.csv").read_text(encoding="utf-8").splitlines()[:2] == ["time,value", "2000-01-01T00:00:00Z,11.5"]
@@ -84,7 +84,7 @@ def test_rows_of_all_files_are_counted_and_named() -> None:
 def test_delimiters_and_wildcards() -> None:
     for name in "ab":
         Path(f"{name}.csv").write_text(f"t;v\n{1 if name == 'a' else 2};3\n", encoding="utf-8")
-    run("import", "?.csv", "--stream", "x", "--time", "t", "--delimiter", ";")
+    run("import", "?.csv", "--stream", "x", "--time", "t", "--delimiter", ";", "--new")
     assert instances("x") == [("1970-01-01T00:00:01Z", 3), ("1970-01-01T00:00:02Z", 3)]
 
 
@@ -103,7 +103,7 @@ def test_delimiters_and_wildcards() -> None:
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], words: str) -> None:
-    assert words in refused(*arguments)
+    assert words in refused(*arguments, "--new")
 
 
 @pytest.mark.usefixtures("climate")
@@ -111,8 +111,8 @@ def test_exports_that_cannot_be() -> None:
     run(*IMPORT, *FORM)
     assert "is not on the plate 'city' (it is on country)" in refused("export", "temp", "{city}.csv")
     assert "there is temp[country=be]" in refused("export", "tmp", "x.csv")
-    run("import", "data/nz.csv", "--stream", "odd[Max=1]", "--time", "Date", *FORM)
-    run("import", "data/nz.csv", "--stream", "odd[Max=2]", "--time", "Date", *FORM)
+    run("import", "data/nz.csv", "--stream", "odd[Max=1]", "--time", "Date", "--new", *FORM)
+    run("import", "data/nz.csv", "--stream", "odd[Max=2]", "--time", "Date", "--new", *FORM)
     assert "two columns would be called 'Max'" in refused("export", "odd", "x.csv")
     assert not Path("x.csv").exists()
 

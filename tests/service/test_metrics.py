@@ -43,6 +43,7 @@ def exercised() -> ServiceTelemetry:
     telemetry.dead_letters("climate", "json", 1)
     telemetry.late(2)
     telemetry.written("raw", 7)
+    telemetry.forgotten(6)
     telemetry.recomputed("late", 1)
     telemetry.step("sliding_mean", 0.002)
     telemetry.store("append", 0.001)
@@ -58,6 +59,7 @@ def exercised() -> ServiceTelemetry:
         'hs_dead_letters_total{reason="json",source="climate"} 1.0',
         "hs_late_readings_total 2.0",
         'hs_instances_written_total{kind="raw"} 7.0',
+        "hs_forgotten_instances_total 6.0",
         'hs_recomputed_instances_total{cause="late"} 1.0',
         'hs_step_seconds_count{tool="sliding_mean"} 1.0',
         'hs_store_seconds_count{operation="append"} 1.0',

@@ -175,6 +175,50 @@ def test_a_source_without_a_topic_says_its_plates(registry: ToolRegistry) -> Non
         parse("workflow: x\nsources: {a: {mqtt: t, plates: [room]}}", registry)
 
 
+KEPT = """\
+workflow: kept
+plates: {room: {}}
+sources:
+  climate: {mqtt: "home/{room}/climate", retention: 30d}
+  old: {plates: [room], retention: forever}
+nodes:
+  smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}, retention: 1h30m}
+"""
+
+
+def test_how_long_things_are_kept(registry: ToolRegistry) -> None:
+    workflow = parse(KEPT, registry)
+    assert workflow.retention == {"climate": 30 * 86_400_000, "smooth": 5_400_000}
+    assert workflow.sources["climate"].options == {"mqtt": "home/{room}/climate", "codec": "json"}
+    assert workflow.fingerprints == parse(KEPT.replace(", retention: 30d", ""), registry).fingerprints
+    document = json.loads(json.dumps(to_document(workflow)))
+    assert document["sources"]["climate"]["retention"] == "30d"
+    assert document["nodes"]["smooth"]["retention"] == "1h30m"
+    again = from_document(document, registry)
+    assert again.retention == workflow.retention
+    assert to_document(again) == document
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("30d", "long", 4, "climate: retention: 'long'"),
+        ("30d", "5", 4, "retention is not text but 5"),
+        ("30d", "0s", 4, "longer than 0"),
+        ("1h30m", "-1h", 7, "longer than 0"),
+        ("retention: 30d", "retentoin: 30d", 4, "retentoin"),
+        ("retention: 1h30m", "retentoin: 1h", 7, "did you mean retention"),
+        ("{room: {}}", "{room: {from: smooth}}", 7, "the values of a plate come from it"),
+    ],
+)
+def test_mistakes_in_retention(registry: ToolRegistry, old: str, new: str, line: int, words: str) -> None:
+    assert old in KEPT
+    with pytest.raises(ConfigurationError) as caught:
+        parse(KEPT.replace(old, new), registry)
+    assert str(caught.value).startswith(f"x.yaml:{line}: ")
+    assert words in str(caught.value)
+
+
 def test_names_are_global(registry: ToolRegistry) -> None:
     first = parse(COMFORT, registry)
     second = parse("workflow: other\nsources: {climate: {mqtt: x}}", registry)

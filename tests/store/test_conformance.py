@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import LawViolation
-from hs_stream.engine.ports import Append, Commit, Store
+from hs_stream.engine.ports import Append, Commit, Store, StreamRecord
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.check_store import CHECKS, check_store
 from hs_stream.testing.faults import FaultyStore
@@ -54,6 +55,11 @@ class _Broken(MemoryStore):
             self._append_seq = 0
         await super().append(append)
 
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        if self.fault == "floor lost":
+            records = [replace(record, floor=None) for record in records]
+        await super().register(records)
+
     async def commit(self, commit: Commit) -> None:
         if self.fault == "commit repeated":
             self._commit_seq = commit.seq - 1
@@ -85,6 +91,7 @@ FAULTS = {
     "revision zero": "commits",
     "cursor goes back": "outbox",
     "never forgets": "outbox",
+    "floor lost": "floors",
 }
 
 

@@ -114,6 +114,27 @@ async def test_sqlite_of_another_program(tmp_path: Path) -> None:
         await SqliteStore(path).open()
 
 
+async def test_sqlite_of_an_earlier_layout(tmp_path: Path) -> None:
+    """A file of layout 1 is taken over as it is."""
+    path = tmp_path / "x.db"
+    store = SqliteStore(path)
+    await store.open()
+    record = StreamRecord(1, StreamId("s"), "raw", upper=9)
+    await store.register([record])
+    await store.append(Append(1, [(1, Batch.of([(5, 0.5)]))]))
+    await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "ALTER TABLE streams DROP COLUMN floor; ALTER TABLE streams DROP COLUMN closed; PRAGMA user_version = 1"
+        )
+    for _ in range(2):
+        await store.open()
+        [found] = await store.streams()
+        assert (found.stream, found.upper, found.floor, found.closed) == (StreamId("s"), 9, None, None)
+        assert await store.read(1, 0, 9) == Batch.of([(5, 0.5)])
+        await store.close()
+
+
 async def test_sqlite_without_directory(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="unable to open") as caught:
         await SqliteStore(tmp_path / "no" / "store.db").open()

@@ -57,6 +57,7 @@ REASONS: Final = frozenset(
         "csv",
         "depth",
         "encoding",
+        "expired",
         "fields_missing",
         "future",
         "json",
@@ -75,7 +76,7 @@ REASONS: Final = frozenset(
         "value",
     }
 )
-"""Every reason of a dead letter. ``future`` and ``plate_full`` are given by the engine, ``csv`` by files."""
+"""Every reason of a dead letter. The engine gives ``expired``, ``future`` and ``plate_full``, files give ``csv``."""
 
 DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
