@@ -132,7 +132,7 @@ class Executor:
         for stream in self.sourceless:
             if stream.workflow == workflow:
                 if known is not None:
-                    stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
+                    stream.moved |= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
 
     async def purge(self, stream: Stream, start: int, end: int) -> None:
@@ -288,6 +288,9 @@ class Executor:
         """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
         end = stream.end()
         lost, invalid = self._take_joined(stream, step), None
+        if stream.moved:
+            lost |= stream.moved & stream.coverage
+            stream.moved = EMPTY
         known_until = end if stream.fold is None else max(end, stream.fold.until)
         for slot, spans in changed.items():
             if slot < 0 or not spans:
@@ -563,14 +566,23 @@ class Executor:
         history = self.tally.take(step.now)
         consumed = max(consumed, self._consumed)
         commit = Commit(self.seq + 1, changes, consumed, self.silence.proven, history)
-        await self._store("commit", self._store.store.commit, commit)
-        self.seq += 1
+        await self._write(commit)
         self.steps += 1
         self._consumed = consumed
         self.contents.overlays.clear()
         entries = [changes_of(commit.seq, change) for change in changes if change.publish]
         if self.committed is not None:
             self.committed(commit.seq, entries, arrival)
+
+    async def _write(self, commit: Commit) -> None:
+        await self._store("commit", self._store.store.commit, commit)
+        self.seq += 1
+
+    async def write_history(self) -> None:
+        """Write down what was not yet: by itself it waits for a commit that comes `PERIOD` after the last entries."""
+        async with self._lock:
+            if history := self.tally.take(self._clock.now(), everything=True):
+                await self._write(Commit(self.seq + 1, [], self._consumed, self.silence.proven, history))
 
     async def write_uppers(self, now: int) -> None:
         """Let readers of the store see how far raw streams are."""

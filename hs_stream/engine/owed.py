@@ -75,14 +75,9 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     return due if hole is None else hole if due is None else min(due, hole)
 
 
-def _is_open(stream: Stream) -> bool:
-    """Whether something is wanted for ever."""
-    return bool(stream.demand) and stream.demand.pairs[-1][1] >= MAX_TIME
-
-
 def _next_tick(stream: Stream, begin: int | None) -> int | None:
     drive, end = stream.drive, stream.known_until()
-    if not isinstance(drive, OnGrid) or not _is_open(stream) or begin is None or max(end, begin) >= MAX_TIME - 1:
+    if not isinstance(drive, OnGrid) or not stream.is_open() or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
     return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
@@ -104,7 +99,7 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 def _next_output(stream: Stream) -> int | None:
     """The earliest instant behind what is known at which there may be an output."""
     drive, end = stream.drive, stream.known_until()
-    if end >= MAX_TIME or not _is_open(stream) or not stream.coverage:
+    if end >= MAX_TIME or not stream.is_open() or not stream.coverage:
         return None
     if not isinstance(drive, OnGrid):
         return stream.waiting.start + 1 if stream.waiting else None

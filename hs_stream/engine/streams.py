@@ -3,6 +3,7 @@
 1. A `Stream` is the engine's whole knowledge of one stream: what is computed, its tail, its fold state, what is owed.
 2. ``explicit`` coverage is what was evaluated (and is stored). While nothing is owed, silence proves more: up to
    ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an idle stream costs nothing.
+   That holds for what is always wanted: of a stream that is computed on request nobody knows what was not asked for.
 3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
 4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
    inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
@@ -67,6 +68,7 @@ class Stream:
         "keys",
         "kind",
         "lookaheads",
+        "moved",
         "node",
         "order",
         "owed",
@@ -124,6 +126,8 @@ class Stream:
         self.failed = EMPTY
         self.error = ""
         self.due: int | None = None
+        self.moved = EMPTY
+        """Of a stream without inputs: what its workflow's begin has moved over, and the next step takes back."""
         self.waiting = EMPTY
         """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
         self.joined: set[int] = set()
@@ -154,6 +158,10 @@ class Stream:
         pairs = self.coverage.pairs
         return pairs[-1][1] if pairs else MIN_TIME
 
+    def is_open(self) -> bool:
+        """Whether something is wanted of it for ever."""
+        return bool(self.demand) and self.demand.pairs[-1][1] >= MAX_TIME
+
     def fails_at_end(self) -> bool:
         """Whether something behind the coverage failed."""
         return bool(self.failed) and self.failed.pairs[-1][1] > self.end()
@@ -168,7 +176,7 @@ class Stream:
         if self.kind == "raw":
             return max(self.upper, horizon)
         end = self.known_until()
-        if not self.settled or end >= MAX_TIME:
+        if not self.settled or end >= MAX_TIME or not self.is_open():
             return self.end()
         quiet = shift(horizon, -self.ahead)
         if self.due is not None and self.due - 1 < quiet:
@@ -311,7 +319,8 @@ def _regular(stream: Stream) -> bool:
     if stream.kind == "raw":
         return True
     pairs = stream.coverage.pairs
-    return stream.settled and len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
+    whole = len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
+    return whole and stream.settled and stream.is_open()
 
 
 def _end(stream: Stream) -> int:

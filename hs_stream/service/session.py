@@ -28,7 +28,7 @@ _ALIVE_MS: Final = 30_000
 
 
 class SessionBook:
-    """The document of one run. ``counters()`` gives the figures that it keeps."""
+    """The document of one run. ``counters()`` gives the figures that it keeps; ``workflows`` may grow meanwhile."""
 
     def __init__(
         self,
@@ -38,20 +38,23 @@ class SessionBook:
         version: str,
         counters: Callable[[], Mapping[str, int]],
     ) -> None:
-        self._store, self._clock, self._counters = store, clock, counters
+        self._store, self._clock, self._counters, self._workflows = store, clock, counters, workflows
         self._started = format_time(clock.now())
         self.id = f"{self._started}-{secrets.token_hex(3)}"
-        tools = {node.tool.pin for workflow in workflows for node in workflow.nodes.values()}
-        self._fixed = {
-            "started": self._started,
-            "versions": {"hs_stream": version, "python": platform.python_version(), "tools": sorted(tools)},
-            "workflows": [workflow.name for workflow in workflows],
-        }
+        self._versions = {"hs_stream": version, "python": platform.python_version()}
 
     async def write(self, *, stopped: bool = False) -> None:
         """Put the document. Raises `StoreUnavailable`."""
         now = format_time(self._clock.now())
-        document = {**self._fixed, "seen": now, "stopped": now if stopped else None, "counters": dict(self._counters())}
+        tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
+        document = {
+            "started": self._started,
+            "versions": {**self._versions, "tools": sorted(tools)},
+            "workflows": [workflow.name for workflow in self._workflows],
+            "seen": now,
+            "stopped": now if stopped else None,
+            "counters": dict(self._counters()),
+        }
         await self._store.put("sessions", self.id, document)
 
     async def beat(self) -> None:
