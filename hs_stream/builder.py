@@ -12,7 +12,8 @@
 
 1. Every tool of the registry is a method of a node: ``node.<tool>(...)``. Arguments that are nodes are further inputs;
    other positional arguments are the tool's parameters in the order in which it declares them.
-2. ``name``, ``version`` (a range such as ``"^1.2"``) and ``over`` (plates) are no tool parameters but the factor's.
+2. ``name``, ``version`` (a range such as ``"^1.2"``), ``over``, ``on`` and ``into`` (plates) are the factor's, not the
+   tool's.
 3. A node's default name is ``<first input>_<tool>``, or ``<tool>`` without inputs. It never depends on the order of
    other nodes, since stored results are found by it: where that name is taken, ``name`` must be given.
 4. Leaving the ``with`` block checks the whole graph.
@@ -29,7 +30,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.time import Instant, format_time, to_ms
 from hs_stream.core.tool import Tool
-from hs_stream.service.workflow_file import from_document, topic_plates
+from hs_stream.service.workflow_file import from_document, plate_document, topic_plates
 
 if TYPE_CHECKING:
     from hs_stream.core.registry import ToolRegistry
@@ -120,12 +121,37 @@ class Workflow:
         groups = {"plates": self._plates, "sources": self._sources, "nodes": self._nodes, "publish": self._publish}
         return from_document({**self._document, **groups}, self.registry, f"workflow {self.name}")
 
-    def plate(self, name: str, *, parent: Plate | str | None = None, max: int | None = None) -> Plate:  # noqa: A002 - the file's word
-        """Declare a plate; ``max`` is how many values it may grow to under one value of its parent."""
+    def plate(
+        self,
+        name: str,
+        *,
+        parent: Plate | str | None = None,
+        max: int | None = None,  # noqa: A002 - the file's word
+        values: Iterable[str | Mapping[str, str]] = (),
+        of: Plate | str | None = None,
+        complement: bool = False,
+        source: Node | str | None = None,
+    ) -> Plate:
+        """Declare a plate; the arguments are those of `hs_stream.core.plate.Plate`.
+
+        ``values`` are texts, or mappings that tie each to values of the plate's ancestors. ``source`` may be the name
+        of a node that is declared later.
+        """
         if name in self._plates:
             raise ConfigurationError(f"workflow {self.name}: the plate {name!r} is declared twice")
-        plate = Plate(name, _plate_name(parent), **({} if max is None else {"max": max}))
-        self._plates[name] = {"parent": plate.parent, "max": plate.max}
+        plate = Plate(
+            name,
+            _plate_name(parent),
+            **({} if max is None else {"max": max}),
+            values=tuple(
+                tuple(sorted(value.items())) if isinstance(value, Mapping) else ((_plate_name(of) or name, str(value)),)
+                for value in values
+            ),
+            of=_plate_name(of),
+            complement=complement,
+            source=source.name if isinstance(source, Node) else source,
+        )
+        self._plates[name] = plate_document(plate)
         return plate
 
     def source(
@@ -139,19 +165,19 @@ class Workflow:
         """Declare a raw node. ``options`` are the connector's (``mqtt``, ``codec``, ``fields``, ...).
 
         ``time`` is ``(field, unit)``, ``"arrival"``, or a mapping as in the file. ``plates`` must be those that the
-        topic binds; without ``mqtt`` they say on which plates imported readings are.
+        topic or path binds; without a connector they say on which plates imported readings are.
         """
         self._check_free(name)
         names = [_plate_name(plate) or "" for plate in plates]
         if isinstance(time, tuple):
             time = {"field": time[0], "unit": time[1]}
         source = {**options} if time is None else {**options, "time": time}
-        if "mqtt" in options:
+        if options:
             bound = topic_plates(name, options)
             if names and set(names) != set(bound):
                 raise ConfigurationError(
                     f"source {name}: its topic binds {', '.join(bound) or 'no plate'}, not {', '.join(names)}",
-                    hint="write each plate as {plate} into the topic",
+                    hint="write each plate as {plate} into the topic or path",
                 )
         elif names:
             source["plates"] = names
@@ -165,6 +191,8 @@ class Workflow:
         name: str | None = None,
         version: str = "",
         over: Plate | str | Iterable[Plate | str] = (),
+        on: Plate | str | Iterable[Plate | str] = (),
+        into: Plate | str | None = None,
         **parameters: Any,
     ) -> Node:
         """The output of ``tool`` applied to the nodes in ``arguments``; ``w.factor("clock", every="1m")`` has none."""
@@ -180,8 +208,12 @@ class Workflow:
             if node._workflow is not self:
                 raise ConfigurationError(f"node {name}: {node.name} belongs to another workflow")
         document: dict[str, Any] = {"tool": pin, "from": [node.name for node in inputs], "with": given}
-        over_names = [_plate_name(item) for item in ([over] if isinstance(over, (Plate, str)) else over)]
-        self._nodes[name] = document | ({"over": over_names} if over_names else {})
+        for key, plates in (("over", over), ("on", on)):
+            if names := [_plate_name(item) for item in ([plates] if isinstance(plates, (Plate, str)) else plates)]:
+                document[key] = names
+        if into is not None:
+            document["into"] = _plate_name(into)
+        self._nodes[name] = document
         return Node(self, name)
 
     def publish(self, node: Node, options: Mapping[str, Any] | None = None) -> None:

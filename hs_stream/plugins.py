@@ -2,9 +2,9 @@
 
 1. Every module named by an entry point of the group ``hs_stream.tools``, and every module of ``hs_stream_tools`` (so
    that a checkout works without being installed).
-2. Every ``*.py`` of the given folders, in alphabetical order; names that begin with ``_`` are skipped.
-3. A tool from a folder that does not leave its loop to one of the base classes must pass
-   `hs_stream.testing.check_tool` before it is registered.
+2. Every ``*.py`` of the given folders, in alphabetical order, but for ``_*.py``, ``test_*.py`` and ``conftest.py``.
+3. A tool of somebody else that does not leave its loop to one of the base classes must pass
+   `hs_stream.testing.check_tool` before it is registered. (Ours pass it in our own tests.)
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from typing import Final
 
 from hs_stream.core.errors import ConfigurationError, LawViolation
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.tool import AggregateTool, FoldTool, MapTool, PreviousTool, Tool, WindowTool
+from hs_stream.core.tool import AggregateTool, FoldTool, MapTool, PreviousTool, SplitTool, Tool, WindowTool
+from hs_stream.entry_points import TOOLS, load, owner
 
-__all__ = ["GROUP", "default_registry", "keeps_law", "load_folder"]
-
-GROUP: Final = "hs_stream.tools"
-"""Entry points of this group name modules that define tools."""
+__all__ = ["default_registry", "keeps_law", "load_folder"]
 
 _LIBRARY: Final = "hs_stream_tools"
-_BASES: Final = (MapTool, WindowTool, PreviousTool, FoldTool, AggregateTool)
+_BASES: Final = (MapTool, WindowTool, PreviousTool, FoldTool, AggregateTool, SplitTool)
 _LOOP: Final = ("support", "drive", "evaluate", "run", "map_batch", "reduce_windows")
 
 
@@ -43,8 +41,16 @@ def default_registry(paths: Iterable[str | Path] = (), allow_development: bool =
     file and line, or the distribution, that cannot be loaded.
     """
     registry = ToolRegistry(allow_development=allow_development)
-    for module in _installed_modules():
-        registry.add_module(module)
+    for module, brought_by in _installed_modules():
+        try:
+            if brought_by:
+                for tool in ToolRegistry().add_module(module):
+                    _prove(tool)
+            registry.add_module(module)
+        except ConfigurationError as error:
+            if not brought_by:
+                raise
+            raise ConfigurationError(f"the tools of {brought_by}: {error.message}", hint=error.hint) from error
     for path in paths:
         load_folder(registry, Path(path))
     return registry
@@ -66,35 +72,33 @@ def load_folder(registry: ToolRegistry, folder: Path) -> list[type[Tool]]:
         )
     found: list[type[Tool]] = []
     for path in sorted(folder.glob("*.py")):
-        if path.name.startswith("_"):
+        if path.name.startswith(("_", "test_")) or path.name == "conftest.py":
             continue
         module = _load_file(path)
         try:
             for tool in ToolRegistry().add_module(module):
-                _prove(tool, path)
+                _prove(tool)
             found += registry.add_module(module)
+        except _Unproven as error:
+            line = inspect.getsourcelines(error.tool)[1]
+            raise ConfigurationError(error.message, hint=error.hint, path=str(path), line=line) from error
         except ConfigurationError as error:
             raise ConfigurationError(error.message, hint=error.hint, path=str(path), line=error.line) from error
     return found
 
 
-def _installed_modules() -> list[ModuleType]:
-    modules: dict[str, ModuleType] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        try:
-            module = entry.load()
-        except Exception as error:
-            owner = entry.dist.name if entry.dist else "an unknown distribution"
-            raise ConfigurationError(
-                f"the tools {entry.value!r} of {owner} cannot be loaded: {type(error).__name__}: {error}",
-                hint=f"repair or uninstall {owner}",
-            ) from error
+def _installed_modules() -> list[tuple[ModuleType, str]]:
+    """Modules with tools, each with the distribution that brings it. Our own come first, with an empty one."""
+    modules: dict[str, tuple[ModuleType, str]] = {}
+    for entry in sorted(entry_points(group=TOOLS), key=lambda entry: (entry.name, entry.value)):
+        module = load(entry, "tools")
         if not isinstance(module, ModuleType):
             raise ConfigurationError(
-                f"the entry point {entry.name} = {entry.value!r} names no module",
+                f"the tools {entry.name} = {entry.value!r} of {owner(entry)} are no module",
                 hint="name a module that defines tools",
             )
-        modules[module.__name__] = module
+        own = module.__name__.startswith(f"{_LIBRARY}.")
+        modules[module.__name__] = (module, "" if own else owner(entry))
     try:
         library = importlib.import_module(_LIBRARY)
     except ModuleNotFoundError as error:
@@ -104,8 +108,8 @@ def _installed_modules() -> list[ModuleType]:
         for found in pkgutil.iter_modules(library.__path__):
             if not found.name.startswith("_"):
                 name = f"{_LIBRARY}.{found.name}"
-                modules.setdefault(name, importlib.import_module(name))
-    return list(modules.values())
+                modules.setdefault(name, (importlib.import_module(name), ""))
+    return sorted(modules.values(), key=lambda item: bool(item[1]))
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -139,19 +143,22 @@ def _line(error: BaseException, path: Path) -> int | None:
     return frames[-1] if frames else None
 
 
-def _prove(tool: type[Tool], path: Path) -> None:
+class _Unproven(ConfigurationError):
+    def __init__(self, tool: type[Tool], error: LawViolation) -> None:
+        super().__init__(
+            f"{tool.name}@{tool.version} breaks a law of tools: {error}",
+            hint="subclass MapTool, WindowTool, PreviousTool or FoldTool, or repair evaluate",
+        )
+        self.tool = tool
+
+
+def _prove(tool: type[Tool]) -> None:
     if keeps_law(tool):
         return
     # A service whose tools all keep the law by construction does not need the checker.
     from hs_stream.testing.check_tool import check_tool  # noqa: PLC0415
 
-    line = inspect.getsourcelines(tool)[1]
     try:
         check_tool(tool, examples=20, seed=0)
     except LawViolation as error:
-        raise ConfigurationError(
-            f"{tool.name}@{tool.version} breaks a law of tools: {error}",
-            hint="subclass MapTool, WindowTool, PreviousTool or FoldTool, or repair evaluate",
-            path=str(path),
-            line=line,
-        ) from error
+        raise _Unproven(tool, error) from error

@@ -153,7 +153,7 @@ async def stored(parts: Parts, size: Size) -> dict[str, Any]:
                 database = parts.new_name("stored")
                 began = time.monotonic()
                 await _prepare(parts, database, count)
-                seconds = time.monotonic() - began
+                seconds = max(seconds, time.monotonic() - began)
             else:
                 database = kept
             kept = database if count == largest else kept

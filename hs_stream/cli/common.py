@@ -32,10 +32,11 @@ from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.service.lease import Lease
 from hs_stream.service.logs import configure_logging
-from hs_stream.service.session import check_unused
 from hs_stream.service.settings import Settings, load_settings
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
@@ -187,13 +188,16 @@ async def writing_engine(
     """An engine over the store, opened. `ConfigurationError` when a service is using the store."""
     embedded = EmbeddedStore(settings)
     store = await embedded.open()
-    engine = Engine(store, settings=engine_settings(settings))
+    lease = Lease(store, SystemClock())
+    engine = Engine(store, settings=engine_settings(settings), guard=lease)
     engine.hurry()
     try:
-        await store.open()
-        await check_unused(store, now_ms(), instead)
-        await engine.open(workflows)
-        yield engine
+        await lease.take(instead)
+        try:
+            await engine.open(workflows)
+            yield engine
+        finally:
+            await lease.give_back()
     finally:
         await engine.close()
         await embedded.close()

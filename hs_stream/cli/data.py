@@ -1,21 +1,18 @@
-"""``query``, ``streams``, ``import`` and ``export``."""
+"""``query``, ``streams`` and ``export``."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import fnmatch
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hs_stream.cli.common import (
     Config,
@@ -26,29 +23,24 @@ from hs_stream.cli.common import (
     parse_stream,
     reading_store,
     run,
-    say_error,
     settings_of,
     show_table,
     writing_engine,
 )
-from hs_stream.cli.csv_files import CsvReadings, CsvWriter, Row
+from hs_stream.cli.csv_files import CsvWriter
 from hs_stream.cli.plot import plot
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
-from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
-from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Delivery, Reading, Store, StreamRecord
+from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
+from hs_stream_connectors.csv_files import PathTemplate
 
 __all__ = ["register"]
 
 _PAGE = 10_000
-_ROUND = 2_000
-_SHOWN_PROBLEMS = 20
 _TABLE_ROWS = 20
 _KEYS = 1_000
 
@@ -63,10 +55,8 @@ class Format(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command()(query)
-    app.command()(streams)
-    app.command("import")(import_)
-    app.command()(export)
+    for command in (query, streams, export):
+        app.command()(command)
 
 
 StreamArgument = Annotated[str, typer.Argument(help="name, or name[house=1,room=kitchen]")]
@@ -121,7 +111,7 @@ async def _query(
         elif form is Format.JSON:
             await _json(store, record, start, end, last)
         else:
-            await _csv(store, record, start, end, last, sys.stdout)
+            await _csv(store, [record], (), (start, end), last, sys.stdout)
 
 
 async def _pages(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> AsyncIterator[Batch]:
@@ -164,60 +154,111 @@ async def _json(store: Store, record: StreamRecord, start: int, end: int, last: 
     sys.stdout.flush()
 
 
-async def _csv(store: Store, record: StreamRecord, start: int, end: int, last: int | None, file: TextIO) -> int:
-    columns = await _columns(store, record, start, end, last)
-    writer, count = CsvWriter(file, columns), 0
-    async for page in _pages(store, record, start, end, last):
-        for time, value in page:
-            writer.write(time, value)
-        count += len(page)
+async def _csv(
+    store: Store,
+    records: Sequence[StreamRecord],
+    plates: Sequence[str],
+    span: tuple[int, int],
+    last: int | None,
+    file: TextIO,
+) -> int:
+    """All of ``records`` in one file, one behind the other, with a column for each of ``plates``."""
+    keys = await _keys(store, records, span, last)
+    if twice := {"time", *plates} & set(keys or ()):
+        raise ConfigurationError(
+            f"two columns would be called {min(twice)!r}", hint="export a part of it, such as one plate value"
+        )
+    writer, count = CsvWriter(file, keys, plates), 0
+    for record in records:
+        values = [record.stream.value_of(plate) or "" for plate in plates]
+        async for page in _pages(store, record, *span, last):
+            for time, value in page:
+                writer.write(time, value, values)
+            count += len(page)
     file.flush()
     return count
 
 
-async def _columns(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> list[str] | None:
+async def _keys(
+    store: Store, records: Sequence[StreamRecord], span: tuple[int, int], last: int | None
+) -> list[str] | None:
     """The keys of all objects, or ``None`` when anything is no object: a pass of its own, so that memory is bounded."""
     keys: dict[str, None] = {}
     found = False
-    async for page in _pages(store, record, start, end, last):
-        if not isinstance(page.values, list):
-            return None
-        for value in page.values:
-            found = True
-            if not isinstance(value, dict) or len(keys) > _KEYS:
+    for record in records:
+        async for page in _pages(store, record, *span, last):
+            if not isinstance(page.values, list):
                 return None
-            keys.update(dict.fromkeys(value))
+            for value in page.values:
+                found = True
+                if not isinstance(value, dict) or len(keys) > _KEYS:
+                    return None
+                keys.update(dict.fromkeys(value))
     return list(keys) if found else None
 
 
 @guarded
 def export(
-    stream: StreamArgument,
-    file: Annotated[Path, typer.Argument(help="The CSV file; - for stdout.")],
+    stream: Annotated[str, typer.Argument(help="name[house=1,room=kitchen]; without plate values, all of them.")],
+    file: Annotated[str, typer.Argument(help="The CSV file; - for stdout; 'out/{room}.csv' for a file per room.")],
     start: FromOption = None,
     end: ToOption = None,
     config: Config = None,
 ) -> None:
-    """Write a stream to a CSV file that hs-stream import reads."""
+    """Write a stream, or all streams of a name, to CSV files that hs-stream import reads.
+
+    Plate values that neither STREAM nor FILE says become columns.
+    """
     settings = settings_of(config)
     first, until = parse_span(start, end)
-    count = run(_export(settings, stream, file, first, until))
-    typer.echo(f"{count} instances to {file}", err=True)
+    count, files = run(_export(settings, parse_stream(stream), file, first, until))
+    typer.echo(f"{count} instances to {file if files == 1 else f'{files} files'}", err=True)
 
 
-async def _export(settings: Settings, text: str, file: Path, start: int, end: int) -> int:
+async def _export(settings: Settings, wanted: StreamId, file: str, start: int, end: int) -> tuple[int, int]:
+    names = () if file == "-" else PathTemplate(file).names
     async with reading_store(settings) as store:
-        record = await find_record(store, text)
-        if str(file) == "-":
-            return await _csv(store, record, start, end, None, sys.stdout)
-        partial = file.with_name(f"{file.name}.part")
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as out:
-                count = await _csv(store, record, start, end, None, out)
-            partial.replace(file)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {file}: {error.strerror}", hint="name another file") from None
-        return count
+        records = await _matching(store, wanted)
+        plates = [plate for plate, _ in records[0].stream.meta]
+        if unknown := [name for name in names if name not in plates]:
+            raise ConfigurationError(
+                f"{wanted.name} is not on the plate {unknown[0]!r}", hint=f"it is on {', '.join(plates) or 'none'}"
+            )
+        columns = [plate for plate in plates if plate not in names and wanted.value_of(plate) is None]
+        by_file: dict[str, list[StreamRecord]] = {}
+        for record in records:
+            values = {name: record.stream.value_of(name) or "" for name in names}
+            by_file.setdefault(file.format(**values) if names else file, []).append(record)
+        span = (start, end)
+        counts = [await _write(store, found, columns, path, *span) for path, found in by_file.items()]
+        return sum(counts), len(by_file)
+
+
+async def _matching(store: Store, wanted: StreamId) -> list[StreamRecord]:
+    """Every stream of the name that agrees with the plate values. `NotFound` when there is none."""
+    records = [
+        record
+        for record in await store.streams()
+        if record.stream.name == wanted.name and set(wanted.meta) <= set(record.stream.meta)
+    ]
+    return sorted(records, key=lambda record: record.stream) or [await find_record(store, str(wanted))]
+
+
+async def _write(
+    store: Store, records: Sequence[StreamRecord], plates: Sequence[str], file: str, start: int, end: int
+) -> int:
+    if file == "-":
+        return await _csv(store, records, plates, (start, end), None, sys.stdout)
+    path = Path(file)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="") as out:
+            count = await _csv(store, records, plates, (start, end), None, out)
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {file}: {error.strerror}", hint="name another file") from None
+    return count
 
 
 # --- streams ---
@@ -269,102 +310,3 @@ async def _streams(settings: Settings, pattern: str) -> list[dict[str, Any]]:
 def _matches(text: str, pattern: str) -> bool:
     # The brackets of a stream's text are no character class.
     return fnmatch.fnmatchcase(text, pattern.replace("[", "[[]"))
-
-
-# --- import ---
-
-
-@guarded
-def import_(
-    file: Annotated[Path, typer.Argument(help="A CSV file with a header.")],
-    stream: Annotated[str, typer.Option("--stream", help="A raw stream: name, or name[house=1].")],
-    time: Annotated[str, typer.Option("--time", help="The column of the event time.")],
-    value: Annotated[str | None, typer.Option(help="The column of the value.")] = None,
-    values: Annotated[str | None, typer.Option(help="Columns of objects, with commas; default: all others.")] = None,
-    tz: Annotated[str | None, typer.Option(help="The zone of times without an offset, such as UTC.")] = None,
-    config: Config = None,
-) -> None:
-    """Import a CSV file into a raw stream. Rows that cannot be read are named on stderr; exit 1 if there were any."""
-    if value is not None and values is not None:
-        raise ConfigurationError("--value and --values exclude each other", hint="give one of them")
-    settings = settings_of(config)
-    columns = [value] if value is not None else [name.strip() for name in values.split(",")] if values else None
-    _, workflows = all_workflows(settings)
-    target = parse_stream(stream)
-    workflows = _with_source(workflows, target)
-    stored, bad = run(_import(settings, workflows, target, CsvReadings(file, time, columns, tz)))
-    typer.echo(f"{stored} readings to {target}" + (f", {bad} rows not usable" if bad else ""))
-    if bad:
-        raise typer.Exit(1)
-
-
-def _with_source(workflows: list[WorkflowDefinition], target: StreamId) -> list[WorkflowDefinition]:
-    """The workflows, with one more that holds only the source when none of them has it."""
-    plates = tuple(key for key, _ in target.meta)
-    for workflow in workflows:
-        if target.name in workflow.nodes:
-            raise ConfigurationError(
-                f"{target.name} is computed by the workflow {workflow.name}", hint="import into a raw stream, a source"
-            )
-        if target.name in workflow.sources:
-            wanted = workflow.node_plates[target.name]
-            if set(wanted) != set(plates):
-                text = ",".join(f"{plate}=..." for plate in wanted)
-                raise ConfigurationError(
-                    f"the source {target.name} is on {', '.join(wanted) or 'no plate'}",
-                    hint=f"write {target.name}[{text}]" if wanted else f"write {target.name}",
-                )
-            return workflows
-    name = f"imported-{target.name}"
-    source = SourceDefinition(target.name, plates)
-    alone = WorkflowDefinition(name, {plate: Plate(plate, max=1_000_000) for plate in plates}, {target.name: source})
-    return [*workflows, alone]
-
-
-async def _import(
-    settings: Settings, workflows: list[WorkflowDefinition], target: StreamId, rows: CsvReadings
-) -> tuple[int, int]:
-    async with writing_engine(settings, workflows, "send the readings over MQTT") as engine:
-        columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} readings {task.description}"))
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("")
-            async with asyncio.TaskGroup() as group:
-                working = group.create_task(engine.run(), name="engine")
-                try:
-                    sent, bad = await _feed(engine, target, rows, lambda count: bar.advance(task, count))
-                    bar.update(task, description="(computing)")
-                    await engine.settle()
-                finally:
-                    await engine.stop()
-                await working
-        statistics = engine.statistics()
-        if statistics.dead_letters:
-            for letter in (await engine.store.dead_letters(statistics.dead_letters))[:_SHOWN_PROBLEMS]:
-                say_error(f"{letter.reason}: {letter.message}")
-        return sent - statistics.dead_letters, bad + statistics.dead_letters
-
-
-async def _feed(engine: Engine, target: StreamId, rows: CsvReadings, progress: Any) -> tuple[int, int]:
-    sent = bad = 0
-    good: Iterator[Row] = iter(rows)
-    while chunk := list(islice(good, _ROUND)):
-        readings = []
-        for row in chunk:
-            if row.problem:
-                bad += 1
-                if bad <= _SHOWN_PROBLEMS:
-                    say_error(f"{rows.path}:{row.line}: {row.problem}")
-            else:
-                readings.append(Reading(target.name, target.meta, row.time, row.value))
-        if readings:
-            await engine.deliver(Delivery(readings, [], engine.clock.now(), _no_ack))
-            sent += len(readings)
-        progress(len(chunk))
-    if bad > _SHOWN_PROBLEMS:
-        say_error(f"... and {bad - _SHOWN_PROBLEMS} more rows")
-    return sent, bad
-
-
-def _no_ack() -> None:
-    """The file stays: there is nobody to tell."""

@@ -1,4 +1,4 @@
-"""``tools list|show|check``."""
+"""``tools list|show|check``; ``tools new`` is in `hs_stream.cli.new_tool`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hs_stream.cli.common import Config, guarded, say_error, settings_of, show_table
+from hs_stream.cli.new_tool import new
 from hs_stream.core.errors import LawViolation
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.wiring import load_registry
@@ -15,6 +16,7 @@ from hs_stream.service.wiring import load_registry
 __all__ = ["app"]
 
 app = typer.Typer(help="The tool library and its checker.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(new)
 
 
 @app.command("list")

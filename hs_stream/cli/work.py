@@ -24,6 +24,7 @@ from hs_stream.cli.common import (
     writing_engine,
 )
 from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
@@ -82,11 +83,17 @@ async def _compute(
 ) -> None:
     instead = "ask it for /api/streams/ID/instances?compute=true"
     async with writing_engine(settings, workflows, instead) as engine:
-        streams = [
-            status.stream
-            for status in engine.status()
-            if status.kind == "derived" and status.workflow == workflow.name and status.node in nodes
-        ]
+        # Plates may grow by what is computed, and so may the streams that are asked for.
+        nodes = nodes | {plate.source for plate in workflow.plates.values() if plate.source is not None}
+
+        def wanted() -> list[StreamId]:
+            return [
+                status.stream
+                for status in engine.status()
+                if status.kind == "derived" and status.workflow == workflow.name and status.node in nodes
+            ]
+
+        streams = wanted()
         if not streams:
             raise NotFound(
                 f"workflow {workflow.name} has no streams yet",
@@ -96,9 +103,13 @@ async def _compute(
         console = Console(stderr=True)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"{len(streams)} streams", total=None)
-            await engine.compute(
-                streams, start, end, lambda done, total: bar.update(task, completed=done, total=max(total, 1))
-            )
+            computed: set[StreamId] = set()
+            while fresh := [stream for stream in streams if stream not in computed]:
+                await engine.compute(
+                    fresh, start, end, lambda done, total: bar.update(task, completed=done, total=max(total, 1))
+                )
+                computed.update(fresh)
+                streams = wanted()
         written = engine.statistics().results
     typer.echo(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
 

@@ -3,17 +3,18 @@
 1. A raw stream is bound when its source is seen with new plate values.
 2. A derived stream exists when each of its inputs exists, matched on the plates that they share.
 3. An aggregate over a plate exists when one stream under it does, and grows by those that come later.
-4. Binding reports what is new, in topological order; the cost of binding follows what is new, not what exists.
+4. A node that splits into a plate has a stream for each input and each value of the plate, whichever comes later.
+5. Binding reports what is new, in topological order; the cost of binding follows what is new, not what exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hs_stream.core.plate import PlateValues
-from hs_stream.core.stream import Meta, StreamId
-from hs_stream.core.tool import AggregateTool
+from hs_stream.core.plate import Admitted, PlateValues, closure
+from hs_stream.core.stream import Meta, StreamId, check_plate_value
+from hs_stream.core.tool import AggregateTool, SelectorTool
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 
 __all__ = ["Created", "Ground", "Joined"]
@@ -49,6 +50,11 @@ class Ground:
         # (node, plates) -> projected meta -> metas of the node's streams: where matches are looked up
         self._index: dict[tuple[str, tuple[str, ...]], dict[Meta, list[Meta]]] = {}
         self._consumers = {name: workflow.consumers(name) for name in self._streams}
+        self._parts = {name: workflow.parts(workflow.nodes[name]) for name in workflow.order}
+        self._splitters: dict[str, list[str]] = {}
+        for name in workflow.order:
+            if into := workflow.nodes[name].into:
+                self._splitters.setdefault(into, []).append(name)
 
     def sourceless(self) -> list[Created]:
         """The streams that exist from the beginning: those of tools without inputs, and what follows from them."""
@@ -67,8 +73,22 @@ class Ground:
         meta = tuple(sorted(meta))
         if meta in self._streams[source]:
             return []
-        self.values.admit(meta)
-        return self._add(source, meta, ())
+        admitted = self.values.admit(meta)
+        return [*self._add(source, meta, ()), *self._split_anew(admitted)]
+
+    def grow(self, node: str, meta: Meta, value: str) -> list[Created | Joined]:
+        """The streams that come of ``node[meta]``, the source of a plate, saying that there is ``value``.
+
+        Raises `hs_stream.core.plate.PlateFull`, ``ValueError`` for what is no plate value, and changes nothing then.
+        """
+        events: list[Created | Joined] = []
+        for plate in self.workflow.plates.values():
+            if plate.source == node:
+                check_plate_value(value)
+                ancestors = closure(self.workflow.plates, [plate.name])
+                under = tuple(pair for pair in meta if pair[0] in ancestors)
+                events += self._split_anew(self.values.admit(tuple(sorted((*under, (plate.name, value))))))
+        return events
 
     def streams(self, node: str) -> list[StreamId]:
         """The streams of a source or node."""
@@ -83,10 +103,43 @@ class Ground:
                 events += self._aggregate(consumer, stream)
             else:
                 for matched in self._matches(consumer, name, meta):
-                    target = self._output_meta(matched)
-                    if target not in self._streams[consumer.name]:
-                        events += self._add(consumer.name, target, matched)
+                    events += self._make(consumer, self._output_meta(matched), matched)
         return events
+
+    def _make(self, node: NodeDefinition, meta: Meta, inputs: tuple[StreamId, ...]) -> list[Created | Joined]:
+        """The output streams of ``node`` for these inputs that do not exist yet."""
+        targets = [meta]
+        if node.into is not None:
+            targets = [tuple(sorted((*meta, (node.into, value)))) for value in self.values.of(node.into, meta)]
+        events: list[Created | Joined] = []
+        for target in targets:
+            if target not in self._streams[node.name] and self._is_on(node, target):
+                if node.into is not None:
+                    self.values.admit(target)
+                events += self._add(node.name, target, inputs)
+        return events
+
+    def _split_anew(self, admitted: Iterable[Admitted]) -> list[Created | Joined]:
+        """What plate values that are new bring where something is split into their plate."""
+        events: list[Created | Joined] = []
+        for plate, meta in admitted:
+            under = tuple(pair for pair in meta if pair[0] != plate)
+            for name in self._splitters.get(plate, ()):
+                node = self.workflow.nodes[name]
+                first = node.inputs[0]
+                shared = tuple(key for key, _ in under if key in self.workflow.node_plates[first])
+                wanted = _project(under, shared)
+                for found in list(self._lookup(first, shared).get(wanted, ())):
+                    for matched in list(self._matches(node, first, found)):
+                        output = self._output_meta(matched)
+                        if set(under) <= set(output):
+                            events += self._make(node, output, matched)
+        return events
+
+    def _is_on(self, node: NodeDefinition, meta: Meta) -> bool:
+        """Whether the sub-plates of ``node`` hold a stream with ``meta``."""
+        parts = self._parts[node.name]
+        return not parts or all(part.holds(dict(meta)) for part in parts)
 
     def _remember(self, name: str, meta: Meta, stream: StreamId) -> None:
         self._streams[name][meta] = stream
@@ -95,10 +148,13 @@ class Ground:
                 index.setdefault(_project(meta, plates), []).append(meta)
 
     def _aggregate(self, node: NodeDefinition, stream: StreamId) -> list[Created | Joined]:
-        over = [plate for plate in self.workflow.node_plates[node.inputs[0]] if plate in node.over]
+        keys = self.workflow.keys_over(node)
+        over = [plate for plate in self.workflow.node_plates[node.inputs[0]] if plate in keys]
         values = dict(stream.meta)
         key = "/".join(values[plate] for plate in over)
-        target = tuple(pair for pair in stream.meta if pair[0] not in node.over)
+        if not self._is_on(node, stream.meta) or (isinstance(node.tool, SelectorTool) and not node.tool.selects(key)):
+            return []
+        target = tuple(pair for pair in stream.meta if pair[0] not in keys)
         existing = self._streams[node.name].get(target)
         if existing is not None:
             return [Joined(node.name, existing, stream, key)]

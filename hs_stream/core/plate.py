@@ -1,28 +1,51 @@
 """Plates: named dimensions (house, room, sensor) over which a workflow is repeated.
 
 1. A plate may have a parent: a ``room`` is the room of one ``house``. A stream on a plate is also on its ancestors.
-2. Values grow while running, as topics bind them, up to ``max`` values (under one parent value).
+2. Values are declared, and grow while running: as topics bind them, and as a node says that is named as the plate's
+   ``source``. There are at most ``max`` under one parent value. Values never go away.
 3. Streams of two nodes belong together when they agree on every plate that both are on.
+4. A sub-plate names some values of a plate, or with ``complement`` all others. Streams never have a sub-plate in their
+   meta data: it only says which streams of a plate a node is made for, or aggregates.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import Meta
 
-__all__ = ["Plate", "PlateFull", "PlateValues", "closure", "in_order"]
+__all__ = ["Admitted", "Plate", "PlateFull", "PlateValues", "check_plates", "closure", "in_order"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plate:
-    """One dimension. ``max`` >= 1 is the number of values that it may grow to under one value of its parent."""
+    """One dimension, or with ``of`` a part of another one (rule 4).
+
+    ``max`` >= 1 is the number of values that it may grow to under one value of its parent. ``values`` are declared:
+    each holds the plate's value, and those of the ancestors that it is tied to; without any it is there under every
+    parent value. ``source`` is a node whose results are further values.
+    """
 
     name: str
     parent: str | None = None
     max: int = 1000
+    values: tuple[Meta, ...] = ()
+    of: str | None = None
+    complement: bool = False
+    source: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The plate that stands in the meta data of streams."""
+        return self.of or self.name
+
+    def holds(self, meta: Mapping[str, str]) -> bool:
+        """Whether a stream with this meta data is on the sub-plate."""
+        return any(all(meta.get(key) == value for key, value in one) for one in self.values) != self.complement
 
 
 class PlateFull(ValueError):
@@ -59,8 +82,11 @@ def in_order(plates: Mapping[str, Plate], names: Iterable[str]) -> tuple[str, ..
 
 
 def check_plates(plates: Mapping[str, Plate]) -> None:
-    """`ConfigurationError` for an unknown parent, a circle of parents or ``max`` below 1."""
+    """`ConfigurationError` for an unknown parent, a circle of parents, ``max`` below 1, or values that cannot be."""
     for plate in plates.values():
+        if plate.of is not None:
+            _check_part(plate, plates)
+            continue
         if plate.max < 1:
             raise ConfigurationError(f"plate {plate.name}: max must be at least 1, not {plate.max}")
         seen = [plate.name]
@@ -72,24 +98,77 @@ def check_plates(plates: Mapping[str, Plate]) -> None:
                 )
             if parent in seen:
                 raise ConfigurationError(f"plates {' -> '.join([*seen, parent])} are each other's parents")
+            if plates[parent].of is not None:
+                raise ConfigurationError(
+                    f"plate {plate.name}: its parent {parent} is a part of {plates[parent].of}",
+                    hint=f"write parent: {plates[parent].of}",
+                )
             seen.append(parent)
             parent = plates[parent].parent
+        _check_values(plate, plates)
+
+
+def _check_part(plate: Plate, plates: Mapping[str, Plate]) -> None:
+    whole = plates.get(plate.of or "")
+    if whole is None:
+        hint = f"add '{plate.of}: {{}}' to plates"
+        raise ConfigurationError(f"plate {plate.name}: there is no plate {plate.of!r} to be a part of", hint=hint)
+    if whole.of is not None:
+        raise ConfigurationError(
+            f"plate {plate.name}: {whole.name} is itself a part of {whole.of}", hint=f"write of: {whole.of}"
+        )
+    if plate.parent is not None or plate.source is not None or not plate.values:
+        raise ConfigurationError(
+            f"plate {plate.name} is a part of {plate.of}: it needs values, and has neither parent nor from",
+            hint="write for example {of: room, values: [kitchen, bath]}, with complement: true for all others",
+        )
+    _check_values(plate, plates)
+
+
+def _check_values(plate: Plate, plates: Mapping[str, Plate]) -> None:
+    allowed = closure(plates, [plate.key])
+    for meta in plate.values:
+        keys = [key for key, _ in meta]
+        if plate.key not in keys or not set(keys) <= allowed:
+            raise ConfigurationError(
+                f"plate {plate.name}: the value {dict(meta)} is not on {', '.join(in_order(plates, allowed))}"
+            )
+    siblings = Counter(tuple(pair for pair in meta if pair[0] != plate.key) for meta in set(plate.values))
+    if plate.of is None and siblings.total() and max(siblings.values()) > plate.max:
+        raise ConfigurationError(
+            f"plate {plate.name}: {max(siblings.values())} values are declared and max is {plate.max}", hint="raise max"
+        )
+
+
+class Admitted(NamedTuple):
+    """A new value: of ``plate``, with the values of its ancestors."""
+
+    plate: str
+    meta: Meta
 
 
 class PlateValues:
-    """The values of each plate of one workflow that have been seen."""
+    """The values of each plate of one workflow that have been seen or declared."""
 
     def __init__(self, plates: Mapping[str, Plate]) -> None:
-        self._plates = plates
-        self._seen: dict[str, dict[Meta, set[str]]] = {name: {} for name in plates}
+        self._plates = {name: plate for name, plate in plates.items() if plate.of is None}
+        self._seen: dict[str, dict[Meta, set[str]]] = {name: {} for name in self._plates}
+        self._everywhere: dict[str, list[str]] = {name: [] for name in self._plates}
+        for name in in_order(plates, self._plates):
+            for meta in self._plates[name].values:
+                if {key for key, _ in meta} == closure(plates, [name]):
+                    self.admit(tuple(sorted(meta)))
+                else:
+                    self._everywhere[name].append(dict(meta)[name])
 
-    def admit(self, meta: Meta) -> None:
-        """Take the values of ``meta`` in; all or none. `PlateFull` says which plate is full."""
+    def admit(self, meta: Meta) -> list[Admitted]:
+        """Take the values of ``meta`` in, all or none; those that are new. `PlateFull` says which plate is full."""
         values = dict(meta)
         fresh: list[tuple[set[str], str]] = []
+        new: list[Admitted] = []
         for name, value in meta:
             plate = self._plates[name]
-            under = tuple((key, values[key]) for key in sorted(closure(self._plates, [name]) - {name}) if key in values)
+            under = self._under(name, values)
             known = self._seen[name].setdefault(under, set())
             if value not in known:
                 if len(known) >= plate.max:
@@ -98,11 +177,22 @@ class PlateValues:
                         f"plate {name}{where} holds {plate.max} values and takes no more (plates.{name}.max)"
                     )
                 fresh.append((known, value))
+                new.append(Admitted(name, tuple(sorted((*under, (name, value))))))
         for known, value in fresh:
             known.add(value)
+        return new
+
+    def of(self, name: str, meta: Meta) -> list[str]:
+        """The values of plate ``name`` under the values that ``meta`` has of its ancestors, sorted."""
+        seen = self._seen[name].get(self._under(name, dict(meta)), ())
+        return sorted({*seen, *self._everywhere[name]})
+
+    def _under(self, name: str, values: Mapping[str, str]) -> Meta:
+        ancestors = closure(self._plates, [name]) - {name}
+        return tuple((key, values[key]) for key in sorted(ancestors) if key in values)
 
     def tree(self) -> dict[str, list[dict[str, str]]]:
-        """Each plate's values, with the values of its ancestors, sorted."""
+        """Each plate's values, with the values of its ancestors, sorted. Declared ones that nobody uses yet too."""
         return {
             name: [
                 {**dict(under), name: value} for under, values in sorted(by_parent.items()) for value in sorted(values)

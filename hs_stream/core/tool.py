@@ -18,12 +18,19 @@ base class       the author writes                        support
 `PreviousTool`   ``combine(previous, t)``                 `Previous` (n)
 `FoldTool`       ``initial()``, ``step(state, t, value)`` `Prefix`
 `AggregateTool`  ``aggregate(values, keys)``              `Pointwise` on every stream of a plate
+`SelectorTool`   ``selects(key)``                        `Pointwise` on the selected streams of a plate
+`SplitTool`      ``part(time, value)``                   `Pointwise`, one output stream per plate value
+`PlateTool`      ``values_in(value)``                    `Prefix`; its results are new plate values
 `Tool`           ``support``, ``drive``, ``evaluate``     any; must pass ``hs_stream.testing.check_tool``
 ===============  ======================================  ====================================================
+
+A tool is the same on every stream of its node, but for what `Tool.bound_to` makes of it: a `SplitTool` knows its plate
+value.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -50,12 +57,16 @@ __all__ = [
     "FromUnion",
     "MapTool",
     "OnGrid",
+    "PlateTool",
     "Pointwise",
     "Prefix",
     "Previous",
     "PreviousTool",
+    "SelectorTool",
     "Sources",
+    "SplitTool",
     "Support",
+    "Takes",
     "Tool",
     "Window",
     "WindowTool",
@@ -63,6 +74,22 @@ __all__ = [
 
 Duration = NewType("Duration", int)
 """A parameter in milliseconds, given as ``"5m"``, a ``timedelta`` or a number of seconds (see `parse_duration`)."""
+
+
+Takes = Literal[
+    "number",
+    "boolean",
+    "object",
+    "any",
+    "[number]",
+    "{number}",
+    "[{number}]",
+    "[any, text]",
+    "interval",
+    "{interval}",
+]
+"""What values a tool takes. ``[x]`` is a list of x, ``[x, y]`` one of an x and a y, ``{x}`` an object whose fields are
+all x; an ``interval`` at t is a `TimeInterval` inside of what the tool's `Window` supports let an output at t read."""
 
 
 class _Skip:
@@ -174,8 +201,9 @@ class Tool(ABC):
     kind: ClassVar[str] = "tool"
     arity: ClassVar[int | None] = 1
     """How many inputs; ``None`` for one or more (or, for an `AggregateTool`, all streams over a plate)."""
-    takes: ClassVar[Literal["number", "boolean", "object", "any"]] = "any"
-    """What values the checker may feed. A tool that meets another type raises ``TypeError`` or ``ValueError``."""
+    takes: ClassVar[Takes | tuple[Takes, ...]] = "any"
+    """What values the checker may feed: one word for all inputs, or one for each of ``arity`` inputs. A tool that meets
+    another type raises ``TypeError`` or ``ValueError``."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """Parameter sets that the checker and the documentation use: all interesting combinations."""
 
@@ -193,6 +221,15 @@ class Tool(ABC):
 
         ``interval.start`` may be minus infinity unless the tool has no inputs.
         """
+
+    def bound_to(self, meta: Mapping[str, str], into: str | None) -> Self:
+        """The tool for the stream with this meta data; ``into`` is the plate that a `SplitTool` splits into."""
+        return self
+
+    @classmethod
+    def takes_at(cls, slot: int) -> Takes:
+        """What input ``slot`` takes."""
+        return cls.takes if isinstance(cls.takes, str) else cls.takes[slot]
 
     # --- parameters ---
 
@@ -352,7 +389,7 @@ class WindowTool(Tool):
             low, high, times = low[filled], high[filled], times[filled]
         if not len(times):
             return NOTHING
-        return _batch_of(times, self.reduce_windows(source, low, high, times))
+        return batch_of(times, self.reduce_windows(source, low, high, times))
 
 
 class PreviousTool(Tool):
@@ -463,6 +500,87 @@ class AggregateTool(Tool):
         return Batch.build(times, results)
 
 
+class SelectorTool(AggregateTool):
+    """Of the streams of a plate those that it selects by plate value; the others are not looked at or waited for."""
+
+    kind = "selector"
+
+    @abstractmethod
+    def selects(self, key: str) -> bool:
+        """Whether the stream with this plate value (several are joined by ``/``) is an input."""
+
+    def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
+        """The value of the last selected plate value that has one at that time."""
+        return values[-1]
+
+
+class SplitTool(Tool):
+    """One input, and one output stream for each value of a plate: at each of the input's times an output, or none.
+
+    HyperStream's multi-output tools. The plate is the factor's (``into``), so is which values there are.
+    """
+
+    kind = "multi-output"
+    plate_values: ClassVar[Sequence[str]] = ("a", "b", "1")
+    """Plate values that the checker and the documentation use."""
+    plate_value: ClassVar[str] = ""
+    """Set on what `bound_to` returns: the plate value of the output stream."""
+
+    def bound_to(self, meta: Mapping[str, str], into: str | None) -> Self:
+        """The tool for one plate value."""
+        bound = copy.copy(self)
+        object.__setattr__(bound, "plate_value", meta[into or ""])
+        return bound
+
+    def support(self, slot: int) -> Support:
+        """The input instance at t."""
+        return Pointwise()
+
+    def drive(self) -> Drive:
+        """The first input's times."""
+        return FromInput(0)
+
+    def part(self, time: int, value: Value) -> Value:
+        """What of ``value`` belongs to ``self.plate_value``, or `SKIP`."""
+        raise TypeError(f"{type(self).__name__} defines neither part nor evaluate")
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """`part` of each instance in ``interval``."""
+        times, values = [], []
+        for time, value in sources[0].slice(interval.start, interval.end):
+            result = self.part(time, value)
+            if result is not SKIP:
+                times.append(time)
+                values.append(result)
+        return Batch.build(times, values)
+
+
+class PlateTool(FoldTool):
+    """One input that says which values a plate has: the output is a list of plate values, when they are new.
+
+    HyperStream's plate creation tools. A plate that names the node as its source grows by them.
+    """
+
+    kind = "plate-creation"
+
+    @abstractmethod
+    def values_in(self, value: Value) -> Iterable[str]:
+        """The plate values that ``value`` speaks of."""
+
+    def initial(self) -> Value:
+        """No plate values yet."""
+        return []
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """What is new by now."""
+        fresh = sorted(set(self.values_in(value)).difference(state))[: MAX_NAMES - len(state)]
+        return (sorted([*state, *fresh]), fresh) if fresh else (state, SKIP)
+
+
+MAX_NAMES: Final = 10_000
+"""A `PlateTool` finds no more plate values than this."""
+
+
 def grid_times_near(
     grid: Grid, times: npt.NDArray[np.int64], interval: TimeInterval, lookback: int, lookahead: int = 0
 ) -> npt.NDArray[np.int64]:
@@ -484,7 +602,8 @@ def grid_times_near(
     return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
 
 
-def _batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray[Any]) -> Batch:
+def batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray[Any]) -> Batch:
+    """``values`` at ``times``, without those that are `SKIP`."""
     if isinstance(values, np.ndarray):
         return Batch.build(times, values)
     kept = [index for index, value in enumerate(values) if value is not SKIP]

@@ -1,9 +1,12 @@
 """The factor graph of a workflow, as its author wrote it: plates, sources, nodes.
 
 1. A source is a raw node; every other node is the output of one factor: a tool applied to input nodes.
-2. The plates of a factor's output are the union of its inputs' plates, without those that it aggregates ``over``.
+2. The plates of a factor's output are the union of its inputs' plates, without those that it aggregates ``over``, and
+   with the one that it splits ``into``.
 3. Inputs of a factor are matched on plate values: an input that is on fewer plates is shared by all that agree with it.
-4. A graph has no circle, and every name is used once. Names are global in a store.
+   Where inputs share no plate, all combinations are made, but only if the factor says so: ``on`` names all its plates.
+4. A sub-plate in ``on`` or ``over`` restricts a factor to the streams with those plate values.
+5. A graph has no circle, and every name is used once. Names are global in a store.
 
 The Python builder and the YAML file both end here. `Workflow` checks itself when it is made.
 """
@@ -21,7 +24,7 @@ from semantic_version import Version
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate, check_plates, closure, in_order
 from hs_stream.core.stream import StreamId
-from hs_stream.core.tool import AggregateTool, Tool
+from hs_stream.core.tool import AggregateTool, PlateTool, SplitTool, Tool
 
 __all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition"]
 
@@ -37,7 +40,10 @@ class SourceDefinition:
 
 @dataclass(frozen=True, slots=True)
 class NodeDefinition:
-    """One factor and its output. ``publish`` is ``None`` for a node that is not published."""
+    """One factor and its output. ``publish`` is ``None`` for a node that is not published.
+
+    ``over``, ``on`` and ``into`` name plates, the first two sub-plates too; see the module's rules 2 to 4.
+    """
 
     name: str
     tool: Tool
@@ -45,6 +51,8 @@ class NodeDefinition:
     over: tuple[str, ...] = ()
     publish: Mapping[str, Any] | None = None
     pin: str = ""
+    on: tuple[str, ...] = ()
+    into: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,14 @@ class WorkflowDefinition:
         """The nodes that read ``name``, in topological order."""
         return [self.nodes[other] for other in self.order if name in self.nodes[other].inputs]
 
+    def keys_over(self, node: NodeDefinition) -> frozenset[str]:
+        """The plates that ``node`` aggregates over, a sub-plate as the plate that it is a part of."""
+        return frozenset(self.plates[plate].key for plate in node.over)
+
+    def parts(self, node: NodeDefinition) -> tuple[Plate, ...]:
+        """The sub-plates that ``node`` is restricted to."""
+        return tuple(self.plates[name] for name in (*node.on, *node.over) if self.plates[name].of is not None)
+
     def ancestors(self, name: str) -> set[str]:
         """Every source and node that ``name`` depends on, itself excluded."""
         result: set[str] = set()
@@ -130,9 +146,29 @@ class WorkflowDefinition:
                     )
         for node in self.nodes.values():
             self._check_node(node)
+        for grown in self.plates.values():
+            named = grown.source
+            if named is not None and not (named in self.nodes and isinstance(self.nodes[named].tool, PlateTool)):
+                raise self.error(
+                    f"plates.{grown.name}",
+                    f"plate {grown.name}: its values cannot come from {named}",
+                    "name a node whose tool finds plate values, such as plate_values",
+                )
 
     def _check_node(self, node: NodeDefinition) -> None:
         place = f"nodes.{node.name}"
+        splits = isinstance(node.tool, SplitTool)
+        if splits != (node.into is not None):
+            raise self.error(
+                place,
+                f"node {node.name}: {node.tool.name} "
+                + ("needs 'into'" if splits else "makes one stream, so it takes no 'into'"),
+                "name the plate to split into" if splits else "remove 'into'",
+            )
+        for plate in (*node.over, *node.on, *([node.into] if node.into else ())):
+            if plate not in self.plates:
+                hint = f"add '{plate}: {{}}' to plates"
+                raise self.error(place, f"node {node.name}: there is no plate {plate!r}", hint)
         for name in node.inputs:
             if name not in self.sources and name not in self.nodes:
                 known = ", ".join([*self.sources, *self.nodes])
@@ -204,21 +240,54 @@ class WorkflowDefinition:
             together: set[str] = set()
             for other in node.inputs:
                 mine = set(plates[other])
-                if together and mine and not together & mine:
+                if together and mine and not together & mine and not node.on:
                     raise self.error(
                         f"nodes.{name}",
                         f"node {name}: {other} is on ({', '.join(plates[other])}) but the inputs before it are on "
                         f"({', '.join(in_order(self.plates, together))}): no plate is shared to match them on",
-                        "aggregate one of them over its plates first",
+                        "aggregate one of them over its plates first, or, for every combination of their values, "
+                        f"write on: [{', '.join(in_order(self.plates, together | mine))}]",
                     )
                 together |= mine
-            plates[name] = in_order(self.plates, together - self._over(node, together))
+            found = together - self._over(node, together) | self._into(node, together)
+            plates[name] = self._on(node, in_order(self.plates, found))
         return plates
+
+    def _on(self, node: NodeDefinition, found: tuple[str, ...]) -> tuple[str, ...]:
+        keys = [self.plates[name].key for name in node.on]
+        # A restriction may name one plate only; who asks for all combinations names them all.
+        whole = any(self.plates[name].of is None for name in node.on)
+        if set(keys) - set(found) or len(set(keys)) < len(keys) or (whole and set(keys) != set(found)):
+            raise self.error(
+                f"nodes.{node.name}",
+                f"node {node.name}: it is on ({', '.join(found)}), not on ({', '.join(node.on)})",
+                f"write on: [{', '.join(found)}], or parts of these plates" if found else "remove 'on'",
+            )
+        return found
+
+    def _into(self, node: NodeDefinition, together: set[str]) -> set[str]:
+        if node.into is None:
+            return set()
+        place, into = f"nodes.{node.name}", self.plates[node.into]
+        if into.of is not None:
+            hint = f"write into: {into.of} and on: {into.name}"
+            raise self.error(place, f"node {node.name}: {into.name} is a part of {into.of}", hint)
+        if into.name in together:
+            what = f"node {node.name}: {', '.join(node.inputs)} is on {into.name} already"
+            raise self.error(place, what, "split into another plate")
+        if missing := closure(self.plates, [into.name]) - together - {into.name}:
+            raise self.error(
+                place,
+                f"node {node.name}: a {into.name} is under {', '.join(in_order(self.plates, missing))}, "
+                f"which {', '.join(node.inputs)} is not on",
+                f"declare {into.name} without a parent, or split into {min(missing)} first",
+            )
+        return {into.name}
 
     def _over(self, node: NodeDefinition, together: set[str]) -> set[str]:
         place = f"nodes.{node.name}"
-        over = set(node.over)
-        for plate in node.over:
+        over = set(self.keys_over(node))
+        for plate in sorted(over):
             if plate not in together:
                 have = ", ".join(in_order(self.plates, together)) or "no plate"
                 raise self.error(
@@ -252,7 +321,9 @@ class WorkflowDefinition:
                     [version.major, version.minor][:precision],
                     _identity(node.tool),
                     [result[other] for other in node.inputs],
-                    sorted(node.over),
+                    sorted(self.keys_over(node)),
+                    *([["into", node.into]] if node.into else ()),
+                    *([part.of, sorted(part.values), part.complement] for part in self.parts(node)),
                 ]
             )
         return result

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.engine.ports import Clock, Store
+from hs_stream.engine.ports import Clock, Guard, Store
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -34,8 +34,9 @@ class PatientStore:
     that a driver swallowed in the middle of a call is raised behind it.
     """
 
-    def __init__(self, store: Store, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, clock: Clock, telemetry: Telemetry, guard: Guard | None = None) -> None:
         self.store = store
+        self._guard = guard
         self.available = True
         self.trouble = ""
         self._clock = clock
@@ -54,6 +55,8 @@ class PatientStore:
         while True:
             started = time.perf_counter()
             try:
+                if self._guard is not None and self._guard.is_due():
+                    await self._guard.renew()
                 result = await call(*args, **kwargs)
             except StoreUnavailable as error:
                 _raise_if_cancelled()

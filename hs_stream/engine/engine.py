@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -15,6 +16,7 @@ from typing import Final, Literal
 from hs_stream.core.affected import required
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError
+from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import OnGrid
@@ -25,9 +27,10 @@ from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
+from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.outbox import Outbox
-from hs_stream.engine.ports import Clock, Delivery, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -102,12 +105,13 @@ class Engine:
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
         sink: Sink | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.clock = clock or SystemClock()
         self.store = store
         self._telemetry = telemetry or Telemetry()
-        self._patient = PatientStore(store, self.clock, self._telemetry)
+        self._patient = PatientStore(store, self.clock, self._telemetry, guard)
         self._sink = sink
         self._graph = Graph()
         self._executor: Executor
@@ -155,6 +159,7 @@ class Engine:
             self._graph, self._patient, self._sink, self.clock, self._telemetry, recovery.published_seq
         )
         self._executor.committed = self._outbox.offer
+        self._executor.grow = self._grow
         self.clock.subscribe(self._executor.wake.set)
         fresh: list[Stream] = []
         for workflow in workflows:
@@ -168,7 +173,9 @@ class Engine:
 
     async def _recover(self, recovery: Recovery) -> None:
         """Bring memory up to the store, and take up what was left to do."""
+        await regrow(self._graph, self.store)
         streams = list(self._graph.streams.values())
+        self._graph.widen_demand(streams)
         raw = [stream for stream in streams if stream.kind == "raw"]
         for first in range(0, len(raw), _AT_ONCE):
             await asyncio.gather(*(self._recall(stream) for stream in raw[first : first + _AT_ONCE]))
@@ -190,6 +197,25 @@ class Engine:
             if stream.publish is not None:
                 stream.published_until = stream.frontier
 
+    async def _grow(self, stream: Stream, values: Sequence[str]) -> None:
+        """Plates grow by what ``stream`` found: their streams are durable before the results that name them."""
+        fresh: list[Stream] = []
+        refused: list[DeadLetter] = []
+        for value in values:
+            try:
+                fresh += self._graph.grow(stream, value)
+            except ValueError as error:
+                reason = "plate_full" if isinstance(error, PlateFull) else "plate_value"
+                payload = json.dumps({"stream": stream.name, "value": value}).encode()
+                refused.append(DeadLetter(self.clock.now(), stream.node, reason, str(error), "", payload))
+        if refused:
+            await self._ingest.bury(refused)
+        if fresh:
+            self._graph.widen_demand(fresh)
+            await self._patient("register", self.store.register, [one.record() for one in fresh])
+            self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
+            self._executor.look_at(self._graph.joined(), "backfill")
+
     def _is_new(self, stream: Stream) -> bool:
         record = self._graph.records.get(stream.stream)
         return record is None or record.fingerprint != stream.fingerprint or record.workflow != stream.workflow
@@ -210,15 +236,16 @@ class Engine:
         for stream in self._executor.sourceless:
             begin = self._executor.begin.get(stream.workflow)
             found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-            if not found or not isinstance(stream.drive, OnGrid):
+            if not isinstance(stream.drive, OnGrid) or (begin is None and not found):
                 continue
             if begin is None:
                 # All readings were purged, and then we were killed.
                 begin = self._executor.begin[stream.workflow] = MAX_TIME
-            if found.first_time < begin:
+            if found and found.first_time < begin:
                 stream.moved |= TimeIntervals.of(MIN_TIME, begin - 1)
-            elif found.first_time > stream.drive.grid.next(begin - 1):
-                stream.moved |= TimeIntervals.of(MIN_TIME, found.first_time - 1)
+            elif not found or found.first_time > stream.drive.grid.next(begin - 1):
+                # An earlier reading was stored, and then we were killed.
+                stream.moved |= TimeIntervals.of(MIN_TIME, found.first_time - 1 if found else MAX_TIME)
 
     async def run(self) -> None:
         """Work until `stop`. Raises what cannot be retried; then nothing that was acknowledged is lost."""

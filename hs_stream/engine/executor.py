@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -82,6 +82,8 @@ class Executor:
         """The arrival of the oldest delivery that is not durable yet."""
         self.committed: Callable[[int, Sequence[OutboxEntry], int], None] | None = None
         """Called after each commit with its seq, what it publishes, and the arrival of the oldest reading behind it."""
+        self.grow: Callable[[Stream, Sequence[str]], Awaitable[None]] | None = None
+        """Called with new plate values, before the commit with the results that they stand in."""
         self.begin: dict[str, int] = {}
         """Per workflow: its earliest reading; streams without inputs begin there."""
         self.sourceless: list[Stream] = []
@@ -225,6 +227,8 @@ class Executor:
             await self._commit(step, consumed, arrival or now)
         finally:
             self._under_way = 0
+        for identity in arrived:
+            self.graph.by_id[identity].young = False
         return True
 
     def _touch_others(self, step: Step) -> None:
@@ -239,6 +243,14 @@ class Executor:
             step.touch(stream, cause="backfill")
 
     async def _process(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
+        await self._compute(stream, changed, step)
+        write = step.writes.get(stream.id) if stream.grows else None
+        if write is not None and self.grow is not None:
+            found = [part for item in write.differences for part in (item.inserted, item.revised)]
+            if values := [value for part in found for _, names in part for value in names]:
+                await self.grow(stream, values)
+
+    async def _compute(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
         usual = steady(stream, changed, step.horizon)
         if usual is not None:
             start, end = usual

@@ -154,7 +154,7 @@ class Folder:
         if converged is None:
             stream.fold = Head(since, reached, state)
             return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY
-        return EMPTY, self._converge(stream, converged, end, state, lost, invalid, head, step)
+        return EMPTY, self._converge(stream, end, Head(since, converged, state), lost, invalid, head, step)
 
     async def _read(
         self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
@@ -170,19 +170,20 @@ class Folder:
     def _converge(
         self,
         stream: Stream,
-        at: int,
         end: int,
-        state: Value,
+        new: Head,
         lost: TimeIntervals,
         invalid: Invalid | None,
         head: Head | None,
         step: Step,
     ) -> TimeIntervals:
-        """Rule 3: give back what lies behind ``at``; returns what is owed behind that."""
+        """Rule 3: give back what lies behind ``new.until``; returns what is owed behind that."""
         assert invalid is not None
+        at = new.until
         back = lost & TimeIntervals.of(at, MAX_TIME)
         stream.coverage |= back
-        stream.fold = head if head is not None and head.until >= at else Head(at, at, state)
+        # Behind `at` the old head holds as before. In front of it there may be instances now that it does not know.
+        stream.fold = new if head is None or head.until < at else head._replace(since=max(head.since, new.since))
         step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 

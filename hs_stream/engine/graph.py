@@ -58,6 +58,21 @@ class Graph:
             fresh += self._apply(ground.workflow, ground.bind(source, meta))
         return fresh
 
+    def grow(self, stream: Stream, value: str) -> list[Stream]:
+        """New streams that come of ``stream``, the source of a plate, saying that there is ``value``.
+
+        Raises `hs_stream.core.plate.PlateFull`, and ``ValueError`` for what is no plate value.
+        """
+        fresh: list[Stream] = []
+        for ground in self.grounds.values():
+            if stream.node in ground.workflow.nodes:
+                fresh += self._apply(ground.workflow, ground.grow(stream.node, stream.stream.meta, value))
+        return fresh
+
+    def growing(self) -> list[Stream]:
+        """The streams that are sources of plates."""
+        return [stream for stream in self.streams.values() if stream.grows]
+
     def joined(self) -> list[Stream]:
         """The aggregates that have new inputs since the last call: their coverage holds for the others only."""
         found, self._joined = self._joined, []
@@ -113,7 +128,8 @@ class Graph:
         if raw:
             return stream
         node = workflow.nodes[event.node]
-        stream.tool = node.tool
+        stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
+        stream.grows = any(plate.source == node.name for plate in workflow.plates.values())
         stream.publish = node.publish
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
         stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)

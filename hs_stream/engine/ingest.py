@@ -3,7 +3,8 @@
 1. A round takes what has been delivered so far: rounds follow the load, no timer is involved.
 2. Within a round and a stream the later delivery wins at equal times. Against the store: the same value again is no
    change; a different one replaces the stored one.
-3. What lies behind the watermark is marked as changed in the same append, before it is stored.
+3. What lies behind the watermark is marked as changed in the same append, before it is stored. So are all readings of
+   a stream until the first commit that takes account of it: see `Stream.young`.
 4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
 5. What cannot be stored (too far in the future, a plate that is full) is a dead letter of the same round. Nothing that
    a device sends raises out of here.
@@ -204,7 +205,9 @@ class Ingest:
         if count:
             self.late += count
             self._telemetry.late(count)
-        return _Plan(stream, inserts, upserts, changed, late)
+        # An aggregate may cover these times from before the stream was there, and still does in what is durable.
+        marks = changed if stream.young else late
+        return _Plan(stream, inserts, upserts, changed, marks)
 
     async def _stored(self, stream: Stream, times: list[int]) -> Batch:
         if times[0] > stream.tail.low:
@@ -213,7 +216,7 @@ class Ingest:
         return await self._store("get", self._store.store.get, stream.id, times)
 
     async def _append(self, plans: Sequence[_Plan], dead: Sequence[DeadLetter]) -> None:
-        marks = {plan.stream.id: plan.late for plan in plans if plan.late}
+        marks = {plan.stream.id: plan.marks for plan in plans if plan.marks}
         inserts = [(plan.stream.id, plan.inserts) for plan in plans if plan.inserts]
         upserts = [(plan.stream.id, plan.upserts) for plan in plans if plan.upserts]
         if not inserts and not upserts and not dead:
@@ -226,6 +229,12 @@ class Ingest:
         written = sum(len(batch) for _, batch in inserts) + sum(len(batch) for _, batch in upserts)
         if written:
             self._telemetry.written("raw", written)
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep and count what the executor could not use."""
+        async with self._lock:
+            await self._append((), letters)
+            self._count_dead(letters)
 
     async def purge(self, stream: Stream, start: int, end: int) -> None:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
@@ -262,16 +271,16 @@ class Ingest:
 class _Plan:
     """What one round does to one raw stream."""
 
-    __slots__ = ("changed", "inserts", "late", "stream", "upserts")
+    __slots__ = ("changed", "inserts", "marks", "stream", "upserts")
 
     def __init__(
-        self, stream: Stream, inserts: Batch, upserts: Batch, changed: TimeIntervals, late: TimeIntervals
+        self, stream: Stream, inserts: Batch, upserts: Batch, changed: TimeIntervals, marks: TimeIntervals
     ) -> None:
         self.stream = stream
         self.inserts = inserts
         self.upserts = upserts
         self.changed = changed
-        self.late = late
+        self.marks = marks
 
     def remember(self, lateness: int) -> None:
         """Bring memory up to the store: tail, newest instance, watermark."""

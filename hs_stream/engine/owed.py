@@ -77,7 +77,7 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
 
 def _next_tick(stream: Stream, begin: int | None) -> int | None:
     drive, end = stream.drive, stream.known_until()
-    if not isinstance(drive, OnGrid) or not stream.is_open() or begin is None or max(end, begin) >= MAX_TIME - 1:
+    if not isinstance(drive, OnGrid) or not stream.is_open or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
     return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
@@ -99,8 +99,10 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 def _next_output(stream: Stream) -> int | None:
     """The earliest instant behind what is known at which there may be an output."""
     drive, end = stream.drive, stream.known_until()
-    if end >= MAX_TIME or not stream.is_open() or not stream.coverage:
+    if end >= MAX_TIME or not stream.is_open or not stream.coverage:
         return None
+    if stream.frontier > end:
+        return end + 1  # what was stored there once may not be right any more
     if not isinstance(drive, OnGrid):
         return stream.waiting.start + 1 if stream.waiting else None
     due = drive.grid.next(end)

@@ -214,6 +214,13 @@ class Store(Protocol):
 
     name: str
 
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        """Take or renew the right to write, until ``until`` (ms); who has it then.
+
+        Another owner keeps it until its own time is up, unless it is ``instead_of``. Atomic. Who does not ask is not
+        hindered. May be called before `open`.
+        """
+
     async def open(self) -> Recovery:
         """Connect, create what is missing, finish an interrupted commit. `StoreUnavailable` says what to do."""
 
@@ -361,6 +368,16 @@ class Sink(Protocol):
 
     async def publish(self, publications: Sequence[Publication]) -> None:
         """Return when all of them are confirmed by the other side. May wait for a connection for ever."""
+
+
+class Guard(Protocol):
+    """Says whether this process may still write to its store."""
+
+    def is_due(self) -> bool:
+        """Whether `renew` must be called before anything is written. Asked before every write: must cost nothing."""
+
+    async def renew(self) -> None:
+        """Return when this process may write. Raises what ends it, and `StoreUnavailable`."""
 
 
 class Clock(Protocol):

@@ -1,9 +1,9 @@
 """One stream of a running workflow, in memory.
 
 1. A `Stream` is the engine's whole knowledge of one stream: what is computed, its tail, its fold state, what is owed.
-2. ``explicit`` coverage is what was evaluated (and is stored). While nothing is owed, silence proves more: up to
-   ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an idle stream costs nothing.
-   That holds for what is always wanted: of a stream that is computed on request nobody knows what was not asked for.
+2. ``explicit`` coverage is what was evaluated (and is stored). Of what is wanted for ever, while nothing is owed,
+   silence proves more: up to ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an
+   idle stream costs nothing.
 3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
 4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
    inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
@@ -62,6 +62,7 @@ class Stream:
         "fold",
         "fold_count",
         "frontier",
+        "grows",
         "id",
         "inputs",
         "joined",
@@ -88,6 +89,7 @@ class Stream:
         "upper",
         "waiting",
         "workflow",
+        "young",
     )
 
     def __init__(self, identity: int, stream: StreamId, kind: Literal["raw", "derived"]) -> None:
@@ -103,6 +105,8 @@ class Stream:
         self.supports: list[Support] = []
         self.lookaheads: list[int] = []
         self.aggregate = False
+        self.grows = False
+        """Its results are values of a plate."""
         self.inputs: list[Stream] = []
         self.keys: list[str] = []
         self.order: list[int] = []
@@ -140,6 +144,8 @@ class Stream:
         self.fold: Head | None = None
         self.fold_count = 0
         self.published_until = MIN_TIME
+        self.young = True
+        """Of a raw stream: no commit of this process takes account of it yet."""
 
     def __repr__(self) -> str:
         return f"<{self.stream} #{self.id}>"
@@ -158,10 +164,6 @@ class Stream:
         pairs = self.coverage.pairs
         return pairs[-1][1] if pairs else MIN_TIME
 
-    def is_open(self) -> bool:
-        """Whether something is wanted of it for ever."""
-        return bool(self.demand) and self.demand.pairs[-1][1] >= MAX_TIME
-
     def fails_at_end(self) -> bool:
         """Whether something behind the coverage failed."""
         return bool(self.failed) and self.failed.pairs[-1][1] > self.end()
@@ -176,12 +178,17 @@ class Stream:
         if self.kind == "raw":
             return max(self.upper, horizon)
         end = self.known_until()
-        if not self.settled or end >= MAX_TIME or not self.is_open():
+        if not self.settled or end >= MAX_TIME or not self.is_open:
             return self.end()
         quiet = shift(horizon, -self.ahead)
         if self.due is not None and self.due - 1 < quiet:
             quiet = self.due - 1
         return quiet if quiet > end else self.end()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is wanted for ever."""
+        return bool(self.demand) and self.demand.pairs[-1][1] >= MAX_TIME
 
     def covered(self, horizon: int) -> TimeIntervals:
         """What is known, silence included (rule 2)."""
@@ -319,8 +326,9 @@ def _regular(stream: Stream) -> bool:
     if stream.kind == "raw":
         return True
     pairs = stream.coverage.pairs
-    whole = len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
-    return whole and stream.settled and stream.is_open()
+    return (
+        stream.settled and stream.is_open and len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
+    )
 
 
 def _end(stream: Stream) -> int:

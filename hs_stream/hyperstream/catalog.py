@@ -116,25 +116,25 @@ class Catalog:
         """The workflow by rule 1 for the stream ``name``."""
         nodes: dict[str, NodeDefinition] = {}
         sources: dict[str, SourceDefinition] = {}
-        plates: dict[str, Plate] = {}
+        declared: dict[str, Plate] = {}
         stack = [name]
         while stack:
             current = stack.pop()
-            node = self.node(current)
+            if current in nodes or current in sources:
+                continue
+            node, source = self.node(current), self.source(current)
             if node is not None:
-                if current not in nodes:
-                    nodes[current] = replace(node, publish=None)
-                    stack += node.inputs
-            elif (source := self.source(current)) is not None:
+                nodes[current] = replace(node, publish=None)
+                stack += node.inputs
+            elif source is not None:
                 sources[current] = source
-                if not self.owner(current):
-                    plates |= {plate: Plate(plate, max=_MOST_VALUES) for plate in source.plates}
             else:
                 raise ConfigurationError(f"{name} reads {current}, which nothing is known of")
-        # Where a workflow declares a plate, it is that one.
-        for workflow in self.workflows.values():
-            if nodes.keys() & workflow.nodes.keys() or sources.keys() & workflow.sources.keys():
-                plates |= workflow.plates
+            if owner := self.owner(current):
+                declared |= self.workflows[owner].plates
+                stack += [plate.source for plate in declared.values() if plate.source is not None]
+        bound = {plate: Plate(plate, max=_MOST_VALUES) for source in sources.values() for plate in source.plates}
+        plates = {**declared, **{plate: made for plate, made in bound.items() if plate not in declared}}
         if not self.factors[name].inputs:
             sources[f"{name}.begin"] = SourceDefinition(f"{name}.begin")
         return WorkflowDefinition(executed(name), plates, sources, nodes, online=False)

@@ -1,4 +1,4 @@
-"""That somebody is at work on a store: a session with a heartbeat, and the refusal of a second one."""
+"""That somebody is at work on a store: the right to write to it, and a session, both renewed by a heartbeat."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Clock, Store
-from hs_stream.service.session import SessionBook, check_unused
+from hs_stream.service.lease import Lease
+from hs_stream.service.session import SessionBook
 from hs_stream.service.wiring import version
 
 __all__ = ["Presence"]
@@ -20,9 +21,10 @@ _INSTEAD: Final = "open it with read_only=True and ask the service over HTTP to 
 
 
 class Presence:
-    """A session from `begin` to `end`. ``workflows`` may grow meanwhile; ``counters()`` gives its figures.
+    """`take` the right before the store is opened, `begin` the session behind that, and `end` both.
 
-    Hold ``access`` while the store is closed and opened again: the heartbeat goes on beside every call.
+    ``workflows`` may grow meanwhile; ``counters()`` gives the session's figures. Hold ``access`` while the store is
+    closed and opened again: the heartbeat goes on beside every call.
     """
 
     def __init__(
@@ -33,8 +35,7 @@ class Presence:
         counters: Callable[[], Mapping[str, int]],
     ) -> None:
         self.access = asyncio.Lock()
-        self._store = store
-        self._clock = clock
+        self.lease = Lease(store, clock)
         self._book = SessionBook(store, clock, workflows, version(), counters)
         self._beating: asyncio.Task[None] | None = None
 
@@ -43,18 +44,23 @@ class Presence:
         """Its id."""
         return self._book.id
 
+    async def take(self) -> None:
+        """`ConfigurationError` when a service, a command or another HyperStream has the store."""
+        await self.lease.take(_INSTEAD)
+
     async def begin(self) -> None:
-        """`ConfigurationError` when a service or another HyperStream is at work on the store."""
-        await check_unused(self._store, self._clock.now(), _INSTEAD)
+        """Write the session down, and go on doing so."""
         await self._book.write()
         self._beating = asyncio.create_task(self._beat(), name="session")
 
     async def _beat(self) -> None:
-        # Not the book's own: it writes to the log what is of no use to who works in a notebook.
+        # Not those of the lease and the book: they write to the log what is of no use to who works in a notebook. A
+        # right that is lost is told by the next call, which asks for it again.
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             async with self.access:
-                with contextlib.suppress(StoreUnavailable):
+                with contextlib.suppress(StoreUnavailable, ConfigurationError):
+                    await self.lease.renew()
                     await self.write()
 
     async def write(self) -> None:
@@ -62,9 +68,10 @@ class Presence:
         await self._book.write()
 
     async def end(self) -> None:
-        """Say that it is over, as far as the store answers. Idempotent."""
-        if self._beating is not None:
-            self._beating.cancel()
-            self._beating = None
-            with contextlib.suppress(StoreUnavailable):
+        """Say that it is over and give the right back, as far as the store answers."""
+        with contextlib.suppress(StoreUnavailable):
+            if self._beating is not None:
+                self._beating.cancel()
+                self._beating = None
                 await self._book.write(stopped=True)
+            await self.lease.give_back()

@@ -11,7 +11,7 @@ from hs_stream.builder import bind_parameters
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.tool import Tool
+from hs_stream.core.tool import SplitTool, Tool
 from hs_stream.core.workflow import NodeDefinition
 from hs_stream.hyperstream.spans import Interval, finite, interval_of, now_ms
 from hs_stream.hyperstream.streams import Stream
@@ -92,6 +92,11 @@ class BoundTool:
         are on plates, the sink is too: it has a stream for each of theirs, and those that agree with the plate values
         of the given sources are computed. `ToolError` where the tool failed.
         """
+        if isinstance(self.tool, SplitTool):
+            raise ConfigurationError(
+                f"{self.tool.name} makes a stream for each value of a plate",
+                hint="build a workflow: it says which plate, and which values that has",
+            )
         given = [*([sources] if isinstance(sources, (str, Stream)) else sources)]
         given += [] if alignment_stream is None else [alignment_stream]
         channel = sink.channel if isinstance(sink, Stream) else self._channel

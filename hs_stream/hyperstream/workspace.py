@@ -3,8 +3,8 @@
 1. A store has one writer. While a service, a command or another HyperStream has it, opening is refused; a heartbeat
    refuses the others (`presence`). With ``read_only`` anything may go on beside it.
 2. Whenever what is known changes, the engine begins anew over the same store, as a service that is restarted does. It
-   does so too after a call that did not end well (an interrupt, a store that went away): memory might know more than
-   the store.
+   does so too behind a call that did not end well (an interrupt, a refusal, a store that went away): memory might know
+   more than the store.
 3. What is stored of earlier workflows is loaded, so that readings written now take back what rests on them. What does
    not load any more is left alone; `Workspace.unloaded` says why, and `Workspace.write` that it is not taken back.
 4. One call at a time.
@@ -73,17 +73,18 @@ class Workspace:
         """Open the store, by rule 1. Raises `ConfigurationError` and `StoreUnavailable`."""
         self._store = await self._make_store()
         try:
-            await self._store.open()
             if not self.read_only:
                 presence = Presence(self._store, self._clock, self._running, self._counters)
-                await presence.begin()
+                await presence.take()
                 self._presence = presence
+            await self._store.open()
             for workflow in self._given:
                 self.catalog = self.catalog.with_workflow(workflow)
             stored = await self._store.documents("workflows")
             self.catalog, self.unloaded = load(self.catalog, stored, self.registry)
-            if not self.read_only:
+            if self._presence is not None:
                 await self._save([workflow.name for workflow in self._given])
+                await self._presence.begin()
         except BaseException:
             await self._shut()
             raise
@@ -105,6 +106,7 @@ class Workspace:
     async def _shut(self) -> None:
         if self._presence is not None:
             await self._presence.end()
+            self._presence = None
         with contextlib.suppress(StoreUnavailable):
             await self._store.close()
         await self._embedded.close()
@@ -127,7 +129,7 @@ class Workspace:
         async with self._lock:
             try:
                 yield None if self.read_only else await self._ready()
-            except (ConfigurationError, NotFound, ToolError):
+            except (NotFound, ToolError):
                 raise
             except BaseException:
                 self._let_go()
@@ -144,7 +146,8 @@ class Workspace:
     async def _ready(self) -> Engine:
         assert self._presence is not None
         if self._engine is None:
-            engine = Engine(self._store, settings=engine_settings(self._settings), clock=self._clock)
+            settings, lease = engine_settings(self._settings), self._presence.lease
+            engine = Engine(self._store, settings=settings, clock=self._clock, guard=lease)
             engine.hurry()
             self._running[:] = self.catalog.definitions()
             async with self._presence.access:

@@ -24,7 +24,9 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
 from hs_stream.service.http import HttpServer, bind
+from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings, read_secret
@@ -34,8 +36,6 @@ from hs_stream.service.wiring import (
     engine_settings,
     load_registry,
     load_workflows,
-    mqtt_options,
-    source_specs,
     version,
 )
 from hs_stream.service.workflow_file import to_document
@@ -72,14 +72,15 @@ class Service:
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
         options = mqtt_options(settings)
-        specs = source_specs(self.workflows, settings)
+        self._feeds = Connectors(settings).feeds(self.workflows)
         publishes = any(node.publish is not None for workflow in self.workflows for node in workflow.nodes.values())
         self._broker_address = (options.host, options.port)
-        self._source = MqttSource("mqtt", options, specs) if specs else None
+        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
         self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix) if publishes else None
         self.engine: Engine
         self.store: Store
         self._session: SessionBook
+        self._lease: Lease
 
     @property
     def url(self) -> str:
@@ -98,20 +99,24 @@ class Service:
         embedded = EmbeddedStore(self.settings)
         try:
             self.store = await embedded.open()
+            self._lease = Lease(self.store, self._clock)
             self.engine = Engine(
                 self.store,
                 settings=engine_settings(self.settings),
                 clock=self._clock,
                 telemetry=self.telemetry,
                 sink=self._sink,
+                guard=self._lease,
             )
             try:
+                await self._lease.take()
                 await self.engine.open(self.workflows)
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
                 self.telemetry.attach(_Gauges(self.engine, self._source, self._sink))
                 await self._begin_session()
                 await self._serve(listener)
                 await self._briefly(self._session.write(stopped=True))
+                await self._briefly(self._lease.give_back())
             finally:
                 await self._briefly(self.engine.close())
         finally:
@@ -133,12 +138,16 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")
                 http = group.create_task(server.run(), name="http")
-                connectors = [group.create_task(self._session.beat(), name="session")]
+                connectors = [
+                    group.create_task(self._session.beat(), name="session"),
+                    group.create_task(self._lease.beat(), name="lease"),
+                ]
                 if self._sink is not None:
                     connectors.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-                if self._source is not None:
-                    deliver = self._source.run(self.engine.deliver, self.engine.connected)
-                    connectors.append(group.create_task(deliver, name="mqtt source"))
+                together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
+                for feed in self._feeds:
+                    reading = feed.run(self.engine.deliver, together.of(feed.kind))
+                    connectors.append(group.create_task(reading, name=f"{feed.kind} source"))
                 await self._check_broker()
                 await server.wait_started()
                 logger.info("started", version=version(), url=self.url)
@@ -160,8 +169,8 @@ class Service:
             patience = 0.0 if self.engine.store_trouble else _STORE_PATIENCE
             asyncio.get_running_loop().call_later(patience, self.engine.hurry)
             async with asyncio.timeout(_STOP_SECONDS / 2 if self.engine.store_trouble else _STOP_SECONDS):
-                if self._source is not None:
-                    await self._source.stop()
+                for feed in self._feeds:
+                    await feed.source.stop()
                 await self.engine.stop()
                 await asyncio.wait([engine])
         except TimeoutError:

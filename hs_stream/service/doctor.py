@@ -18,6 +18,7 @@ from semantic_version import SimpleSpec, Version
 
 from hs_stream.core.errors import HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import format_duration, format_time, to_ms
+from hs_stream.service.connectors import Connectors, mqtt_options
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import (
@@ -25,8 +26,6 @@ from hs_stream.service.wiring import (
     load_registry,
     load_workflows,
     make_store,
-    mqtt_options,
-    source_specs,
 )
 from hs_stream.store.open import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
@@ -109,9 +108,10 @@ async def _workflows(settings: Settings) -> str:
         raise HsStreamError(
             f"no file matches {', '.join(settings.workflows)}", hint="write a workflow file, or correct workflows"
         )
-    sources = source_specs(workflows, settings)
+    Connectors(settings).feeds(workflows)
+    sources = [source for workflow in workflows for source in workflow.sources.values() if source.options]
     nodes = sum(len(workflow.nodes) for workflow in workflows)
-    return f"{len(workflows)} load, with {len(sources)} topics and {nodes} nodes"
+    return f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
 
 
 async def _broker(settings: Settings) -> str:

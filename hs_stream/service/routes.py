@@ -20,7 +20,7 @@ from hs_stream.service.json_values import encode
 from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.states import stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
-from hs_stream.service.workflow_file import to_document
+from hs_stream.service.workflow_file import plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
 from hs_stream.service.yaml_items import did_you_mean
 
@@ -256,9 +256,9 @@ class Routes:
             {
                 "workflow": workflow.name,
                 "name": plate.name,
+                **plate_document(plate),
                 "parent": plate.parent,
-                "max": plate.max,
-                "values": values.get(workflow.name, {}).get(plate.name, []),
+                "values": values.get(workflow.name, {}).get(plate.name, plate_document(plate).get("values", [])),
             }
             for workflow in self._workflows.values()
             for plate in workflow.plates.values()

@@ -1,7 +1,6 @@
 """Sessions: each run of the service as a document in its store, with a heartbeat.
 
-The heartbeat lets commands that write (compute, import, query --compute) refuse to work beside a running service, which
-would not notice what they change. It is a guard against mistakes, not a lock.
+The heartbeat tells readers that a service is at work. Who may write is the business of `hs_stream.service.lease`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Final
 
 import structlog
 
-from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["SessionBook", "check_unused", "running_session"]
+__all__ = ["SessionBook", "running_session"]
 
 logger = structlog.get_logger(__name__)
 
@@ -74,12 +73,3 @@ async def running_session(store: Store, now: int) -> str | None:
         if document.get("stopped") is None and isinstance(seen, str) and now - parse_time(seen, now=now) < _ALIVE_MS:
             return key
     return None
-
-
-async def check_unused(store: Store, now: int, instead: str) -> None:
-    """`ConfigurationError` when a service is using ``store``; ``instead`` says what to do in that case."""
-    if session := await running_session(store, now):
-        raise ConfigurationError(
-            f"a running service is using this store (session {session})",
-            hint=f"{instead}, or stop the service; after a crash wait 30 s",
-        )

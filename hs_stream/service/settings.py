@@ -25,13 +25,13 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.time import parse_duration, parse_time
+from hs_stream.entry_points import STORES
 from hs_stream.store.open import redacted
 
 __all__ = ["Settings", "find_settings", "load_settings", "read_secret"]
 
 ENVIRONMENT_PREFIX = "HS_STREAM__"
 _DEFAULT_FILES = ("config/hs-stream.toml", "hs-stream.toml")
-_STORE_SCHEMES = ("mongodb", "mongodb+srv", "sqlite", "memory", "embedded")
 
 
 def read_secret(path: str, key: str) -> str:
@@ -101,9 +101,10 @@ class StoreSettings(_Section):
     @classmethod
     def _known_scheme(cls, url: str) -> str:
         scheme, separator, _ = url.partition("://")
-        if not separator or scheme not in _STORE_SCHEMES:
+        if not separator or scheme not in (*STORES.names(), "embedded"):
             raise ValueError(
-                f"{redacted(url)!r} is not a store: write mongodb://host/database, sqlite:///path, memory:// or embedded://"
+                f"{redacted(url)!r} is not a store: write mongodb://host/database, sqlite:///path, memory:// or "
+                "embedded://, or install the plug-in that brings it"
             )
         return url
 

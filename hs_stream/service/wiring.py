@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 import structlog
 
-from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Store
 from hs_stream.plugins import default_registry
+from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflow_file import SourceCheck, load_workflow
-from hs_stream.store.open import open_store, redacted
-from hs_stream_connectors.codecs import codec
-from hs_stream_connectors.mqtt.options import MqttOptions
-from hs_stream_connectors.mqtt.source import SourceSpec
-from hs_stream_connectors.mqtt.topics import TopicTemplate
+from hs_stream.store.open import StoreOptions, open_store, redacted
 
 if TYPE_CHECKING:
     from hs_stream.service.embedded_mongod import EmbeddedMongod
@@ -34,16 +30,12 @@ __all__ = [
     "load_registry",
     "load_workflows",
     "make_store",
-    "mqtt_options",
     "source_check",
-    "source_specs",
     "version",
     "workflow_files",
 ]
 
 logger = structlog.get_logger(__name__)
-
-_SOURCE_KEYS = ("mqtt", "codec", "time", "fields", "earliest", "max_payload")
 
 
 def version() -> str:
@@ -70,60 +62,12 @@ def engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
-def mqtt_options(settings: Settings) -> MqttOptions:
-    """The connection's part of the settings. `ConfigurationError` for a password file that cannot be read."""
-    mqtt = settings.mqtt
-    return MqttOptions(
-        url=mqtt.url,
-        client_id=mqtt.client_id,
-        username=mqtt.username,
-        password_file=mqtt.password_file,
-        ca_file=mqtt.ca_file,
-        cert_file=mqtt.cert_file,
-        key_file=mqtt.key_file,
-        version=mqtt.version,
-    )
-
-
 # --- sources ---
 
 
-def _spec(name: str, options: Mapping[str, Any], settings: Settings) -> SourceSpec:
-    for key in options:
-        if key not in _SOURCE_KEYS:
-            raise ConfigurationError(f"source {name}: there is no key {key!r}", hint=f"the keys are {_listed()}")
-    kind = options.get("codec", "json")
-    if not isinstance(kind, str):
-        raise ConfigurationError(f"source {name}: codec is not a name", hint="write codec: json")
-    rest = {key: value for key, value in options.items() if key not in ("mqtt", "codec")}
-    rest.setdefault("earliest", settings.watermark.earliest)
-    rest.setdefault("max_payload", settings.mqtt.max_payload)
-    if not isinstance(options["mqtt"], str):
-        raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
-    return SourceSpec(name, TopicTemplate(options["mqtt"]), codec(kind, **rest))
-
-
-def _listed() -> str:
-    return ", ".join(_SOURCE_KEYS)
-
-
 def source_check(settings: Settings) -> SourceCheck:
-    """A check that builds the real topic template and codec."""
-    return lambda name, options: tuple(_spec(name, options, settings).template.names)
-
-
-def source_specs(workflows: Iterable[WorkflowDefinition], settings: Settings) -> list[SourceSpec]:
-    """One per source of the workflows that has a topic."""
-    specs = []
-    for workflow in workflows:
-        for source in workflow.sources.values():
-            if "mqtt" not in source.options:
-                continue
-            try:
-                specs.append(_spec(source.name, source.options, settings))
-            except ConfigurationError as error:
-                raise workflow.error(f"sources.{source.name}", error.message, error.hint) from None
-    return specs
+    """A check that asks the connector of each source: it builds the real topic template and codec, path and columns."""
+    return Connectors(settings).check
 
 
 # --- workflows ---
@@ -179,25 +123,8 @@ def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Stor
 
     Raises `StoreUnavailable` when an SQLite file that is only to be read does not exist.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme in ("mongodb", "mongodb+srv"):
-        from hs_stream.store.mongo import MongoStore  # noqa: PLC0415 - pymongo takes 0.2 s to import
-
-        days = {"history_days": settings.store.history_days, "dead_letter_days": settings.store.dead_letter_days}
-        return MongoStore(url, **days, read_only=read_only)
-    if scheme == "sqlite":
-        path = Path(unquote(rest[1:]))
-        if read_only and not path.is_file():
-            raise StoreUnavailable(
-                f"there is no SQLite database {path}", hint="correct store.url, or run the service first"
-            )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"cannot make the directory of the SQLite database {path}: {error.strerror}", hint="correct store.url"
-            ) from None
-    return open_store(url)
+    books = {"history_days": settings.store.history_days, "dead_letter_days": settings.store.dead_letter_days}
+    return open_store(url, StoreOptions(read_only=read_only, **books))
 
 
 class EmbeddedStore:

@@ -9,17 +9,24 @@
     plates:
       house: {}
       room: {parent: house, max: 200}
+      wet: {of: room, values: [kitchen, bath]}      # a part of a plate; complement: true for all the others
+      city: {values: [Bristol, Ghent]}              # declared; {1: [hall, attic]} ties them to a value of the parent
+      sensor: {from: sensors}                       # grows by what the node sensors finds
     sources:
       climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
-      history: {plates: [house]}    # no connector: fed by hs-stream import
+      tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}}     # keys such as mqtt and csv are connectors
+      history: {plates: [house]}    # no connector: fed by hs-stream import and hs-stream assets
     nodes:
       smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
+      damp: {tool: threshold@^1, from: smooth, on: wet, with: {above: 70}}          # only these rooms
+      per_city: {tool: splitter@^1, from: report, into: city, with: {element: city}}    # a stream per city
     publish:
       smooth: {retain: true}
 
 1. Unknown keys are refused everywhere. Every mistake is a `ConfigurationError` with file, line and what to write.
 2. What a connector's options mean is the connector's business: a `SourceCheck` that the service passes in says whether
-   they are right, and which plates they bind. Without one, the ``{name}`` of the topic are the plates.
+   they are right, and which plates they bind. Without one, each ``{name}`` in their texts is a plate, and each key of
+   ``bind``.
 """
 
 from __future__ import annotations
@@ -33,9 +40,11 @@ from typing import Any, Final
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import format_time, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
+from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_yaml
 
 __all__ = [
@@ -44,6 +53,7 @@ __all__ = [
     "from_document",
     "load_workflow",
     "parse_workflow",
+    "plate_document",
     "source_options",
     "to_document",
     "topic_plates",
@@ -54,7 +64,8 @@ SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
 
 MAX_FILE: Final = 1_000_000
 _TOP: Final = ("workflow", "description", "online", "start", "plates", "sources", "nodes", "publish")
-_NODE: Final = ("tool", "from", "over", "with")
+_NODE: Final = ("tool", "from", "over", "on", "into", "with")
+_PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
 _PUBLISH: Final = ("retain", "payload", "homeassistant")
 _PAYLOADS: Final = ("json", "msgpack", "value")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
@@ -106,12 +117,9 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     document["online"] = workflow.online
     if workflow.start is not None:
         document["start"] = format_time(workflow.start)
-    document["plates"] = {
-        plate.name: ({"parent": plate.parent} if plate.parent else {}) | {"max": plate.max}
-        for plate in workflow.plates.values()
-    }
+    document["plates"] = {plate.name: plate_document(plate) for plate in workflow.plates.values()}
     document["sources"] = {
-        source.name: dict(source.options) | ({} if "mqtt" in source.options else {"plates": list(source.plates)})
+        source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
         for source in workflow.sources.values()
     }
     document["nodes"] = {node.name: _node_document(node, resolved) for node in workflow.nodes.values()}
@@ -121,12 +129,31 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     return document
 
 
+def plate_document(plate: Plate) -> dict[str, Any]:
+    """The plate in the shape of the file."""
+    document: dict[str, Any] = {"parent": plate.parent} if plate.parent else {}
+    if plate.of is None:
+        document["max"] = plate.max
+    else:
+        document["of"] = plate.of
+    if plate.complement:
+        document["complement"] = True
+    if plate.source is not None:
+        document["from"] = plate.source
+    if plate.values:
+        tied = any(len(meta) > 1 for meta in plate.values)
+        document["values"] = [dict(meta) if tied else dict(meta)[plate.key] for meta in plate.values]
+    return document
+
+
 def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
     exact = f"{node.tool.name}@=={node.tool.version}"
     document: dict[str, Any] = {"tool": exact if resolved else node.pin or exact}
-    for key, values in (("from", node.inputs), ("over", node.over)):
+    for key, values in (("from", node.inputs), ("over", node.over), ("on", node.on)):
         if values:
             document[key] = values[0] if len(values) == 1 else list(values)
+    if node.into is not None:
+        document["into"] = node.into
     if parameters := node.tool.parameters():
         document["with"] = parameters
     return document
@@ -138,11 +165,19 @@ def source_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def topic_plates(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ``{name}`` of the topic: a `SourceCheck` that checks nothing else."""
+    """Each ``{name}`` in the texts of ``options``, each key of ``bind``: a `SourceCheck` that checks nothing else."""
     topic = options.get("mqtt", "")
     if not isinstance(topic, str):
         raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
-    return tuple(dict.fromkeys(_VARIABLE.findall(topic)))
+    bind = options.get("bind")
+    return tuple(dict.fromkeys([*_variables(options), *(bind if isinstance(bind, Mapping) else ())]))
+
+
+def _variables(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return _VARIABLE.findall(value)
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return [name for item in inside for name in _variables(item)]
 
 
 class _Parser(Reader):
@@ -150,6 +185,7 @@ class _Parser(Reader):
         super().__init__(path)
         self._registry = registry
         self._check = check or topic_plates
+        self._connectors = CONNECTORS.names()
         self._lines: dict[str, int] = {}
 
     def workflow(self, item: Item) -> WorkflowDefinition:
@@ -204,18 +240,25 @@ class _Parser(Reader):
 
     def _plate(self, name: str, item: Item, plates: Item) -> Plate:
         what = f"plate {name}"
-        options = self.mapping(item, what, ("parent", "max"))
-        parent = options.get("parent")
-        if parent is not None and parent.value is not None:
-            known = self.mapping(plates, "plates")
-            if self.text(parent, f"{what}: parent") not in known:
-                hint = did_you_mean(parent.value, [other for other in known if other != name])
-                raise self.error(
-                    f"{what}: its parent {parent.value!r} is not declared",
-                    parent,
-                    hint or f"add '{parent.value}: {{}}'",
-                )
-        plate = Plate(name, parent.value if parent is not None else None)
+        options = self.mapping(item, what, _PLATE)
+        known = self.mapping(plates, "plates")
+        named: dict[str, str | None] = {"parent": None, "of": None}
+        for key, role in (("parent", "its parent"), ("of", "what it is a part of,")):
+            other = options.get(key)
+            if other is not None and other.value is not None:
+                named[key] = self.text(other, f"{what}: {key}")
+                if other.value not in known:
+                    hint = did_you_mean(other.value, [candidate for candidate in known if candidate != name])
+                    raise self.error(
+                        f"{what}: {role} {other.value!r} is not declared", other, hint or f"add '{other.value}: {{}}'"
+                    )
+        plate = Plate(name, named["parent"], of=named["of"])
+        if self._has(options, "from"):
+            plate = replace(plate, source=self.text(options["from"], f"{what}: from"))
+        if "complement" in options:
+            plate = replace(plate, complement=self.boolean(options["complement"], f"{what}: complement"))
+        if self._has(options, "values"):
+            plate = replace(plate, values=self._values(plate, options["values"], known))
         if "max" in options:
             most = self.whole(options["max"], f"{what}: max")
             if most < 1:
@@ -223,30 +266,71 @@ class _Parser(Reader):
             plate = replace(plate, max=most)
         return plate
 
+    def _values(self, plate: Plate, item: Item, plates: Mapping[str, Item]) -> tuple[Meta, ...]:
+        """A list of texts, of mappings from plates to values, or a tree of the ancestors' values down to lists."""
+        what = f"plate {plate.name}: values"
+        path = [plate.key]
+        while len(path) <= len(plates):
+            declared = plates[path[-1]].plain()
+            above = declared.get("parent") if isinstance(declared, dict) else None
+            if not isinstance(above, str) or above not in plates:
+                break
+            path.append(above)
+        found: list[Meta] = []
+
+        def text(value: Any, line: Item) -> str:
+            try:
+                return check_plate_value(str(value) if type(value) in (str, int) else "")
+            except ValueError as error:
+                raise self.error(f"{what}: {value!r}: {error}", line, "write texts, such as [kitchen, bath]") from None
+
+        def walk(node: Any, level: int, above: Meta) -> None:
+            if isinstance(node, dict) and 0 < level < len(path):
+                for key, below in node.items():
+                    walk(below, level - 1, ((path[level], text(key, item)), *above))
+            elif isinstance(node, list):
+                for one in node:
+                    pairs = one.items() if isinstance(one, dict) else [(plate.key, one)]
+                    found.append(tuple(sorted((*above, *((key, text(value, item)) for key, value in pairs)))))
+            else:
+                hint = "write values: [kitchen, bath], or {1: [kitchen]} for house 1"
+                raise self.error(f"{what}: {node!r} is not a list", item, hint)
+
+        probe, depth = item.plain(), 0
+        while isinstance(probe, dict) and probe:
+            probe, depth = next(iter(probe.values())), depth + 1
+        walk(item.plain(), depth, ())
+        return tuple(found)
+
     def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
         children = self.mapping(item, f"source {name}")
         given = {key: child.plain() for key, child in children.items() if key != "plates"}
-        if "mqtt" in given and "plates" in children:
+        kinds = [key for key in given if key in self._connectors]
+        if kinds and "plates" in children:
             raise self.error(
                 f"source {name}: its topic says on which plates it is", children["plates"].key_line, "remove plates"
             )
-        if "mqtt" not in given:
+        if len(kinds) > 1:
+            line = children[kinds[1]].key_line
+            raise self.error(f"source {name}: {' and '.join(kinds)} exclude each other", line, "make them two sources")
+        if not kinds:
             if given:
                 key = next(iter(given))
                 line = children[key].key_line or children[key].line
-                hint = did_you_mean(key, ["mqtt", "plates"])
-                raise self.error(f"source {name}: {key} without mqtt", line, hint if "?" in hint else "add mqtt: TOPIC")
+                hint = did_you_mean(key, [*self._connectors, "plates"])
+                hint = hint if "?" in hint else f"add mqtt: TOPIC, or one of {', '.join(self._connectors)}"
+                raise self.error(f"source {name}: {key} without a connector", line, hint)
             bound = self.texts(children["plates"], f"source {name}: plates") if self._has(children, "plates") else ()
         else:
             try:
                 bound = self._check(name, given)
             except ConfigurationError as error:
-                line = self._line_of(children, error)
+                line = self._line_of(children, kinds[0], error)
                 raise self.error(_named("source", name, error.message), line, error.hint) from None
         for plate in bound:
             if plate not in plates:
                 hint = did_you_mean(plate, plates)
-                line = (children.get("mqtt") or children.get("plates") or item).line
+                line = (children[kinds[0]] if kinds else children.get("plates") or item).line
                 raise self.error(
                     f"source {name}: the plate {plate!r} is not declared",
                     line,
@@ -257,11 +341,11 @@ class _Parser(Reader):
     def _has(self, children: Mapping[str, Item], key: str) -> bool:
         return key in children and children[key].value not in (None, [])
 
-    def _line_of(self, children: Mapping[str, Item], error: ConfigurationError) -> int | None:
-        """Of the option that the message names first, else of the topic."""
+    def _line_of(self, children: Mapping[str, Item], kind: str, error: ConfigurationError) -> int | None:
+        """Of the option that the message names first, else of the connector's own."""
         named = [key for key in children if re.search(rf"\b{re.escape(key)}\b", error.message)]
         named.sort(key=error.message.find)
-        child = children[named[0] if named else "mqtt"]
+        child = children[named[0] if named else kind]
         return child.key_line or child.line
 
     # --- nodes ---
@@ -280,15 +364,27 @@ class _Parser(Reader):
             raise self.error(f"{what} has no tool", item.key_line or item.line, "write tool: NAME@^VERSION")
         pin = self.text(children["tool"], f"{what}: tool")
         inputs = self.texts(children["from"], f"{what}: from") if self._has(children, "from") else ()
-        over = self.texts(children["over"], f"{what}: over") if self._has(children, "over") else ()
-        for key, given, known in (("from", inputs, names), ("over", over, list(plates))):
+        over, on, into = (
+            self.texts(children[key], f"{what}: {key}") if self._has(children, key) else ()
+            for key in ("over", "on", "into")
+        )
+        if len(into) > 1:
+            raise self.error(f"{what}: into names one plate", children["into"], "split once more for another plate")
+        dimensions = list(plates)
+        for key, given, known in (
+            ("from", inputs, names),
+            ("over", over, dimensions),
+            ("on", on, dimensions),
+            ("into", into, dimensions),
+        ):
             for word in given:
                 if word not in known:
                     kind = "node or source" if key == "from" else "plate"
                     candidates = [other for other in known if other != name]
                     hint = did_you_mean(word, candidates)
                     raise self.error(f"{what}: there is no {kind} {word!r}", children[key], hint)
-        return NodeDefinition(name, self._tool(what, pin, children), inputs, over, publish, pin)
+        tool = self._tool(what, pin, children)
+        return NodeDefinition(name, tool, inputs, over, publish, pin, on, into[0] if into else None)
 
     def _tool(self, what: str, pin: str, children: Mapping[str, Item]) -> Tool:
         try:

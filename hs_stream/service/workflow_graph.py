@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.workflow_file import plate_document
 
 __all__ = ["dot", "graph_json", "mermaid"]
 
@@ -28,6 +29,8 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
                 "version": node.tool.version,
                 "parameters": node.tool.parameters(),
                 "over": list(node.over),
+                "on": list(node.on),
+                "into": node.into,
                 "published": node.publish is not None,
             }
         )
@@ -37,7 +40,7 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
         "description": workflow.description,
         "online": workflow.online,
         "plates": [
-            {"name": plate.name, "parent": plate.parent, "max": plate.max} for plate in workflow.plates.values()
+            {"name": plate.name, "parent": plate.parent, **plate_document(plate)} for plate in workflow.plates.values()
         ],
         "nodes": nodes,
         "edges": edges,

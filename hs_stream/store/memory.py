@@ -150,6 +150,7 @@ class MemoryStore:
         self._marks: dict[int, Mapping[int, TimeIntervals]] = {}
         self._outbox: dict[int, list[OutboxEntry]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
+        self._lease: tuple[str, int] | None = None
         self._dead_letters: deque[DeadLetter] = deque(maxlen=max_dead_letters)
         self._history: deque[HistoryEntry] = deque(maxlen=max_history)
         self._append_seq = self._commit_seq = self._published_seq = 0
@@ -311,6 +312,11 @@ class MemoryStore:
         self._require_open()
         found = [entry for entry in reversed(self._history) if stream is None or entry.stream == stream]
         return found[:limit]
+
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        if self._lease is None or self._lease[0] in (owner, instead_of) or self._lease[1] <= now:
+            self._lease = (owner, until)
+        return self._lease[0]
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         self._require_open()

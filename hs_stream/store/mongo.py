@@ -37,6 +37,7 @@ from typing import Any, Final, TypeVar
 from bson.binary import Binary
 from bson.max_key import MaxKey
 from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
@@ -577,6 +578,25 @@ class MongoStore:
             where = {} if stream is None else {"stream": stream}
             cursor = self._link.collection("history").find(where).sort("_id", -1).limit(limit)
             return [mongo_layout.history_entry(one) async for one in cursor]
+
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        if self._read_only:
+            raise StoreUnavailable(f"the store at {self._link.where} is open for reading only")
+        await self._link.connect()
+        free = [{"owner": {"$in": [owner, instead_of]}}, {"until": {"$lte": now}}]
+        with self._link.talking():
+            state = self._link.collection("state", sync=True)
+            while True:
+                try:
+                    await state.update_one(
+                        {"_id": "lease", "$or": free}, {"$set": {"owner": owner, "until": until}}, upsert=True
+                    )
+                except DuplicateKeyError:
+                    held = await state.find_one({"_id": "lease"})
+                    if held is not None:
+                        return str(held["owner"])
+                else:
+                    return owner
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         self._require_writable()

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.engine.ports import Store
-from hs_stream.store.memory import MemoryStore
-from hs_stream.store.sqlite import SqliteStore
+from hs_stream.entry_points import STORES
 
-__all__ = ["open_store", "redacted"]
+__all__ = ["StoreFactory", "StoreOptions", "no_store", "open_store", "redacted"]
 
-_HINT = "write memory://, sqlite:///path/to/file.db or mongodb://host:27017/database"
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What a store is asked for besides its URL; a store may ignore what it has no use for.
+
+    ``read_only``: used beside a running service, so nothing is created or written. ``*_days``: how long the books are
+    kept.
+    """
+
+    read_only: bool = False
+    history_days: float = 90.0
+    dead_letter_days: float = 30.0
+
+
+StoreFactory = Callable[[str, StoreOptions], Store]
+"""``factory(url, options)``: a store, not opened yet. What an entry point of ``hs_stream.stores`` names."""
+
+_DEFAULTS = StoreOptions()
 
 
 def redacted(url: str) -> str:
@@ -31,24 +46,30 @@ def redacted(url: str) -> str:
     return f"{scheme}{separator}{user}{at}{host}{slash}{path}"
 
 
-def open_store(url: str) -> Store:
+def no_store(url: str) -> ConfigurationError:
+    """The error for a URL that names no store."""
+    more = [scheme for scheme in STORES.names() if not scheme.startswith(("memory", "mongodb", "sqlite"))]
+    others = "".join(f", {scheme}://..." for scheme in more)
+    return ConfigurationError(
+        f"{redacted(url)!r} names no store",
+        hint=f"write memory://, sqlite:///path/to/file.db, mongodb://host:27017/database{others}",
+    )
+
+
+def open_store(url: str, options: StoreOptions = _DEFAULTS) -> Store:
     """The store that ``url`` names; not opened yet.
 
-    ``memory://``; ``sqlite:///relative.db`` (to the working directory), ``sqlite:////absolute.db``;
+    The scheme is a name of the entry point group ``hs_stream.stores``, ours included: ``memory://``;
+    ``sqlite:///relative.db`` (to the working directory), ``sqlite:////absolute.db``;
     ``mongodb://[user:password@]host[:port][/database]`` and ``mongodb+srv://...``, database ``hs_stream`` by default.
-    Any other scheme may come from an entry point ``hs_stream.stores`` of that name, a callable that takes the URL.
     `ConfigurationError` for anything else; no message holds the password.
     """
-    scheme = url.partition("://")[0]
-    if url == "memory://":
-        return MemoryStore()
-    if scheme == "sqlite" and url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        return SqliteStore(Path(unquote(urlsplit(url).path[1:])))
-    if scheme in ("mongodb", "mongodb+srv"):
-        from hs_stream.store.mongo import MongoStore  # noqa: PLC0415 - pymongo takes 0.2 s to import
-
-        return MongoStore(url)
-    for plugin in importlib.metadata.entry_points(group="hs_stream.stores", name=scheme):
-        made: Store = plugin.load()(url)
-        return made
-    raise ConfigurationError(f"{redacted(url)!r} names no store", hint=_HINT)
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in STORES.table():
+        raise no_store(url)
+    try:
+        made: Store = STORES.make(scheme, url, options)
+    except ConfigurationError as error:
+        # What others raise may quote the URL.
+        raise ConfigurationError(error.message.replace(url, redacted(url)), hint=error.hint) from None
+    return made

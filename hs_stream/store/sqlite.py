@@ -52,7 +52,10 @@ _UPSERT: Final = "INSERT INTO instances (s, t, v) VALUES (?, ?, ?) ON CONFLICT (
 
 
 class SqliteStore:
-    """See the module. Holds about ``max_dead_letters`` and ``max_history`` entries at most, the newest ones."""
+    """See the module. Holds about ``max_dead_letters`` and ``max_history`` entries at most, the newest ones.
+
+    ``make_directory``: `open` makes the directory of the file, too.
+    """
 
     name: str = "sqlite"
 
@@ -61,11 +64,13 @@ class SqliteStore:
         path: str | Path,
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        make_directory: bool = False,
         max_dead_letters: int = 100_000,
         max_history: int = 1_000_000,
     ) -> None:
         self._path = Path(path)
         self._synchronous = synchronous
+        self._make_directory = make_directory
         self._limits = {"dead_letters": max_dead_letters, "history": max_history}
         self._executor: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
@@ -135,6 +140,8 @@ class SqliteStore:
 
     def _open(self) -> Recovery:
         if self._connection is None:
+            if self._make_directory:
+                self._create_directory()
             self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         db = self._connection
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -164,6 +171,15 @@ class SqliteStore:
             published_seq=state["published"] or 0,
             proven=state["proven"],
         )
+
+    def _create_directory(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot make the directory of the SQLite database {self._path}: {error.strerror}",
+                hint="correct store.url",
+            ) from None
 
     async def close(self) -> None:
         """Write what is only remembered, and let go of the file. Idempotent."""
@@ -399,6 +415,20 @@ class SqliteStore:
         else:
             rows = await self._select(sql + "WHERE stream = ? ORDER BY id DESC LIMIT ?", stream, max(limit, 0))
         return [HistoryEntry(*row) for row in rows]
+
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        if self._connection is None:
+            await self.open()
+        return await self._run(self._claim, owner, now, until, instead_of)
+
+    def _claim(self, owner: str, now: int, until: int, instead_of: str) -> str:
+        with self._transaction() as db:
+            found = db.execute("SELECT document FROM documents WHERE kind = 'lease'").fetchone()
+            holder, ends = unpack(found[0]) if found else (owner, 0)
+            if holder not in (owner, instead_of) and ends > now:
+                return str(holder)
+            db.execute("INSERT OR REPLACE INTO documents VALUES ('lease', 'store', ?)", (pack([owner, until]),))
+            return owner
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         await self._run(self._put, kind, key, pack(dict(document)))

@@ -450,6 +450,22 @@ async def _records(b: _Bench) -> None:
     _equal(await b.contents(derived), Batch.of([(1, 1)]), "register leaves the instances alone")
 
 
+async def _claims(b: _Bench) -> None:
+    """The right to write has one owner at a time, and runs out."""
+    store = b.store
+    _equal(await store.claim("a", 100, 200), "a", "claim takes what is free")
+    _equal(await store.claim("b", 150, 250), "a", "claim leaves it to its owner")
+    _equal(await store.claim("a", 150, 300), "a", "claim renews")
+    _equal(await store.claim("b", 250, 350), "a", "what was renewed lasts longer")
+    _equal(await store.claim("b", 300, 400), "b", "claim takes what has run out")
+    _equal(await store.claim("c", 310, 410, instead_of="a"), "b", "instead_of names the owner")
+    _equal(await store.claim("c", 310, 410, instead_of="b"), "c", "claim takes it from the owner that it names")
+    await b.reopen()
+    _equal(await b.store.claim("d", 320, 420), "c", "the owner outlives its process")
+    _equal(await b.store.claim("c", 320, 0), "c", "the owner gives it back")
+    _equal(await b.store.claim("d", 320, 420), "d", "claim takes what was given back")
+
+
 async def _documents(b: _Bench) -> None:
     """Documents are kept by kind and key."""
     document = {"name": "x", "a.b": [1, 1.0, True, None], "$in": {"t": datetime(2020, 1, 1, tzinfo=UTC)}, "n": 1 << 40}
@@ -512,6 +528,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "snapshots": _snapshots,
     "outbox": _outbox,
     "records": _records,
+    "claims": _claims,
     "documents": _documents,
     "histories": _histories,
 }

@@ -38,6 +38,7 @@ from hs_stream.core.tool import (
     Prefix,
     Previous,
     Sources,
+    SplitTool,
     Support,
     Tool,
 )
@@ -60,9 +61,11 @@ def check_tool(tool: Tool | type[Tool], *, examples: int = 50, seed: int | None 
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     tools = [tool] if isinstance(tool, Tool) else [tool.build(sample) for sample in tool.samples]
-    for one in tools:
-        _check_parameters(one)
+    for given in tools:
+        _check_parameters(given)
+        bound = _bound(given)
         for example in range(examples):
+            one = bound[example % len(bound)]
             size = _SMALLEST + (_LARGEST - _SMALLEST) * example // max(examples - 1, 1)
             material = Material(one, (seed << 20) + example, missing=missing)
             sources = material.sources(size)
@@ -120,6 +123,13 @@ def _check_parameters(tool: Tool) -> None:
         raise LawViolation(f"{tool.pin}: parameters() are changed by JSON: {parameters}")
 
 
+def _bound(tool: Tool) -> list[Tool]:
+    """The tools of single streams."""
+    if isinstance(tool, SplitTool):
+        return [tool.bound_to({"plate": value}, "plate") for value in tool.plate_values]
+    return [tool]
+
+
 @dataclass
 class _Trial:
     """One history, one interval, its cuts."""
@@ -162,9 +172,11 @@ class _Trial:
         again = self.evaluate(self.tool, self.interval, self.sources)
         self.compare(whole, again, self.interval, "purity: the same evaluation again gives another result")
         try:
-            other = type(self.tool).build(self.tool.parameters())
+            other: Tool = type(self.tool).build(self.tool.parameters())
         except ConfigurationError:
             return
+        if isinstance(self.tool, SplitTool):
+            other = other.bound_to({"plate": self.tool.plate_value}, "plate")
         again = self.evaluate(other, self.interval, self.sources)
         self.compare(
             whole, again, self.interval, "purity: another instance with the same parameters gives another result"
@@ -187,18 +199,18 @@ class _Trial:
         exact = _sources_like(self.sources, [readable(support, source, piece) for support, source in pairs])
         rule = f"support ({told}): with exactly what it may read the result differs, so it reads more than it declares"
         self.compare(whole, self.evaluate(self.tool, piece, exact), piece, rule)
-        noisy = _sources_like(self.sources, [self.disturbed(support, source, piece) for support, source in pairs])
+        noisy = _sources_like(self.sources, [self.disturbed(slot, *pair, piece) for slot, pair in enumerate(pairs)])
         rule = f"support ({told}): a change outside of what it may read changes the result"
         self.compare(whole, self.evaluate(self.tool, piece, noisy), piece, rule)
 
-    def disturbed(self, support: Support, source: Batch, piece: TimeInterval) -> Batch:
+    def disturbed(self, slot: int, support: Support, source: Batch, piece: TimeInterval) -> Batch:
         """``source`` with everything replaced that an output in ``piece`` may not read."""
         low, high = _untouchable(support, source, piece)
         parts = [source.slice(low, high)]
         if low > MIN_TIME:
-            parts.insert(0, self.material.noise(MIN_TIME, low, 4))
+            parts.insert(0, self.material.noise(slot, MIN_TIME, low, 4))
         if high < MAX_TIME:
-            parts.append(self.material.noise(high, MAX_TIME, 4))
+            parts.append(self.material.noise(slot, high, MAX_TIME, 4))
         return Batch.concat(parts)
 
     def fewer_inputs(self, whole: Batch) -> None:

@@ -104,6 +104,9 @@ class FaultyStore:
 
     # --- the port ---
 
+    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+        return await self._alive().claim(owner, now, until, instead_of=instead_of)
+
     async def open(self) -> Recovery:
         return await self._alive().open()
 

@@ -31,7 +31,19 @@ ORIGINS: Final = (
 _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
 _OBJECTS: Final = ("object", "full")
-_ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "anything")
+_ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "intervals", "anything")
+_KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "number": _NUMBERS,
+    "boolean": ("bools",),
+    "object": _OBJECTS,
+    "any": _ANY,
+    "[number]": ("lists",),
+    "{number}": ("counts",),
+    "[{number}]": ("rows",),
+    "[any, text]": ("pairs",),
+    "interval": ("intervals",),
+    "{interval}": ("schedules",),
+}
 
 
 class Material:
@@ -61,10 +73,11 @@ class Material:
 
     def _scales(self) -> list[int]:
         lengths = set()
-        for slot in range(self.inputs):
-            support = self.tool.support(slot)
-            if isinstance(support, Window):
-                lengths |= {support.lookback, support.lookahead}
+        windows = [support for slot in range(self.inputs) if isinstance(support := self.tool.support(slot), Window)]
+        for window in windows:
+            lengths |= {window.lookback, window.lookahead}
+        self.lookback = max((window.lookback for window in windows), default=1000)
+        self.lookahead = max((window.lookahead for window in windows), default=1000)
         drive = self.tool.drive()
         if isinstance(drive, OnGrid):
             lengths.add(drive.grid.every)
@@ -133,25 +146,24 @@ class Material:
     def sources(self, size: int) -> list[Batch]:
         """One batch for each input; several inputs share many of their times."""
         result: list[Batch] = []
-        for _ in range(self.inputs):
+        for slot in range(self.inputs):
             times = self.times(size)
             if result and self.chance(0.7):
                 shared = [time for time in result[0].times.tolist() if self.chance(0.7)]
                 times = sorted({*shared, *times[: len(times) // 3]})
-            result.append(Batch.build(times, self.values(len(times))))
+            result.append(Batch.build(times, self.values(slot, times)))
         return result
 
-    def values(self, count: int) -> list[Value]:
-        """Values that the tool says it takes."""
-        kinds = {"number": _NUMBERS, "boolean": ("bools",), "object": _OBJECTS, "any": _ANY}[self.tool.takes]
-        kind = self.pick(kinds)
-        values = [self.value(kind) for _ in range(count)]
+    def values(self, slot: int, times: Sequence[int]) -> list[Value]:
+        """Values at ``times`` that the tool says it takes."""
+        kind = self.pick(_KINDS[self.tool.takes_at(slot)])
+        values = [self.value(kind, time) for time in times]
         if (self.missing or kind == "anything") and self.chance(0.5):
             values = [None if self.chance(0.2) else value for value in values]
         return values
 
-    def value(self, kind: str) -> Value:
-        """One value of this kind."""
+    def value(self, kind: str, time: int = 0) -> Value:
+        """One value of this kind, for an instance at ``time``."""
         if kind == "anything":
             kind = self.pick(_ANY[:-1])
         if kind == "mixed":
@@ -171,12 +183,33 @@ class Material:
         if kind == "texts":
             return self.pick(self.texts)
         if kind == "lists":
-            return [self.value("mixed") for _ in range(self.between(0, 3))]
+            return [self.element() for _ in range(self.between(0, 3))]
+        if kind == "counts":
+            return {self.pick(self.texts): self.element() for _ in range(self.between(0, 3))}
+        if kind == "pairs":
+            return [self.value("anything", time), self.pick(self.texts)]
+        if kind == "schedules":
+            return {self.pick(self.texts): self.window(time) for _ in range(self.between(0, 3))}
+        if kind == "rows":
+            return [self.value("counts") for _ in range(self.between(0, 3))]
+        if kind == "intervals":
+            return self.window(time)
         count = len(self.texts) if kind == "full" else self.between(0, 4)
         keys = self.texts if kind == "full" else [self.pick(self.texts) for _ in range(count)]
         return {key: self.value(self.pick(("floats", "ints", "bools", "texts", "lists"))) for key in keys}
 
-    def noise(self, low: int, high: int, count: int) -> Batch:
+    def element(self) -> Value:
+        """A number inside of a list or an object."""
+        return None if self.missing and self.chance(0.1) else self.value("mixed")
+
+    def window(self, time: int) -> TimeInterval:
+        """An interval inside of ``(time - lookback, time + lookahead]``, often with a bound in common with it."""
+        low, high = time - self.lookback, time + self.lookahead
+        start = low if self.chance(0.5) else self.between(low, high - 1)
+        end = self.pick([end for end in (time, high, self.between(start + 1, high)) if end > start])
+        return TimeInterval(start, end)
+
+    def noise(self, slot: int, low: int, high: int, count: int) -> Batch:
         """Up to ``count`` instances in ``(low, high]``, near `origin` or a bound."""
         near = [bound for bound in (low + 1, high) if abs(bound) < 1 << 60]
         drawn = set()
@@ -185,7 +218,7 @@ class Material:
             if low < time <= high:
                 drawn.add(time)
         times = sorted(drawn)
-        return Batch.build(times, self.values(len(times))) if times else NOTHING
+        return Batch.build(times, self.values(slot, times)) if times else NOTHING
 
 
 def _texts_in(tool: Tool) -> tuple[str, ...]:

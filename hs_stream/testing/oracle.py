@@ -21,6 +21,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.graph import Graph
+from hs_stream.engine.growth import regrow
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
@@ -154,6 +155,7 @@ async def verify(
     graph = Graph(records)
     for workflow in workflows:
         graph.add_workflow(workflow)
+    await regrow(graph, store)
     graph.widen_demand(list(graph.streams.values()))
     scratch = Scratch(store, graph, start, end)
     await scratch.run()

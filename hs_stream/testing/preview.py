@@ -11,6 +11,7 @@ from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.graph import Graph
+from hs_stream.engine.growth import regrow
 from hs_stream.engine.ports import Store
 from hs_stream.testing.oracle import ABSENT, Mismatch, Scratch
 
@@ -64,6 +65,7 @@ async def preview(
     records = await store.streams()
     graph = Graph(records)
     graph.add_workflow(candidate)
+    await regrow(graph, store)
     graph.widen_demand(list(graph.streams.values()))
     scratch = Scratch(store, graph, start, end)
     await scratch.run()

@@ -6,9 +6,9 @@ where errors are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 try:
     from hypothesis import strategies as st
@@ -16,10 +16,11 @@ except ImportError as error:
     raise ImportError("hs_stream.testing.strategies needs hypothesis: pip install 'hs-stream[testing]'") from error
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.errors import ToolError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval, TimeIntervals
-from hs_stream.core.tool import AggregateTool, Duration, Sources, Tool
+from hs_stream.core.tool import AggregateTool, Duration, PlateTool, Sources, SplitTool, Takes, Tool
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.testing.material import ORIGINS
@@ -39,7 +40,6 @@ __all__ = [
     "workflows",
 ]
 
-Takes = Literal["number", "boolean", "object", "any"]
 Arrival = list[tuple[int, int, Value]]
 """One round of arrivals: ``(input, time, value)`` in the order in which they come."""
 
@@ -77,20 +77,31 @@ def interval_sets(draw: st.DrawFn, low: int = -20, high: int = 20) -> TimeInterv
 
 
 def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[Value]:
-    """Canonical values that a tool with this ``takes`` accepts; with ``missing`` also ``None``."""
+    """Canonical values that a tool with this ``takes`` accepts; with ``missing`` also ``None``.
+
+    An ``interval`` is any: only `hs_stream.testing.material` knows which ones a tool accepts at which time.
+    """
     numbers: st.SearchStrategy[Value] = st.floats(width=64) | st.integers(-1000, 1000)
     scalars = numbers | st.booleans() | st.text(st.characters(codec="utf-8"), max_size=5)
     keys = st.sampled_from(("a", "b", "temperature", "value"))
     nested = st.recursive(
-        scalars | st.none(),
+        scalars | st.none() | intervals(),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
         max_leaves=6,
     )
-    kinds: dict[str, st.SearchStrategy[Value]] = {
+    elements = numbers | st.none() if missing else numbers
+    counts = st.dictionaries(keys, elements, max_size=3)
+    kinds: dict[Takes, st.SearchStrategy[Value]] = {
         "number": numbers,
         "boolean": st.booleans(),
         "object": st.dictionaries(keys, nested, max_size=4),
         "any": nested,
+        "[number]": st.lists(elements, max_size=3),
+        "{number}": counts,
+        "[{number}]": st.lists(counts, max_size=3),
+        "[any, text]": st.tuples(nested, keys).map(list),
+        "interval": intervals(),
+        "{interval}": st.dictionaries(keys, intervals(), max_size=3),
     }
     return kinds[takes] | st.none() if missing else kinds[takes]
 
@@ -149,33 +160,54 @@ SOURCES: Final[Mapping[str, Takes]] = {"power": "number", "light": "number", "do
 
 @st.composite
 def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) -> WorkflowDefinition:
-    """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published."""
-    plates = {"house": Plate("house"), "room": Plate("room", "house")}
+    """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published.
+
+    Besides house and room there is a plate with declared values, and one that grows by what a node finds.
+    """
+    declared = tuple((("kind", value),) for value in ("a", "b", "temperature"))
+    plates = {
+        "house": Plate("house"),
+        "room": Plate("room", "house"),
+        "kind": Plate("kind", values=declared),
+        "found": Plate("found", max=4),
+    }
     sources = {name: SourceDefinition(name, ("house", "room")) for name in SOURCES}
-    kinds: dict[str, str] = dict(SOURCES)
+    kinds: dict[str, Takes] = dict(SOURCES)
     on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
     nodes: dict[str, NodeDefinition] = {}
     classes = list(registry)
     for index in range(draw(st.integers(1, max_nodes))):
         kind = draw(st.sampled_from(classes))
-        fitting = [name for name, held in kinds.items() if kind.takes in ("any", held)]
         aggregates = issubclass(kind, AggregateTool)
-        if aggregates:
-            fitting = [name for name in fitting if on[name]]
-        if not fitting and kind.arity != 0:
-            continue
         tool = kind.build(draw(st.sampled_from(kind.samples)))
         count = 1 if aggregates else draw(st.integers(1, 3)) if tool.arity is None else tool.arity
-        inputs = tuple(draw(st.sampled_from(fitting)) for _ in range(count))
         if not aggregates and not _takes(tool, count):
             continue
+        fitting = [
+            [name for name, held in kinds.items() if _fits(tool.takes_at(slot), held) and (on[name] or not aggregates)]
+            for slot in range(count)
+        ]
+        if not all(fitting):
+            continue
+        inputs = tuple(draw(st.sampled_from(names)) for names in fitting)
         over = draw(st.sampled_from([on[inputs[0]], on[inputs[0]][-1:]])) if aggregates else ()
-        name = f"n{index}"
-        nodes[name] = NodeDefinition(name, tool, inputs, over, {})
-        kinds[name] = _output_kind(tool, max(count, 1))
         together = {plate for source in inputs for plate in on[source]} - set(over)
+        into = None
+        if isinstance(tool, SplitTool):
+            free = [plate for plate in ("kind", "found") if plate not in together]
+            if not free:
+                continue
+            into = draw(st.sampled_from(free))
+            together.add(into)
+        name = f"n{index}"
         on[name] = tuple(plate for plate in plates if plate in together)
-    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes)
+        combined = on[name] if len(set(inputs)) > 1 else ()
+        nodes[name] = NodeDefinition(name, tool, inputs, over, {}, on=combined, into=into)
+        kinds[name] = _output_kind(tool, max(count, 1))
+        if isinstance(tool, PlateTool) and plates["found"].source is None:
+            plates["found"] = replace(plates["found"], source=name)
+    online = draw(st.sampled_from([True, True, True, False]))
+    return WorkflowDefinition("w", plates=plates, sources=sources, nodes=nodes, online=online)
 
 
 @st.composite
@@ -196,20 +228,50 @@ def _takes(tool: Tool, inputs: int) -> bool:
     return tool.arity in (None, inputs) and (names is None or len(names) == inputs)
 
 
-def _output_kind(tool: Tool, inputs: int) -> str:
-    """What ``tool`` puts out, found by trying it: number, boolean, object or any."""
-    held: dict[str, Callable[[int], Value]] = {
-        "boolean": lambda at: at % 2 == 0,
-        "object": lambda at: {"a": float(at), "temperature": at / 2},
-    }
-    make = held.get(tool.takes, float)
-    source = Batch.of((second * 1000, make(second)) for second in range(1, 20))
+def _fits(takes: Takes, held: Takes) -> bool:
+    """Whether a tool may be fed with what a node holds."""
+    return takes in ("any", held) or (takes == "object" and held == "{number}")
+
+
+_HELD: Final[Mapping[Takes, Callable[[int], Value]]] = {
+    "boolean": lambda second: second % 2 == 0,
+    "object": lambda second: {"a": float(second), "temperature": second / 2},
+    "[number]": lambda second: [float(second), second / 2],
+    "{number}": lambda second: {"a": float(second), "temperature": second / 2},
+    "[{number}]": lambda second: [{"a": float(second)}, {"a": second / 2}],
+    "[any, text]": lambda second: [float(second), "a"],
+    "{interval}": lambda second: {"a": TimeInterval(second * 1000 - 1, second * 1000)},
+    "interval": lambda second: TimeInterval(second * 1000 - 1, second * 1000),
+}
+
+
+def _output_kind(tool: Tool, inputs: int) -> Takes:
+    """What ``tool`` puts out, found by trying it."""
+    makes = [_HELD.get(tool.takes_at(slot), float) for slot in range(inputs)]
+    sources = [Batch.of((second * 1000, make(second)) for second in range(1, 20)) for make in makes]
     try:
-        found = tool.evaluate(TimeInterval(0, 20_000), Sources([source] * inputs, [str(at) for at in range(inputs)]))
-    except (TypeError, ValueError, ArithmeticError):
+        found = tool.evaluate(TimeInterval(0, 20_000), Sources(sources, [str(at) for at in range(inputs)]))
+    except (ToolError, TypeError, ValueError, ArithmeticError):
         return "any"
-    kinds = {_KINDS.get(type(value), "any") for _, value in found}
+    kinds = _kinds(value for _, value in found)
     return kinds.pop() if len(kinds) == 1 else "any"
 
 
-_KINDS: Final = {bool: "boolean", int: "number", float: "number", dict: "object"}
+def _kind(value: Value) -> Takes:
+    """The narrowest word for ``value``."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, TimeInterval):
+        return "interval"
+    if isinstance(value, dict):
+        return "{number}" if _kinds(value.values()) == {"number"} else "object"
+    if isinstance(value, list):
+        held = _kinds(value)
+        return "[number]" if held == {"number"} else "[{number}]" if held == {"{number}"} else "any"
+    return "any"
+
+
+def _kinds(values: Iterable[Value]) -> set[Takes]:
+    return {_kind(value) for value in values}

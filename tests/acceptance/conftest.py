@@ -274,7 +274,7 @@ class Service:
         pairs = re.findall(r"^([a-z]\S*?(?:\{.*\})?) (\S+)$", self.ask("/metrics"), re.MULTILINE)
         return {name: float(value) for name, value in pairs}
 
-    def settle(self, readings: int, seconds: float = 60.0) -> None:
+    def settle(self, readings: int, seconds: float = 180.0) -> None:
         """Return when ``readings`` have come, and nothing waits to be stored, computed or published."""
         waiting = ("hs_in_flight_readings", "hs_pending_steps", "hs_outbox_pending")
 

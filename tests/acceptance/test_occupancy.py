@@ -139,7 +139,7 @@ def rows(request: pytest.FixtureRequest) -> list[Row]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_all_rows_in_order(rows: list[Row], parts: Any, mongo_url: str) -> None:
     run = Run(parts, mongo_url, rows)
     run.report("in order", len(rows))
@@ -148,7 +148,7 @@ def test_all_rows_in_order(rows: list[Row], parts: Any, mongo_url: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_random_order_with_duplicates_and_corrections(rows: list[Row], parts: Any, mongo_url: str) -> None:
     disturbed = disturb(rows)
     assert len(disturbed) == len(rows) + len(rows) * 5 // 100 + len(rows) // 100

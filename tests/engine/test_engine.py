@@ -514,6 +514,27 @@ async def test_what_a_slow_subscriber_leaves_is_read_back_from_the_store(
     assert len(bench.subscriber.contents[StreamId.parse("double[room=a]")]) == 40
 
 
+async def test_silence_proves_nothing_of_what_is_computed_on_request_only(bench: Bench) -> None:
+    await bench.start(
+        bench.workflow(
+            bench.node("double", "expression", ["power"], expression="value * 2"),
+            bench.node("mean", "aggregate", ["double"], over=["room"], function="mean"),
+            online=False,
+        )
+    )
+    bench.clock.advance(200_000)
+    for room in "ab":
+        await bench.publish(*[(second * 1000, float(second)) for second in range(100)], room=room)
+    for name, until in (("double[room=a]", 50_000), ("mean", 30_000)):
+        await bench.engine.compute([StreamId.parse(name)], START, START + until)
+    await bench.pass_time(60_000)
+    assert bench.engine.find(StreamId.parse("double[room=a]")).coverage == TimeIntervals.of(START, START + 50_000)
+    assert bench.engine.find(StreamId.parse("mean")).coverage == TimeIntervals.of(START, START + 30_000)
+    assert (await bench.verify()).clean
+    await bench.engine.compute([StreamId.parse("mean")], START, START + 90_000)
+    assert len(await bench.contents("mean")) == 90
+
+
 async def test_a_step_is_pending_until_its_commit_is_durable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2")))
     store = bench.engine.store

@@ -333,9 +333,7 @@ def test_a_workflow_from_a_file(hs: HyperStream, tmp_path: Path) -> None:
         hs.add_workflow(path)
 
 
-def test_settings_of_a_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened
-) -> None:
+def test_settings_of_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Opened) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "comfort.yaml").write_text(YAML, encoding="utf-8")
     (tmp_path / "hs.toml").write_text(

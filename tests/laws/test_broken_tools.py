@@ -386,3 +386,56 @@ def test_aggregate_gets_keys() -> None:
     check_tool(Keys(), examples=10, seed=0)
     sources = Sources([Batch.of([(1, 1)]), Batch.of([(1, 2)])], ["hall", "kitchen"])
     assert Keys().evaluate(TimeInterval(0, 1), sources).get(1) == ["hall", "kitchen"]
+
+
+class OverWindow(Tool):
+    """At each window of input 0 something about input 1 inside of it."""
+
+    version = "0.1.0"
+    arity = 2
+    takes = ("interval", "boolean")
+
+    def support(self, slot: int) -> Support:
+        return Pointwise() if slot == 0 else Window(5_000, 2_000)
+
+    def drive(self) -> Drive:
+        return FromInput(0)
+
+    def low(self, window: TimeInterval) -> int:
+        return window.start
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        windows, data = sources
+        result = []
+        for time, window in windows.slice(interval.start, interval.end):
+            assert time - 5_000 <= window.start < window.end <= time + 2_000
+            inside = data.slice(self.low(window), window.end).plain()
+            assert all(type(value) is bool for value in inside)
+            result.append((time, len(inside)))
+        return Batch.of(result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountsInWindow(OverWindow):
+    """How many values."""
+
+    name = "counts_in_window"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncludesTheStart(OverWindow):
+    """Also counts what lies exactly at the start of a window."""
+
+    name = "includes_the_start"
+
+    def low(self, window: TimeInterval) -> int:
+        return window.start - 1
+
+
+def test_each_input_gets_what_it_takes_and_windows_that_may_be_read() -> None:
+    """`OverWindow` asserts so; a window's start that is the support's is no part of either."""
+    check_tool(CountsInWindow, examples=100, seed=1)
+    with pytest.raises(LawViolation, match=r"support \(input 0: pointwise, input 1: window 5s \+2s\)"):
+        check_tool(IncludesTheStart, examples=100, seed=1)
+    assert [CountsInWindow.takes_at(slot) for slot in (0, 1)] == ["interval", "boolean"]
+    assert [Raises.takes_at(slot) for slot in (0, 1)] == ["number", "number"]

@@ -140,6 +140,60 @@ async def test_a_new_input_takes_coverage_back_as_far_as_it_is_not_known(played:
     await played.finish()
 
 
+async def test_a_crash_forgets_that_new_inputs_took_coverage_back(played: Played) -> None:
+    """Their readings were durable, and what they took back from the aggregate was not."""
+    history = await played.begin(node("mean", "aggregate", ["power"], over=["room"], function="mean"))
+    await played.publish(("power", "a", 1, 2.0))
+    history.arm(3, "before")  # register, append, commit
+    await played.publish(("power", "b", 1000, 1.5), ("power", "c", 1, 1.5))
+    await played.finish()
+
+
+async def test_what_is_stored_behind_the_coverage_is_looked_at_again_after_a_restart(played: Played) -> None:
+    """A new input took the coverage back, and then the reading behind the result was purged."""
+    history = await played.begin(node("mean", "aggregate", ["power"], over=["room"], function="mean"))
+    await played.publish(("power", "b", 0, 0.0))
+    await played.publish(("power", "a", 1, 0.0))
+    await history.purge(StreamId.parse("power[room=b]"), NOW - 1, NOW)
+    await history.settle()
+    await history.restart()
+    await played.finish()
+
+
+async def test_a_crash_forgets_that_an_earlier_reading_moved_the_begin(played: Played) -> None:
+    """Nothing was stored of the clock, since it had not ticked behind the first begin yet."""
+    history = await played.begin(node("tick", "clock", every="10m"))
+    await history.pass_time(120_000)
+    await played.publish(("power", "a", 0, 1.0))
+    history.arm(2, "before")  # append, commit
+    await played.publish(("power", "a", 1_500_000, 1.0))
+    await played.finish()
+
+
+async def test_a_grid_too_is_looked_at_again_after_a_restart(played: Played) -> None:
+    history = await played.begin(
+        node("mean", "sliding_mean", ["power"], width="10s", every="1s"),
+        node("house", "aggregate", ["mean"], over=["room"], function="mean"),
+    )
+    await played.publish(("power", "b", 2000, 0.0), ("power", "b", 0, 0.0))
+    await played.publish(("power", "a", 2500, 0.0))
+    await history.purge(StreamId.parse("power[room=b]"), NOW - 3000, NOW)
+    await history.settle()
+    await history.restart()
+    await played.finish()
+
+
+async def test_a_head_that_is_met_again_does_not_hold_between_the_new_readings(played: Played) -> None:
+    """The state behind them is the old one, and in between it was another."""
+    history = await played.begin(node("hot", "threshold", ["power"], above=10, hysteresis=5))
+    await history.pass_time(60_000)
+    await played.publish(("power", "a", 50_000, 0.0))
+    # Within the silence that is covered already: on, on, off.
+    await played.publish(("power", "a", 40_000, 20.0), ("power", "a", 30_000, 20.0), ("power", "a", 20_000, 0.0))
+    await played.publish(("power", "a", 35_000, 7.0))
+    await played.finish()
+
+
 async def test_what_waits_for_an_input_that_fails_is_not_due(played: Played) -> None:
     history = await played.begin(
         node("broken", "apply", ["light"], function="operator:not_"),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval
-from hs_stream.core.value import canonical, same
-from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values
+from hs_stream.core.tool import MapTool, Takes
+from hs_stream.core.value import Value, canonical, same
+from hs_stream.plugins import default_registry
+from hs_stream.testing.material import Material
+from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values, workflows
 
 
 @given(st.data())
@@ -36,3 +45,59 @@ def test_cuts_lie_inside(data: st.DataObject, interval: TimeInterval) -> None:
 def test_values_are_canonical(value: object, duration: int) -> None:
     assert same(canonical(value), value)
     assert duration >= 1
+
+
+def is_number(value: Value) -> bool:
+    return type(value) in (int, float)
+
+
+def is_list_of(held: Callable[[Value], bool]) -> Callable[[Value], bool]:
+    return lambda value: type(value) is list and all(map(held, value))
+
+
+def is_object_of(held: Callable[[Value], bool]) -> Callable[[Value], bool]:
+    return lambda value: type(value) is dict and all(map(held, value.values()))
+
+
+FITS: dict[str, Callable[[Value], bool]] = {
+    "number": is_number,
+    "boolean": lambda value: type(value) is bool,
+    "object": lambda value: type(value) is dict,
+    "any": lambda value: same(canonical(value), value),
+    "[number]": is_list_of(is_number),
+    "{number}": is_object_of(is_number),
+    "[{number}]": is_list_of(is_object_of(is_number)),
+    "interval": lambda value: type(value) is TimeInterval,
+    "{interval}": is_object_of(lambda value: type(value) is TimeInterval),
+    "[any, text]": lambda value: type(value) is list and len(value) == 2 and type(value[1]) is str,
+}
+
+
+@pytest.mark.parametrize("takes", typing.get_args(Takes))
+def test_a_tool_is_fed_with_what_it_takes(takes: Takes) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Probe(MapTool):
+        """Only says what it takes."""
+
+    Probe.takes = takes
+    fed = [value for seed in range(30) for value in Material(Probe(), seed).values(0, range(10))]
+    assert [value for value in fed if not FITS[takes](value)] == []
+    assert len(fed) == 300
+
+    @given(values(takes))
+    @settings(deadline=None, max_examples=25)
+    def drawn(value: Value) -> None:
+        assert FITS[takes](value)
+
+    drawn()
+
+
+def test_each_input_of_a_tool_gets_what_it_takes() -> None:
+    """Windows come first and numbers second, also where both are at hand."""
+    registry = ToolRegistry()
+    for name in ("aligning_window", "sliding_apply"):
+        registry.register(default_registry().resolve(name))
+    found = find(workflows(registry), lambda flow: any(node.tool.arity == 2 for node in flow.nodes.values()))
+    [applied] = [node for node in found.nodes.values() if node.tool.arity == 2]
+    assert found.nodes[applied.inputs[0]].tool.name == "aligning_window"
+    assert applied.inputs[1] in ("power", "light") or found.nodes[applied.inputs[1]].tool.name == "sliding_apply"

@@ -79,6 +79,7 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = free_port()
+        self.paths = [ROOT, ROOT / "connectors", ROOT / "tools"]
         self._processes: list[asyncio.subprocess.Process] = []
 
     def write(self, broker_url: str = "mqtt://127.0.0.1:1", store: str = "sqlite:///data/x.db", more: str = "") -> Path:
@@ -93,7 +94,7 @@ class Site:
         return path
 
     def environment(self) -> dict[str, str]:
-        paths = os.pathsep.join(map(str, (ROOT, ROOT / "connectors", ROOT / "tools")))
+        paths = os.pathsep.join(map(str, self.paths))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HS_STREAM")}
         return clean | {"PYTHONPATH": paths}
 

@@ -80,11 +80,12 @@ def test_component_of_something_else() -> None:
 
 
 def test_component_filter() -> None:
-    items = [(1, {"a": 1, "b": 2, "c": 3}), (2, {"c": 3}), (3, None)]
-    assert run("component_filter", items, keep=["a", "b"]) == [(1, {"a": 1, "b": 2}), (2, {})]
-    assert run("component_filter", items, keep=["a", "b"], complement=True) == [(1, {"c": 3}), (2, {"c": 3})]
-    with pytest.raises(TypeError, match="component_filter needs objects, but got str 'on'"):
-        run("component_filter", [(1, "on")], keep=["a"])
+    items = [(1, {"a": 1, "b": 2}), (2, {"a": 1.0}), (3, {"b": 1}), (4, None), (5, {"a": None})]
+    assert run("component_filter", items, key="a", values=[1, None]) == [items[0], items[4]]
+    assert run("component_filter", items, key="a", values=[1, None], complement=True) == [items[1]]
+    assert run("component_filter", [(1, [5, 6])], key=1, values=[6]) == [(1, [5, 6])]
+    with pytest.raises(TypeError, match="needs objects, but got str 'on'"):
+        run("component_filter", [(1, "on")], key="a", values=[1])
 
 
 # --- apply ---

@@ -57,7 +57,8 @@ def test_library_is_there() -> None:
 def test_folder_of_plugins(tmp_path: Path) -> None:
     write(tmp_path, "half.py", HALF.format(version="1.0.0"))
     write(tmp_path, "half_new.py", HALF.format(version="1.1.0"))
-    write(tmp_path, "_ignored.py", "1 / 0")
+    for name in ("_ignored.py", "test_half.py", "conftest.py"):
+        write(tmp_path, name, "1 / 0")
     registry = default_registry([tmp_path])
     assert [tool.version for tool in registry.versions("half")] == ["1.0.0", "1.1.0"]
     tool = registry.resolve("half").build({"by": "1m"})

@@ -2,13 +2,24 @@
 
 ====================  =============================================================================================
 `generators`          clock
+`basics`              copy, jsonify, product
+`random_generators`   random, uniform, triangular, randint, randrange, custom
+`distributions`       gauss, normalvariate, lognormvariate, expovariate, gammavariate, betavariate, paretovariate,
+                      weibullvariate, vonmisesvariate
 `dicts`               component, component_filter
+`objects`             component_set, dict_argmax, dict_values_to_const
+`lists`               slice, list_length, list_sum, list_mean, list_dict_sum, list_dict_mean
+`summaries`           histogram_from_list, percentiles_from_list
 `functions`           apply, expression
 `aggregates`          aggregate
+`plate_aggregates`    aggregate_plate, aggregate_into_dict_and_apply, histograms_to_csv, percentiles_to_csv
 `joins`               aligned_merge, as_of_join, last_value
 `signals`             derivative, integral, ewma
 `states`              threshold, debounce
 `windows`             sliding_mean, _sum, _min, _max, _count, _median, _percentile, _std, _first, _last
+`window_streams`      sliding_window, aligning_window
+`over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
+`relative`            relative_apply, relative_apply2
 ====================  =============================================================================================
 
 What holds for all of them:

@@ -5,12 +5,15 @@
 2. A call for a few windows (a steady arrival) takes each as a slice; a call for many (history) computes all segments in
    one pass. Both use ``reduceat`` on aligned float64, so both round alike. ``np.add.reduce`` would not.
 3. Missing values are taken out before anything else.
+4. Of a long window, medians and percentiles select what they need instead of sorting: the number of a given rank is
+   the same either way.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +24,7 @@ from hs_stream.core.time import MIN_TIME, TimeInterval
 from hs_stream.core.tool import SKIP, WindowTool
 from hs_stream.core.value import Value
 
-__all__ = ["SAMPLES", "UNSURE", "Floats", "Ints", "Numbers", "Sliding", "chunks", "quantiles", "segment", "segments"]
+__all__ = ["SAMPLES", "UNSURE", "Floats", "Ints", "Numbers", "Ranked", "Sliding", "chunks", "segment", "segments"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -39,6 +42,8 @@ UNSURE: Final = object()
 _CHUNK: Final = 1 << 20
 """How many numbers overlapping windows are copied into at once: bounds the memory, never the result."""
 _FEW: Final = 8
+_LONG: Final = 512
+"""From this many numbers on, selecting is faster than sorting."""
 _WHOLE: Final = np.zeros(1, np.intp)
 
 
@@ -67,22 +72,6 @@ def chunks(sizes: Ints) -> list[tuple[int, int]]:
     cuts = np.flatnonzero(np.diff(ends // _CHUNK)) + 1
     edges = [0, *cuts.tolist(), len(sizes)]
     return list(itertools.pairwise(edges))
-
-
-def quantiles(numbers: Floats, low: Ints, high: Ints, pick: Callable[[Floats], Any]) -> Floats:
-    """``pick`` of the sorted numbers of each window: windows of one size are the rows of one array."""
-    sizes = high - low
-    result = np.empty(len(sizes))
-    for size in np.unique(sizes).tolist():
-        rows = np.flatnonzero(sizes == size)
-        step = max(_CHUNK // size, 1)
-        for at in range(0, len(rows), step):
-            some = rows[at : at + step]
-            ordered = numbers[low[some][:, None] + np.arange(size)]
-            ordered.sort(axis=1)
-            result[some] = pick(ordered)
-    # Sorting may put 0.0 and -0.0 in either order.
-    return result + 0.0
 
 
 class Sliding(WindowTool):
@@ -167,8 +156,8 @@ class Numbers(Sliding):
 
     def reduce_windows(self, source: Batch, low: Ints, high: Ints, times: Ints) -> Sequence[Value] | npt.NDArray[Any]:
         """`many` of the windows that hold enough numbers, SKIP for the others."""
-        # On a local clock that is set back, a later window might begin earlier.
-        first, last = int(low[0] if self.tz is None else low.min()), int(high[-1])
+        # A later window may begin earlier: on a local clock that is set back, or where windows are values.
+        first, last = int(low.min()), int(high.max())
         try:
             numbers = source.slice_index(first, last).numbers()
         except TypeError as error:
@@ -191,3 +180,42 @@ class Numbers(Sliding):
                 for index, value in zip(np.flatnonzero(enough).tolist(), found, strict=True):
                     results[index] = value
         return results
+
+
+class Ranked(Numbers):
+    """Windows of which the numbers of one or a few ranks matter: subclasses say which, and what they give."""
+
+    def ranks(self, size: int) -> list[int]:
+        """The ranks (0: the smallest) that `pick` reads of ``size`` numbers."""
+        raise NotImplementedError
+
+    def pick(self, ordered: Floats) -> Any:
+        """The results for windows along the last axis, in which the numbers of `ranks` are in their places."""
+        raise NotImplementedError
+
+    def one(self, numbers: Floats) -> float:
+        """`pick` of the window alone. A NaN is larger than everything."""
+        if len(numbers) < _LONG:
+            ordered = np.sort(numbers)
+            return math.nan if math.isnan(ordered[-1]) else float(self.pick(ordered))
+        if math.isnan(numbers.max()):
+            return math.nan
+        return float(self.pick(np.partition(numbers, self.ranks(len(numbers)))))
+
+    def many(self, numbers: Floats, low: Ints, high: Ints) -> npt.NDArray[Any]:
+        """`pick` of the windows of one size at a time, as the rows of one array; of a long one alone."""
+        sizes = high - low
+        result = np.empty(len(sizes))
+        for size in np.unique(sizes).tolist():
+            rows = np.flatnonzero(sizes == size)
+            if size >= _LONG:
+                result[rows] = [self.one(numbers[first : first + size]) for first in low[rows].tolist()]
+                continue
+            step = max(_CHUNK // size, 1)
+            for at in range(0, len(rows), step):
+                some = rows[at : at + step]
+                ordered = numbers[low[some][:, None] + np.arange(size)]
+                ordered.sort(axis=1)
+                result[some] = self.pick(ordered)
+        # Either of 0.0 and -0.0 may come first, and `reduce_windows` makes no difference between them.
+        return result

@@ -17,7 +17,8 @@ __all__ = ["Aggregate"]
 Function = Literal["mean", "sum", "min", "max", "count", "median", "std", "first", "last", "any", "all"]
 
 
-def _sum(values: list[float]) -> float:
+def exact_sum(values: list[float]) -> float:
+    """The sum rounded once, whatever the order. NaN or infinite where plain addition is."""
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):
@@ -26,19 +27,19 @@ def _sum(values: list[float]) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    return _sum(values) / len(values)
+    return exact_sum(values) / len(values)
 
 
 def _std(values: list[float]) -> Value:
     if len(values) < 2:
         return SKIP
     mean = _mean(values)
-    return math.sqrt(_sum([(value - mean) * (value - mean) for value in values]) / (len(values) - 1))
+    return math.sqrt(exact_sum([(value - mean) * (value - mean) for value in values]) / (len(values) - 1))
 
 
 _FUNCTIONS: Final[dict[str, Callable[[list[float]], Value]]] = {
     "mean": _mean,
-    "sum": _sum,
+    "sum": exact_sum,
     "min": min,
     "max": max,
     "median": lambda values: float(statistics.median(values)),

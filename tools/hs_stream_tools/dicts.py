@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hs_stream.core.tool import SKIP, MapTool
-from hs_stream.core.value import Value
+from hs_stream.core.value import Value, same
 from hs_stream_tools._values import wrong
 
 __all__ = ["Component", "ComponentFilter"]
@@ -43,29 +44,28 @@ class Component(MapTool):
 
 @dataclass(frozen=True, kw_only=True)
 class ComponentFilter(MapTool):
-    """Each object with only some of its fields.
+    """Only the objects whose component is one of some values.
 
-    ``keep``: the names of the fields to keep. ``complement: true`` keeps all others instead. Names that an object does
-    not have are ignored, so the output may be ``{}``. No output where the whole value is ``None``; ``TypeError`` for
-    anything else that is no object.
+    ``key``: the component, as in ``component``. ``values``: compared by type and value (1 is not 1.0). ``complement:
+    true`` passes all others instead: ``values: [null]`` then drops objects whose component is ``None``. Objects without
+    the component never pass. ``TypeError`` as in ``component``. To drop fields of objects see ``component_set``.
 
-    >>> ComponentFilter(keep=("a",)).map({"a": 1, "b": 2})
-    {'a': 1}
-    >>> ComponentFilter(keep=("a",), complement=True).map({"a": 1, "b": 2})
-    {'b': 2}
+    >>> off = ComponentFilter(key="state", values=("off",))
+    >>> off.map({"state": "off", "n": 1}), off.map({"state": "on", "n": 2})
+    ({'state': 'off', 'n': 1}, SKIP)
     """
 
     name = "component_filter"
     version = "1.0.0"
     takes = "object"
-    samples = ({"keep": ["a", "b"]}, {"keep": ["a", "temperature"], "complement": True})
-    keep: tuple[str, ...]
+    samples = ({"key": "a", "values": [1, 2, "x"]}, {"key": "temperature", "values": [None], "complement": True})
+    key: str | int
+    values: tuple[Any, ...]
     complement: bool = False
 
     def map(self, value: Value) -> Value:
-        """The object with fewer fields, or SKIP."""
-        if isinstance(value, dict):
-            return {key: item for key, item in value.items() if (key in self.keep) is not self.complement}
-        if value is None:
+        """The object itself, or SKIP."""
+        found = Component(key=self.key).map(value)
+        if found is SKIP:
             return SKIP
-        raise wrong("component_filter", "objects", value)
+        return value if any(same(found, one) for one in self.values) is not self.complement else SKIP

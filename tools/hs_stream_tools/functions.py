@@ -37,8 +37,19 @@ def load(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def import_path(function: Callable[..., Any]) -> str:
+def function_of(parameter: Any) -> Callable[..., Any]:
+    """The function that a parameter is, or that it is the import path of."""
+    if isinstance(parameter, str):
+        return load(parameter)
+    if callable(parameter):
+        return parameter  # type: ignore[no-any-return]
+    raise ValueError(f"function must be an import path or a function, not {parameter!r}")
+
+
+def import_path(function: str | Callable[..., Any]) -> str:
     """``package.module:name`` of a function that can be found there again. `ConfigurationError` for any other."""
+    if isinstance(function, str):
+        return function
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module and name and module != "__main__" and "<" not in name:
         path = f"{module}:{name}"
@@ -48,6 +59,16 @@ def import_path(function: Callable[..., Any]) -> str:
         f"{function!r} cannot be saved: it has no import path",
         hint="move it to the top level of a module, or use the tool expression",
     )
+
+
+def stored(tool: str, function: str | Callable[..., Any], time: int, result: Any) -> Value:
+    """What ``function`` returned for ``time`` in canonical form, or `SKIP`. `ToolError` if it cannot be stored."""
+    if result is SKIP:
+        return SKIP
+    try:
+        return canonical(result)
+    except ValueError as error:
+        raise ToolError(f"{tool}: the result of {function} at {format_time(time)}{error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,31 +94,23 @@ class Apply(MapTool):
     with_time: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.function, str) and not callable(self.function):
-            raise ValueError(f"function must be an import path or a function, not {self.function!r}")
         self.call  # noqa: B018 - loads it now, so that a wrong path is found before the first reading
 
     @cached_property
     def call(self) -> Callable[..., Any]:
         """The function itself."""
-        return load(self.function) if isinstance(self.function, str) else self.function
+        return function_of(self.function)
 
     def parameters(self) -> dict[str, Any]:
         """With the import path of the function. `ConfigurationError` when it has none."""
-        path = self.function if isinstance(self.function, str) else import_path(self.function)
-        return {"function": path, "with_time": self.with_time}
+        return super().parameters() | {"function": import_path(self.function)}
 
     def map_at(self, time: int, value: Value) -> Value:
         """What the function returns, in canonical form. It gets its own copy of an object or a list."""
         if isinstance(value, (dict, list)):
             value = canonical(value)
         result = self.call(from_ms(time), value) if self.with_time else self.call(value)
-        if result is SKIP:
-            return SKIP
-        try:
-            return canonical(result)
-        except ValueError as error:
-            raise ToolError(f"apply: the result of {self.function} at {format_time(time)}{error}") from None
+        return stored(self.name, self.function, time, result)
 
 
 @dataclass(frozen=True, kw_only=True)

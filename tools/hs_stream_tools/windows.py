@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from hs_stream.core.batch import Batch
 from hs_stream.core.tool import SKIP
 from hs_stream.core.value import Value
-from hs_stream_tools._sliding import SAMPLES, Floats, Ints, Numbers, Sliding, chunks, quantiles, segment, segments
+from hs_stream_tools._sliding import SAMPLES, Floats, Ints, Numbers, Ranked, Sliding, chunks, segment, segments
 
 __all__ = [
     "SlidingCount",
@@ -36,6 +36,9 @@ __all__ = [
     "SlidingStd",
     "SlidingSum",
 ]
+
+_FEW_LONG: Final = 256
+"""A chunk of fewer windows than this holds long ones, which cost less one at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +176,15 @@ class SlidingStd(Numbers):
 
     def one(self, numbers: Floats) -> float:
         """Deviations from the mean, squared and added."""
+        variance = self._variance(numbers)
+        # A comparison with NaN is false, so NaN stays NaN.
+        return 0.0 if variance < 0.0 else math.sqrt(variance)
+
+    def _variance(self, numbers: Floats) -> float:
         count = len(numbers)
         off = numbers - segment(np.add, numbers) / count
         drift, squares = segment(np.add, off), segment(np.add, off * off)
-        variance = (squares - drift * drift / count) / (count - self.ddof)
-        # A comparison with NaN is false, so NaN stays NaN.
-        return 0.0 if variance < 0.0 else math.sqrt(variance)
+        return (squares - drift * drift / count) / (count - self.ddof)
 
     def many(self, numbers: Floats, low: Ints, high: Ints) -> npt.NDArray[Any]:
         """Deviations from each window's own mean, squared and added."""
@@ -186,6 +192,10 @@ class SlidingStd(Numbers):
         means = segments(np.add, numbers, low, high) / sizes
         variances = np.empty(len(sizes))
         for begin, end in chunks(sizes):
+            if end - begin < _FEW_LONG:
+                bounds = zip(low[begin:end].tolist(), high[begin:end].tolist(), strict=True)
+                variances[begin:end] = [self._variance(numbers[first:last]) for first, last in bounds]
+                continue
             counts = sizes[begin:end]
             starts = np.cumsum(counts) - counts
             inside = np.arange(int(counts.sum())) - np.repeat(starts - low[begin:end], counts)
@@ -198,7 +208,7 @@ class SlidingStd(Numbers):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingMedian(Numbers):
+class SlidingMedian(Ranked):
     """Median of the numbers in ``(t - width, t]``; of an even number of them, half the sum of the two in the middle.
 
     Parameters as for ``sliding_mean``. Missing values are ignored; a window without a number has no output.
@@ -213,18 +223,12 @@ class SlidingMedian(Numbers):
     name = "sliding_median"
     version = "1.0.0"
 
-    def one(self, numbers: Floats) -> float:
-        """The middle of the sorted numbers."""
-        ordered = np.sort(numbers)
-        # NaN is sorted to the end.
-        return math.nan if math.isnan(ordered[-1]) else float(self._middle(ordered))
+    def ranks(self, size: int) -> list[int]:
+        """The one in the middle, or both."""
+        return [(size - 1) // 2, size // 2]
 
-    def many(self, numbers: Floats, low: Ints, high: Ints) -> npt.NDArray[Any]:
-        """The middles."""
-        return quantiles(numbers, low, high, self._middle)
-
-    @staticmethod
-    def _middle(ordered: Floats) -> Any:
+    def pick(self, ordered: Floats) -> Any:
+        """The middle."""
         size = ordered.shape[-1]
         upper = size // 2
         if size % 2:
@@ -234,7 +238,7 @@ class SlidingMedian(Numbers):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingPercentile(Numbers):
+class SlidingPercentile(Ranked):
     """A percentile of the numbers in ``(t - width, t]``, interpolated linearly between neighbours.
 
     ``percentile``: 0 (minimum) to 100 (maximum); other parameters as for ``sliding_mean``. The formula is type 7 of
@@ -261,17 +265,13 @@ class SlidingPercentile(Numbers):
         if not 0 <= self.percentile <= 100:
             raise ValueError(f"percentile must be 0 to 100, but is {self.percentile}")
 
-    def one(self, numbers: Floats) -> float:
-        """Interpolated at (n - 1) * percentile / 100."""
-        ordered = np.sort(numbers)
-        # NaN is sorted to the end.
-        return math.nan if math.isnan(ordered[-1]) else float(self._at(ordered))
+    def ranks(self, size: int) -> list[int]:
+        """The neighbours of (n - 1) * percentile / 100."""
+        index = int((size - 1) * (self.percentile / 100))
+        return [index, min(index + 1, size - 1)]
 
-    def many(self, numbers: Floats, low: Ints, high: Ints) -> npt.NDArray[Any]:
-        """Each interpolated at (n - 1) * percentile / 100."""
-        return quantiles(numbers, low, high, self._at)
-
-    def _at(self, ordered: Floats) -> Any:
+    def pick(self, ordered: Floats) -> Any:
+        """Interpolated between them."""
         place = (ordered.shape[-1] - 1) * (self.percentile / 100)
         index = int(place)
         below, share = ordered[..., index], place - index

@@ -43,6 +43,7 @@ Unit = Literal["ms", "s", "us", "ns", "iso"]
 REASONS: Final = frozenset(
     {
         "before_earliest",
+        "csv",
         "depth",
         "encoding",
         "fields_missing",
@@ -61,7 +62,7 @@ REASONS: Final = frozenset(
         "value",
     }
 )
-"""Every reason of a dead letter. ``future`` and ``plate_full`` are given by the engine."""
+"""Every reason of a dead letter. ``future`` and ``plate_full`` are given by the engine, ``csv`` by files."""
 
 DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
@@ -183,10 +184,11 @@ class TimeSpec:
             raise self._invalid(raw, "is a number, but the time is configured as text; add `unit: ms` or `unit: s`")
         if isinstance(raw, int):
             return raw * 1000 if unit == "s" else raw // _PER_MS.get(unit, 1)
-        if not math.isfinite(raw):
-            raise self._invalid(raw, "is not finite")
         # To whole microseconds first: 1423072260.123 s is stored as ...122999 and must not lose its millisecond.
-        return round(raw / _PER_SECOND[unit] * 1_000_000) // 1000
+        microseconds = raw / _PER_SECOND[unit] * 1_000_000
+        if not math.isfinite(microseconds):
+            raise self._invalid(raw, "is not finite")
+        return round(microseconds) // 1000
 
     def _from_text(self, raw: str) -> int:
         if self.unit != "iso":

@@ -1,0 +1,50 @@
+"""The connector behind the key ``mqtt`` of a source: all of them share one `MqttSource`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream_connectors.codecs import codec
+from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec
+from hs_stream_connectors.mqtt.topics import TopicTemplate
+
+__all__ = ["MqttConnector"]
+
+_KEYS: Final = ("mqtt", "codec", "time", "fields", "earliest", "max_payload")
+
+
+class MqttConnector:
+    """Sources such as ``{mqtt: "home/{room}/climate", codec: json, time: {field: ts, unit: ms}}``.
+
+    ``options`` are only asked for by `connect`, since they read the password. ``defaults``: codec options
+    (``earliest``, ``max_payload``) of sources that do not say otherwise.
+    """
+
+    def __init__(self, options: Callable[[], MqttOptions], defaults: Mapping[str, Any]) -> None:
+        self._options = options
+        self._defaults = dict(defaults)
+
+    def plates(self, source: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The names in the topic. `ConfigurationError` for a bad topic, codec, time or key."""
+        return self._spec(source, options).template.names
+
+    def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> MqttSource:
+        """One connection and one session for all ``sources``."""
+        return MqttSource("mqtt", self._options(), [self._spec(name, options) for name, options in sources.items()])
+
+    def _spec(self, name: str, options: Mapping[str, Any]) -> SourceSpec:
+        for key in options:
+            if key not in _KEYS:
+                raise ConfigurationError(
+                    f"source {name}: there is no key {key!r}", hint=f"the keys are {', '.join(_KEYS)}"
+                )
+        kind = options.get("codec", "json")
+        if not isinstance(kind, str):
+            raise ConfigurationError(f"source {name}: codec is not a name", hint="write codec: json")
+        if not isinstance(options["mqtt"], str):
+            raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
+        rest = {key: value for key, value in options.items() if key not in ("mqtt", "codec")}
+        return SourceSpec(name, TopicTemplate(options["mqtt"]), codec(kind, **(self._defaults | rest)))
