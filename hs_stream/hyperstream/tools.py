@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -118,8 +119,11 @@ class BoundTool:
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self.tool)  # type: ignore[arg-type]
-        given = ", ".join(f"{field.name}={getattr(self.tool, field.name)!r}" for field in fields)
-        return f"<tool {self.tool.pin}({given})>"
+        given = {field.name: getattr(self.tool, field.name) for field in fields}
+        changed = [field.name for field in fields if given[field.name] != field.default]
+        with contextlib.suppress(ConfigurationError):  # what has a lambda in it is shown as it is
+            given = self.tool.parameters()
+        return f"<tool {self.tool.pin}({', '.join(f'{name}={given[name]!r}' for name in changed)})>"
 
 
 def _signature(kind: type[Tool]) -> inspect.Signature:

@@ -145,7 +145,7 @@ async def test_history_names_the_session_and_is_whole_at_the_end(bench: Bench) -
     entries = await bench.store.history(10)
     assert sum(entry.instances for entry in entries) == 3
     assert {entry.session for entry in entries} == {"one"}
-    assert {entry.tool for entry in entries} == {"expression@1.0.0"}
+    assert {entry.stream for entry in entries} == {"double"}
 
 
 async def test_history_of_a_request_is_there_at_once(bench: Bench) -> None:

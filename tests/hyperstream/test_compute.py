@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from hs_stream import HyperStream
 from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
 from hs_stream.core.time import TimeInterval, TimeIntervals
 from hs_stream.hyperstream import NotComputedWarning, Stream
+from hs_stream.hyperstream.tools import BoundTool
 
 from .conftest import T0, at
 
@@ -32,7 +34,7 @@ def test_only_what_is_missing_is_computed_and_history_says_so(hs: HyperStream) -
     ticker = clock.execute(sources=[], sink=hs.get_or_create_stream("ticker"), interval=(at(0), at(60)))
     clock.execute(sources=[], sink=ticker, interval=(at(30), at(90)))
     clock.execute(sources=[], sink=ticker, interval=(at(0), at(90)))
-    pin = "clock@1.0.0"
+    pin = clock.tool.pin
     assert entries(hs, "ticker") == [(pin, 0, 60, 60, "request"), (pin, 60, 90, 30, "request")]
     assert {item.session for item in hs.history()} == {hs.current_session.id if hs.current_session else ""}
     assert ticker.window().timestamps() == [at(second) for second in range(1, 91)]
@@ -73,7 +75,7 @@ def random_pieces(seed: int) -> list[tuple[Any, Any]]:
     """Windows in random order that cover two minutes, overlapping."""
     rng = random.Random(seed)
     cuts = sorted({0, 120_000, *(rng.randrange(1, 120_000) for _ in range(6))})
-    pieces = [(T0 + first, T0 + last + rng.choice([0, 5000])) for first, last in zip(cuts, cuts[1:], strict=False)]
+    pieces = [(T0 + first, T0 + last + rng.choice([0, 5000])) for first, last in itertools.pairwise(cuts)]
     rng.shuffle(pieces)
     return pieces
 
@@ -95,7 +97,8 @@ def test_two_windows_in_random_pieces_equal_one_computation_from_scratch(hs: Hyp
 
     def execute(over: HyperStream, name: str, interval: Any) -> Stream:
         tool, parameters, source = tools[name]
-        return getattr(over.tools, tool)(**parameters).execute([source] if source else [], name, interval)
+        bound: BoundTool = getattr(over.tools, tool)(**parameters)
+        return bound.execute([source] if source else [], name, interval)
 
     hs.get_or_create_stream("power").write(readings[:100])
     for name in tools:  # defined in this order; what a fold over a clock gives follows from where the clock begins
@@ -231,7 +234,7 @@ def test_the_next_session_knows_what_was_executed(sqlite_url: str, opened: Opene
         hs.get_or_create_stream("power").write({at(0): 1.0, at(1): 3.0})
         hs.tools.sliding_mean(width="1m").execute(["power"], "mean", (at(-1), at(5)))
     hs = opened(sqlite_url)
-    assert hs["ticker"].status.tool == "clock@1.0.0"
+    assert hs["ticker"].status.tool == hs.tools.clock(every="1s").tool.pin
     assert hs["count"].window((at(10), at(70)), compute=True).count() == 60
     assert [row[1:4] for row in entries(hs, "ticker")] == [(0, 60, 60), (60, 70, 10)]
     hs.tools.clock(every="1s").execute(sink="ticker", interval=(at(0), at(70)))

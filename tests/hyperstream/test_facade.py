@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
 import gc
 import inspect
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -62,8 +64,11 @@ class Twice(MapTool):
 
 def files_of(path: Path) -> list[str]:
     """What this process holds open of a database."""
-    links = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
-    return [str(link.readlink()) for link in links if link.is_symlink() and str(link.readlink()).startswith(str(path))]
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.append(str(link.readlink()))
+    return [name for name in found if name.startswith(str(path))]
 
 
 # --- life ---
@@ -81,7 +86,7 @@ def test_with_closes_thread_and_files(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if "hs-stream" in thread.name]
     hs.close()
     for call in (view.items, lambda: stream.write([(at(1), 1.0)]), hs.streams, lambda: hs.memory):
-        with pytest.raises(ConfigurationError, match="this HyperStream is closed .make a new one"):
+        with pytest.raises(ConfigurationError, match="this HyperStream is closed"):
             call()
     assert repr(hs) == f"<HyperStream over sqlite:///{path}: closed>"
     assert repr(stream) == "<stream power>"
@@ -132,14 +137,14 @@ def test_a_cell_that_runs_twice_closes_the_first(sqlite_url: str, opened: Opened
         first.streams()
 
 
-SCRIPT = """\
+SCRIPT = f"""\
 import sys
 from hs_stream import HyperStream
 hs = HyperStream(sys.argv[1])
-hs.tools.clock(every="1s").execute(sink="ticker", interval=({start}, {end}))
+hs.tools.clock(every="1s").execute(sink="ticker", interval=({T0}, {T0 + 10_000}))
 print("ready", flush=True)
 sys.stdin.read()
-""".format(start=T0, end=T0 + 10_000)
+"""
 
 
 def script(url: str) -> subprocess.Popen[str]:
@@ -162,7 +167,7 @@ def test_another_program_is_refused_and_may_read(sqlite_url: str, opened: Opened
             HyperStream(sqlite_url)
         looking = opened(sqlite_url, read_only=True)
         assert looking["ticker"].window().count() == 10
-        assert looking["ticker"].status.tool == "clock@1.0.0"
+        assert looking["ticker"].status.tool.startswith("clock@1.")
         assert [str(stream) for stream in looking.streams()] == ["ticker"]
         assert looking.current_session is None
         assert looking.sessions[0].active
@@ -170,7 +175,7 @@ def test_another_program_is_refused_and_may_read(sqlite_url: str, opened: Opened
             lambda: looking["ticker"].window((at(0), at(60)), compute=True).items(),
             lambda: looking.get_or_create_stream("power").write([(at(0), 1.0)]),
             lambda: looking.tools.clock(every="1s").execute(sink="x", interval="-1m"),
-            lambda: looking["ticker"].purge(),
+            looking["ticker"].purge,
         ):
             with pytest.raises(ConfigurationError, match="only reads its store"):
                 write()
@@ -213,14 +218,13 @@ def test_an_interrupt_ends_a_call_and_the_next_one_is_right(hs: HyperStream) -> 
     tool, window = hs.tools.apply(slow), (at(-1), at(199))
     with pytest.raises(KeyboardInterrupt):
         tool.execute(["power"], "more", window)
-        time.sleep(5)
     assert tool.execute(["power"], "more", window).window().values() == [float(second + 1) for second in range(200)]
 
 
 def test_a_tool_must_not_ask_who_runs_it(hs: HyperStream) -> None:
     hs.get_or_create_stream("power").write([(at(0), 1.0)])
     with pytest.raises(ToolError, match="a tool asks the HyperStream that runs it"):
-        hs.tools.apply(lambda value: hs["power"].window().last().value).execute(["power"], "same", (at(-1), at(1)))
+        hs.tools.apply(lambda _: hs["power"].window().last().value).execute(["power"], "same", (at(-1), at(1)))
 
 
 # --- channels ---
@@ -254,8 +258,10 @@ def test_tools_are_found_and_described(hs: HyperStream) -> None:
     assert {"clock", "sliding_mean", "expression"} <= set(dir(hs.tools))
     assert list(inspect.signature(hs.tools.sliding_mean).parameters) == ["width", "every", "tz", "version"]
     assert (hs.tools.clock.__doc__ or "").startswith("Ticks on a grid")
-    assert repr(hs.tools.clock(every="1m")) == "<tool clock@1.0.0(every=60000, tz=None)>"
-    assert repr(hs.tools.sliding_mean("5m", version="^1")).startswith("<tool sliding_mean@1.0.0(width=300000")
+    assert re.fullmatch(r"<tool clock@1\.\d\.0\(every='1m'\)>", repr(hs.tools.clock(every="1m")))
+    assert repr(hs.tools.clock(every="1m", version="~1.0")) == "<tool clock@1.0.0(every='1m')>"
+    assert repr(hs.tools.sliding_mean("5m", version="^1")).endswith("(width='5m')>")
+    assert "(function=<function" in repr(hs.tools.apply(lambda value: value))
     assert "Ticks on a grid" in repr(hs.tools)
     assert not hasattr(hs.tools, "_ipython_display_")
     with pytest.raises(AttributeError, match="did you mean clock"):
@@ -291,10 +297,14 @@ def test_what_a_tool_cannot_be_executed_into_or_from(hs: HyperStream) -> None:
         ("new", ["ticks", "power"], r"sliding_count takes 1 input\(s\), not 2"),
         ("not a name", ["ticks"], "is not a stream name"),
         ("", ["ticks"], "is not a stream"),
-        (5, ["ticks"], "5 is no stream"),
     ):
         with pytest.raises((ConfigurationError, NotFound), match=message):
             count.execute(sources, sink, window)
+    anything: Any = 5
+    with pytest.raises(ConfigurationError, match="5 is no stream"):
+        count.execute(["ticks"], anything, window)
+    with pytest.raises(ConfigurationError, match=r"splitter makes a stream for each value.*build a workflow"):
+        hs.tools.splitter(element="room").execute(["power"], "rooms", window)
     with pytest.raises(ConfigurationError, match="count is computed"):
         hs["count"].write([(at(0), 1)])
     with pytest.raises(ConfigurationError, match="ticks was executed by hand already"), hs.create_workflow("x") as x:
@@ -370,7 +380,7 @@ def test_a_stored_workflow_that_does_not_load_is_left_alone(sqlite_url: str, ope
         hs.tools.twice().execute(["power"], "double", (at(-1), at(5)))
     hs = opened(sqlite_url)
     assert hs["double"].window().values() == [4.0]
-    with pytest.raises(ConfigurationError, match="nothing is known of how double is computed: .*no tool 'twice'"):
+    with pytest.raises(ConfigurationError, match=r"nothing is known of how double is computed: .*no tool 'twice'"):
         hs["double"].compute((at(-1), at(9)))
     with pytest.warns(NotComputedWarning, match="executed-double reads power, and cannot be loaded"):
         hs["power"].write([(at(1), 3.0)])
@@ -415,10 +425,11 @@ def test_sessions_and_history(hs: HyperStream) -> None:
     assert session.counters["readings"] == 2
     assert session.counters["results"] == 2
     assert session.workflows == ["executed-mean"]
-    assert session.versions["tools"] == ["sliding_mean@1.0.0"]
+    pin = hs.tools.sliding_mean("1m").tool.pin
+    assert session.versions["tools"] == [pin]
     [entry] = session.history
-    assert (entry.stream, entry.tool, entry.instances, entry.session) == ("mean", "sliding_mean@1.0.0", 2, session.id)
-    assert "sliding_mean@1.0.0" in repr(session.history)
+    assert (entry.stream, entry.tool, entry.instances, entry.session) == ("mean", pin, 2, session.id)
+    assert pin in repr(session.history)
     assert hs.history(stream="power") == []
     assert hs.history(0) == []
 
@@ -432,7 +443,7 @@ def test_the_begin_of_a_clock_is_not_in_the_way(hs: HyperStream) -> None:
 def test_future_and_unknown(hs: HyperStream) -> None:
     ticker = hs.tools.clock(every="1h").execute(sink="ticker", interval=("-1h", "2099-01-01T00:00:00Z"))
     assert ticker.window().count() == 1
-    with pytest.raises(NotFound, match="there is no stream tickr .did you mean ticker"):
+    with pytest.raises(NotFound, match=r"there is no stream tickr .did you mean ticker"):
         _ = hs["tickr"]
     with HyperStream() as empty, pytest.raises(NotFound, match="write readings to it, or execute a tool into it"):
         _ = empty["anything"]

@@ -80,8 +80,7 @@ def test_what_is_done_to_a_value_does_not_reach_the_store(hs: HyperStream) -> No
     stream.window().to_numpy()[1][0]["a"].append(3)
     stream.window().to_pandas()["a"].iloc[0].append(3)
     assert stream.window().last().value == {"a": [1, 2]}
-    times, values = hs["objects"].window().to_numpy()
-    assert values.dtype == object
+    assert hs["objects"].window().to_numpy()[1].dtype == object
 
 
 @pytest.mark.parametrize(
@@ -221,9 +220,8 @@ def test_a_view_shows_what_is_not_computed_without_a_warning(memory: HyperStream
     assert repr(mean.window((at(1), at(5)))).endswith(
         "no instances; not computed: (2026-01-01T00:00:01Z, 2026-01-01T00:00:05Z]"
     )
-    assert repr(mean) == (
-        "<stream mean: derived, sliding_mean@1.0.0, computed (2025-12-31T23:59:59Z, 2026-01-01T00:00:00Z]>"
-    )
+    pin, span = memory.tools.sliding_mean(width="1s").tool.pin, "(2025-12-31T23:59:59Z, 2026-01-01T00:00:00Z]"
+    assert repr(mean) == f"<stream mean: derived, {pin}, computed {span}>"
     absent = memory.get_or_create_stream("absent")
     assert repr(absent) == "<stream absent>"
     assert "there is no stream absent" in repr(absent.window())
