@@ -44,6 +44,7 @@ from hs_stream.core.tool import (
 )
 from hs_stream.core.value import Value, canonical, same
 from hs_stream.testing.material import Material
+from hs_stream.testing.vary import varied
 
 __all__ = ["check_tool", "readable"]
 
@@ -51,8 +52,13 @@ _SMALLEST: Final = 3
 _LARGEST: Final = 24
 
 
-def check_tool(tool: Tool | type[Tool], *, examples: int = 50, seed: int | None = None, missing: bool = False) -> None:
-    """Raise `LawViolation` when ``tool`` breaks a law. A class is checked with each of its ``samples``.
+def check_tool(
+    tool: Tool | type[Tool], *, examples: int = 50, seed: int | None = None, missing: bool = False, variants: int = 2
+) -> None:
+    """Raise `LawViolation` when ``tool`` breaks a law.
+
+    A class is checked with each of its ``samples``, and with ``variants`` random changes of each (see `varied`): a
+    parameter set with which it does not work is one that it has to refuse.
 
     ``examples``: histories per parameter set; the first are the smallest. With a ``seed`` it is deterministic.
     ``missing=True`` also feeds ``None``. The message names the tool, its parameters, the interval, the cuts, the first
@@ -60,8 +66,7 @@ def check_tool(tool: Tool | type[Tool], *, examples: int = 50, seed: int | None 
     """
     if seed is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
-    tools = [tool] if isinstance(tool, Tool) else [tool.build(sample) for sample in tool.samples]
-    for given in tools:
+    for given in [tool] if isinstance(tool, Tool) else _parameter_sets(tool, variants, seed):
         _check_parameters(given)
         bound = _bound(given)
         for example in range(examples):
@@ -72,6 +77,13 @@ def check_tool(tool: Tool | type[Tool], *, examples: int = 50, seed: int | None 
             interval = material.interval(sources)
             cuts = material.cuts(interval, sources)
             _Trial(one, material, interval, cuts, sources, f"seed={seed}, example {example}").run()
+
+
+def _parameter_sets(kind: type[Tool], variants: int, seed: int) -> list[Tool]:
+    random = np.random.Generator(np.random.Philox(seed))
+    tools = [kind.build(sample) for sample in kind.samples]
+    others = [varied(kind, sample, random) for _ in range(variants) for sample in kind.samples]
+    return tools + [other for at, other in enumerate(others) if other not in tools + others[:at]]
 
 
 def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:

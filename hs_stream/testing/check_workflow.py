@@ -24,8 +24,8 @@ from hs_stream.testing.history import History, Subscriber
 
 __all__ = ["Report", "Subscriber", "check_workflow"]
 
-Values = Mapping[str, Callable[[random.Random], Value]]
-"""Per source: draws a value."""
+Values = Mapping[str, Callable[[random.Random, int], Value]]
+"""Per source: draws the value of a reading at this time."""
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ def _draw(
         source = rng.choice(list(values))
         late = rng.choice([0, 0, 0, 500, 5_000, 60_000, 600_000])
         time = now - late - rng.randrange(0, 3000, rng.choice([1, 100, 500]))
-        readings.append(Reading(source, rng.choice(metas[source]), time, values[source](rng)))
+        readings.append(Reading(source, rng.choice(metas[source]), time, values[source](rng, time)))
     return readings
 
 

@@ -593,6 +593,25 @@ async def test_steady_arrivals_are_served_from_memory(bench: Bench, monkeypatch:
     assert len(batch) == 600
 
 
+async def test_a_long_window_is_read_where_an_output_is_due(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that does not fit into memory was read at every arrival, of which 59 of 60 gave nothing."""
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="1d", every="1m")))
+    bench.clock.advance(12_000_000)
+    await bench.publish(*((second * 1000 + 1, float(second % 7)) for second in range(12_000)))
+    reads, read = [], bench.store.read
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        reads.append(args)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(bench.store, "read", spy)
+    for second in range(12_000, 12_120):
+        bench.clock.advance(1000)
+        await bench.publish((second * 1000 + 1, float(second % 7)))
+    assert len(reads) == 2
+    assert (await bench.verify()).clean
+
+
 async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """One evaluation and one read each made a backlog in random order quadratic."""
     await bench.start(

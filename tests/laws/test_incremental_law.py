@@ -62,8 +62,8 @@ def every_support() -> WorkflowDefinition:
 
 
 VALUES = {
-    "climate": lambda rng: {"t": rng.choice([1.5, 7.0, rng.random() * 10])},
-    "light": lambda rng: rng.random(),
+    "climate": lambda rng, _: {"t": rng.choice([1.5, 7.0, rng.random() * 10])},
+    "light": lambda rng, _: rng.random(),
 }
 METAS = {"climate": ROOMS, "light": ROOMS}
 
@@ -126,7 +126,7 @@ async def test_random_graphs_end_as_from_scratch(seed: int) -> None:
     report = await check_workflow(
         memory(),
         [graph],
-        {"climate": lambda rng: rng.choice([1.0, 2.5, rng.random()])},
+        {"climate": lambda rng, _: rng.choice([1.0, 2.5, rng.random()])},
         METAS,
         seed=seed,
         crash_moments=["before", "after"],
