@@ -50,3 +50,13 @@ def test_the_guide_to_notebooks_prints_what_it_says(
     for code in FENCE.findall(text):
         exec(compile(code, "notebooks.md", "exec"), names)
         assert capsys.readouterr().out.splitlines() == PRINTS.findall(code)
+
+
+def test_the_ticker_takes_five_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    code = FENCE.findall((ROOT / "docs/guides/notebooks.md").read_text(encoding="utf-8"))[0]
+    assert len([line for line in code.splitlines() if line]) <= 5
+    names: dict[str, Any] = {}
+    exec(compile(code, "notebooks.md", "exec"), names)
+    with names["hs"]:
+        assert len(names["ticker"].window().items()) == 60
+    assert capsys.readouterr().out == "2026-01-01 12:01:00+00:00\n"

@@ -187,6 +187,8 @@ def test_another_program_is_refused_and_may_read(sqlite_url: str, opened: Opened
     assert "only reads" in repr(looking)
 
 
+# pymongo 4.20 leaves the socket of a refused connection open when it is closed at that moment: it is gone with the test.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for url, error, message in (
         ("streams.db", ConfigurationError, "names no store.*write memory://"),
@@ -199,6 +201,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         HyperStream(f"sqlite:///{tmp_path}/absent.db", read_only=True)
     with pytest.raises(ConfigurationError, match="nothing to read"):
         HyperStream(read_only=True)
+    gc.collect()
 
 
 def test_an_interrupt_ends_a_call_and_the_next_one_is_right(hs: HyperStream) -> None:
