@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 EXAMPLES ?= 20000
 SEED ?= 1
 
-.PHONY: demo test lint benchmark chaos machine clean
+.PHONY: demo test lint benchmark chaos machine notebooks clean
 
 demo:
 	@scripts/bootstrap demo
@@ -34,6 +34,10 @@ chaos:
 machine:
 	@scripts/bootstrap test
 	@HS_STREAM_MACHINE=$(EXAMPLES) $(BIN)/python -m pytest tests/laws/test_machine.py -k memory --hypothesis-seed $(SEED) --durations 1
+
+notebooks:
+	@scripts/bootstrap test
+	@$(BIN)/python scripts/notebooks.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

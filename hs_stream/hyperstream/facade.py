@@ -150,7 +150,7 @@ def _close_all() -> None:
         found.close()
 
 
-# Before `atexit` calls anybody, Python has ended the thread pools, which SQLite needs to close in order. Their end is in
-# this register too, which is gone through from the last to the first: they must be in it before us.
+# Before `atexit` calls anybody, Python has ended the thread pools, which SQLite needs to close in order. Their end is
+# in this register too, which is gone through from the last to the first: they must be in it before us.
 importlib.import_module("concurrent.futures.thread")
 getattr(threading, "_register_atexit", atexit.register)(_close_all)

@@ -183,6 +183,7 @@ class Workspace:
                 raw = [await self._raw(name) for name in node.inputs if self.catalog.node(name) is None]
                 await self._learn(self.catalog.with_factor(node, raw), executed(node.name))
             engine = await self._ready()
+            await self._grow(engine, [node.name], start, end)
             streams = [status.stream for status in engine.status(node.name, meta)]
             if not streams:
                 raise NotFound(
@@ -322,6 +323,7 @@ class Workspace:
                     hint="load its workflow with load_workflow, or execute its tool again",
                 ) from None
             if kind == "derived":
+                await self._grow(engine, [stream.name], start, end)
                 await self._compute(engine, [stream], start, end)
 
     async def compute_workflow(self, name: str, nodes: Sequence[str], start: int, end: int) -> list[StreamId]:
@@ -333,6 +335,7 @@ class Workspace:
             for node in nodes:
                 if node not in workflow.nodes:
                     raise NotFound(f"workflow {name} has no node {node!r}", hint=did_you_mean(node, workflow.nodes))
+            await self._grow(engine, nodes or workflow.order, start, end)
             streams = [status.stream for node in nodes or workflow.order for status in engine.status(node)]
             if not streams:
                 raise NotFound(
@@ -340,6 +343,18 @@ class Workspace:
                 )
             await self._compute(engine, streams, start, end)
             return streams
+
+    async def _grow(self, engine: Engine, nodes: Iterable[str], start: int, end: int) -> None:
+        """Let plates grow by what is read in ``(start, end]``: the streams of the ``nodes`` come to be with it.
+
+        A node that names the values of a plate may be on such a plate itself, so again until nothing is new.
+        """
+        workflows = [item for item in self._running if not item.nodes.keys().isdisjoint(nodes)]
+        sources = {plate.source for item in workflows for plate in item.plates.values() if plate.source is not None}
+        known: set[StreamId] = set()
+        while found := {status.stream for name in sources for status in engine.status(name)} - known:
+            await self._compute(engine, sorted(found), start, end)
+            known |= found
 
     async def _compute(self, engine: Engine, streams: Sequence[StreamId], start: int, end: int) -> None:
         for source, first in self.catalog.beginnings({stream.name for stream in streams}, start, end).items():

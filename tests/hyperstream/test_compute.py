@@ -201,6 +201,31 @@ def test_a_workflow_in_python(hs: HyperStream) -> None:
         hs.execute_workflow("comfrt", (at(0), at(1)))
 
 
+def test_plates_grow_by_what_a_request_reads(hs: HyperStream) -> None:
+    with hs.create_workflow("cities") as w:
+        country = w.plate("country", source="countries")
+        city = w.plate("city", parent=country, source="cities")
+        rows = w.source("rows")
+        rows.plate_values(name="countries")
+        by_country = rows.splitter_of_dict(into=country, name="by_country")
+        by_country.plate_values(name="cities")
+        by_city = by_country.splitter_of_dict(into=city, name="by_city")
+        by_city.aggregate("mean", over=city, name="mean")
+    row = {"be": {"Ghent": 9.0}, "uk": {"Bristol": 10.0, "Leeds": 8.0}}
+    hs.get_or_create_stream("rows").write([(at(1), row)])
+    window = (at(0), at(5))
+    w.execute(window, ["mean"])
+    assert {stream.meta["country"]: stream.window(window).values() for stream in hs.streams("mean")} == {
+        "be": [9.0],
+        "uk": [9.0],
+    }
+    hs["rows"].write([(at(2), {"uk": {"Hull": 7.0}})])
+    uk = hs.find_stream("mean", country="uk")
+    assert uk.window(window, compute=True).values() == [9.0, 7.0]
+    w.execute(window)
+    assert hs.find_stream("by_city", country="uk", city="Hull").window(window).values() == [7.0]
+
+
 def test_a_failed_interval_raises_and_the_rest_is_computed(hs: HyperStream) -> None:
     hs.get_or_create_stream("power").write([(at(0), 1.0), (at(1), "oops"), (at(2), 3.0)])
     slope = hs.tools.sliding_mean(width="1s")

@@ -187,7 +187,7 @@ def test_another_program_is_refused_and_may_read(sqlite_url: str, opened: Opened
     assert "only reads" in repr(looking)
 
 
-# pymongo 4.20 leaves the socket of a refused connection open when it is closed at that moment: it is gone with the test.
+# pymongo 4.20 leaves the socket of a refused connection open when it is closed at that moment.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for url, error, message in (
