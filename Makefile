@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 EXAMPLES ?= 20000
 SEED ?= 1
 
-.PHONY: demo test lint benchmark chaos machine notebooks clean
+.PHONY: demo test lint benchmark parity chaos machine notebooks clean
 
 demo:
 	@scripts/bootstrap demo
@@ -26,6 +26,10 @@ lint:
 benchmark:
 	@scripts/bootstrap test
 	@$(BIN)/python -m benchmarks.steady
+
+parity:
+	@scripts/bootstrap test
+	@$(BIN)/python -m benchmarks.parity
 
 chaos:
 	@scripts/bootstrap test

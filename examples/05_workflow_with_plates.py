@@ -44,7 +44,7 @@ print(w)
 # ## The readings
 #
 # A reading is one row: for each city the lowest and highest temperature. Months are written `2010M01`, and a column is
-# a city with `Max` or `Min` behind it.
+# a city with `Max` or `Min` behind it. Where a month is not known of a city, there is a dash.
 
 
 # %%
@@ -55,7 +55,8 @@ def months(path: Path) -> Iterator[tuple[str, dict[str, float]]]:
             if row[0].upper() == "DATE":
                 names = row[1:]
             else:
-                yield f"{row[0].replace('M', '-')}-01T00:00:00Z", dict(zip(names, map(float, row[1:]), strict=True))
+                known = {name: float(text) for name, text in zip(names, row[1:], strict=True) if text != "-"}
+                yield f"{row[0].replace('M', '-')}-01T00:00:00Z", known
 
 
 def by_city(columns: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -345,23 +345,27 @@ class Workspace:
             return streams
 
     async def _grow(self, engine: Engine, nodes: Iterable[str], start: int, end: int) -> None:
-        """Let plates grow by what is read in ``(start, end]``: the streams of the ``nodes`` come to be with it.
+        """Let plates grow by all that is read up to ``end``: the streams of the ``nodes`` come to be with it.
 
-        A node that names the values of a plate may be on such a plate itself, so again until nothing is new.
+        From the first reading on, because a plate value is named once. A node that names the values of a plate may be
+        on such a plate itself, so again until nothing is new.
         """
         workflows = [item for item in self._running if not item.nodes.keys().isdisjoint(nodes)]
         sources = {plate.source for item in workflows for plate in item.plates.values() if plate.source is not None}
         known: set[StreamId] = set()
         while found := {status.stream for name in sources for status in engine.status(name)} - known:
-            await self._compute(engine, sorted(found), start, end)
+            await self._compute(engine, sorted(found), start, end, whole=True)
             known |= found
 
-    async def _compute(self, engine: Engine, streams: Sequence[StreamId], start: int, end: int) -> None:
+    async def _compute(
+        self, engine: Engine, streams: Sequence[StreamId], start: int, end: int, *, whole: bool = False
+    ) -> None:
+        """Compute what is missing in ``(start, end]``; ``whole``: of everything up to ``end``."""
         for source, first in self.catalog.beginnings({stream.name for stream in streams}, start, end).items():
             await self._begin(engine, source, first)
         problem: ToolError | None = None
         try:
-            await engine.compute(streams, start, end, complete=True)
+            await engine.compute(streams, MIN_TIME if whole else start, end, complete=True)
         except ToolError as error:
             problem = error
         await engine.write_history()
@@ -414,6 +418,9 @@ def _status_of(record: StreamRecord) -> StreamStatus:
         EMPTY,
         EMPTY,
         "",
+        None,
+        0,
+        0,
     )
 
 

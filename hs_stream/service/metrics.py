@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -39,7 +39,7 @@ class Gauges(Protocol):
     def pending_steps(self) -> int: ...
     def in_flight_readings(self) -> int: ...
     def outbox_pending(self) -> int: ...
-    def lag(self) -> dict[str, float]: ...
+    def lag(self) -> Mapping[str, float]: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
 
@@ -75,9 +75,11 @@ class ServiceTelemetry(Telemetry):
         self._store_errors = self._counter(
             "store_errors", "Store operations that failed, to be tried again", "operation"
         )
+        self._log_dropped = self._counter("log_records_dropped", "Log records that did not get onto logging.mqtt_topic")
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
+        self._collector: _GaugeCollector | None = None
         self._count_of: dict[tuple[str, ...], Counter] = {}
         self._histogram_of: dict[tuple[str, str], Histogram] = {}
         self.end_to_end_samples = Samples()
@@ -89,8 +91,11 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too. Once."""
-        self.registry.register(_GaugeCollector(gauges))
+        """Serve these gauges too, instead of those before."""
+        if self._collector is None:
+            self._collector = _GaugeCollector(gauges)
+            self.registry.register(self._collector)
+        self._collector.gauges = gauges
 
     def exposition(self) -> bytes:
         """The text format of Prometheus, `CONTENT_TYPE`."""
@@ -161,6 +166,10 @@ class ServiceTelemetry(Telemetry):
             child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
         child.inc()
 
+    def log_dropped(self) -> None:
+        """One log record was not published. From any thread."""
+        self._log_dropped.inc()
+
     def _keep(self, key: tuple[str, ...], child: Counter) -> Counter:
         # What shares the series `other` is looked up each time: keeping a child for each would not be bounded.
         if len(self._count_of) < 4 * MAX_LABELS:
@@ -203,10 +212,10 @@ class Samples:
 
 class _GaugeCollector(Collector):
     def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
+        self.gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        gauges = self._gauges
+        gauges = self.gauges
         simple: tuple[tuple[str, str, Callable[[], float]], ...] = (
             (
                 "hs_pending_steps",

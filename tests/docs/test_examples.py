@@ -58,7 +58,7 @@ async def run(broker_url: str, folder: Path, *command: str | Path) -> str:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 async def test_script_and_notebook_run_and_print_the_same(path: Path, tmp_path: Path, broker_url: str) -> None:
-    printed = await run(broker_url, tmp_path, "-X", "dev", "-W", "error", path)
+    printed = await run(broker_url, tmp_path, "-W", "error", path)
     assert len(printed.splitlines()) > 5
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nothing else runs in this loop
     notebook = path.with_suffix(".ipynb")

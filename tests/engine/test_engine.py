@@ -341,7 +341,9 @@ async def test_two_workflows_share_equal_nodes_and_refuse_different_ones(bench: 
     other = dataclasses.replace(
         bench.workflow(bench.node("double", "expression", ["power"], expression="value * 3")), name="second"
     )
-    with pytest.raises(ConfigurationError, match="double is also defined by workflow w"):
+    with pytest.raises(
+        ConfigurationError, match="double of workflow second is also defined by workflow w, differently: their tools"
+    ):
         await bench.start(first, other, run=False)
 
 

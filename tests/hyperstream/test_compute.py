@@ -224,6 +224,10 @@ def test_plates_grow_by_what_a_request_reads(hs: HyperStream) -> None:
     assert uk.window(window, compute=True).values() == [9.0, 7.0]
     w.execute(window)
     assert hs.find_stream("by_city", country="uk", city="Hull").window(window).values() == [7.0]
+    # A value is known from the first reading on that names it, long before what is asked for.
+    hs["rows"].write([(at(3), {"fr": {"Lille": 3.0}}), (at(7000), {"fr": {"Lille": 4.0}})])
+    assert w.execute((at(6000), at(8000)))
+    assert hs.find_stream("by_city", country="fr", city="Lille").window((at(6000), at(8000))).values() == [4.0]
 
 
 def test_a_failed_interval_raises_and_the_rest_is_computed(hs: HyperStream) -> None:

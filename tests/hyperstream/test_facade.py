@@ -150,7 +150,7 @@ sys.stdin.read()
 def script(url: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "connectors", ROOT / "tools")))
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT, url],
+        [sys.executable, "-W", "error", "-c", SCRIPT, url],
         env={**os.environ, "PYTHONPATH": paths},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -312,7 +312,10 @@ def test_what_a_tool_cannot_be_executed_into_or_from(hs: HyperStream) -> None:
         hs["count"].write([(at(0), 1)])
     with pytest.raises(ConfigurationError, match="ticks was executed by hand already"), hs.create_workflow("x") as x:
         x.factor("clock", every="1s", name="ticks")
-    with pytest.raises(ConfigurationError, match="mine is also defined by workflow w"), hs.create_workflow("y") as y:
+    with (
+        pytest.raises(ConfigurationError, match="mine of workflow y is also defined by workflow w"),
+        hs.create_workflow("y") as y,
+    ):
         y.factor("clock", every="1s", name="mine")
     # Nothing of all that has left a trace.
     assert count.execute(["ticks"], "count", window).window().count() == 10

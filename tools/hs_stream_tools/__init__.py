@@ -20,6 +20,13 @@
 `window_streams`      sliding_window, aligning_window
 `over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
 `relative`            relative_apply, relative_apply2
+`grids`               resample, interpolate
+`gaps`                gap_detect, offline_detect, session_window
+`metering`            utility_meter
+`smart_home`          change_detect, state_duration, outlier_filter
+`datasets`            minibatch, minibatch_by_time, dataset
+`learning`            learn_classifier, learn_model, predict, anomaly_score, cluster (these two modules need
+                      ``hs_stream[learning]``, but for the minibatches)
 ====================  =============================================================================================
 
 What holds for all of them:
