@@ -34,7 +34,7 @@ _END_TO_END_BUCKETS: Final = (
 
 
 class Gauges(Protocol):
-    """What a scrape asks for. ``lag`` is in seconds per workflow."""
+    """What a scrape asks for. ``lag`` is in seconds per workflow; ``ignored`` and ``remembered`` are per source."""
 
     def pending_steps(self) -> int: ...
     def in_flight_readings(self) -> int: ...
@@ -42,6 +42,8 @@ class Gauges(Protocol):
     def lag(self) -> Mapping[str, float]: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
+    def ignored(self) -> dict[str, int]: ...
+    def remembered(self) -> dict[str, int]: ...
 
 
 class _Bounded:
@@ -232,11 +234,27 @@ class _GaugeCollector(Collector):
         yield CounterMetricFamily(
             "hs_mqtt_reconnects", "Connections to the broker after the first", gauges.mqtt_reconnects()
         )
+        ignored = CounterMetricFamily(
+            "hs_ignored_messages", "Messages that are neither readings nor errors", labels=["source"]
+        )
+        for source, count in _first(gauges.ignored()):
+            ignored.add_metric([source], count)
+        yield ignored
+        remembered = GaugeMetricFamily(
+            "hs_codec_entries", "What the codec of a source remembers between messages", labels=["source"]
+        )
+        for source, count in _first(gauges.remembered()):
+            remembered.add_metric([source], count)
+        yield remembered
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
-        for index, (workflow, seconds) in enumerate(sorted(gauges.lag().items())):
-            if index < MAX_LABELS:
-                lag.add_metric([workflow], seconds)
+        for workflow, seconds in _first(gauges.lag()):
+            lag.add_metric([workflow], seconds)
         yield lag
+
+
+def _first(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Rule 2 for what is read at scrape time."""
+    return sorted(values.items())[:MAX_LABELS]
 
 
 def _none() -> float:

@@ -263,6 +263,14 @@ class Round:
         """Connections after the first one of each."""
         return sum(max(state.connects - 1, 0) for state in self._connections())
 
+    def ignored(self) -> dict[str, int]:
+        """Messages of each source that were neither readings nor errors."""
+        return self._source.statistics().ignored if self._source is not None else {}
+
+    def remembered(self) -> dict[str, int]:
+        """What the codec of each source remembers."""
+        return self._source.remembered() if self._source is not None else {}
+
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
 
