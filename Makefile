@@ -8,7 +8,7 @@ EXAMPLES ?= 20000
 SEED ?= 1
 PAYLOADS ?= 100000
 
-.PHONY: demo test lint benchmark parity chaos machine fuzz clean
+.PHONY: demo test lint benchmark parity chaos machine fuzz notebooks clean
 
 demo:
 	@scripts/bootstrap demo
@@ -43,6 +43,10 @@ machine:
 fuzz:
 	@scripts/bootstrap test
 	@HS_STREAM_FUZZ=$(PAYLOADS) $(BIN)/python -m pytest tests/connectors/test_codec_fuzz.py --hypothesis-seed $(SEED) --durations 0
+
+notebooks:
+	@scripts/bootstrap test
+	@$(BIN)/python scripts/notebooks.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

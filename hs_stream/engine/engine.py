@@ -378,17 +378,23 @@ class Engine:
         start: int,
         end: int,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        complete: bool = False,
     ) -> None:
         """Compute exactly what is missing of ``streams`` in ``(start, end]``, also without `run`.
 
         ``progress(done, total)`` is called with milliseconds of stream time. Returns when all that the inputs allow
-        is computed. Raises `NotFound`, `ToolError` when an interval failed, and `Unavailable` when `stop` is called.
+        is computed. ``complete``: no source is connected, and what is not here by now is taken not to exist, as if
+        silence had proven it up to where the request reads; what comes after all is late. Raises `NotFound`,
+        `ToolError` when an interval failed, and `Unavailable` when `stop` is called.
         """
         targets = [self._stream(stream) for stream in streams]
         self._requests += 1
         token = self._requests
         window = TimeIntervals.of(start, end)
-        involved = self._request(targets, window, token)
+        involved, until = self._request(targets, window, token)
+        if complete:
+            self._executor.silence.assume(until, self.clock.now())
         total = sum((window - target.coverage).measure() for target in targets)
         try:
             for stream in involved:
@@ -407,11 +413,14 @@ class Engine:
             if stream.failed & window:
                 raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
 
-    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> list[Stream]:
+    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> tuple[list[Stream], int]:
+        """The derived streams that take part, each with what is wanted of it; and the latest instant that is read."""
         involved: dict[int, Stream] = {}
+        until = window.end
         stack = [(target, window) for target in targets]
         while stack:
             stream, wanted = stack.pop()
+            until = max(until, wanted.end)
             if stream.kind == "raw":
                 continue
             known = stream.requests.get(token, EMPTY)
@@ -421,7 +430,11 @@ class Engine:
             involved[stream.id] = stream
             for slot, source in enumerate(stream.inputs):
                 stack.append((source, required(stream.support(slot), wanted)))
-        return list(involved.values())
+        return list(involved.values()), until
+
+    async def write_history(self) -> None:
+        """Write down what was computed and is not in the store's history yet. `run` does it by itself."""
+        await self._executor.write_history()
 
     async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.

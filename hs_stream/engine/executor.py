@@ -140,7 +140,7 @@ class Executor:
         for stream in self.sourceless:
             if stream.workflow == workflow and stream.begin is None:
                 if known is not None:
-                    stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
+                    stream.moved |= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
@@ -333,6 +333,9 @@ class Executor:
         """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
         end = stream.end()
         lost, invalid = self._take_joined(stream, step), None
+        if stream.moved:
+            lost |= stream.moved & stream.coverage
+            stream.moved = EMPTY
         known_until = end if stream.fold is None else max(end, stream.fold.until)
         for slot, spans in changed.items():
             if slot < 0 or not spans:

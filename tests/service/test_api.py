@@ -327,11 +327,11 @@ async def test_nothing_is_purged_without_a_token(api: Api) -> None:
     assert len((await api.get(f"{SMOOTH}/instances"))["instances"]) == 10
 
 
-async def test_only_get_is_possible(api: Api) -> None:
+async def test_what_is_not_possible_says_what_is(api: Api) -> None:
     answer = await api.client.post("/api/streams")
     assert answer.status_code == 405
-    assert answer.json()["hint"] == "use GET"
-    assert answer.headers["allow"] == "GET"
+    assert answer.json()["hint"] == "use DELETE, GET"
+    assert answer.headers["allow"] == "DELETE, GET"
 
 
 async def test_a_store_that_is_away_is_503_and_a_bug_is_500(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
