@@ -26,6 +26,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
@@ -112,6 +113,7 @@ class Engine:
         self.store = store
         self._telemetry = telemetry or Telemetry()
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
+        self.feed = Feed(self._patient, self.clock)
         self._sink = sink
         self._graph = Graph()
         self._executor: Executor
@@ -131,6 +133,7 @@ class Engine:
         Raises `ConfigurationError` (definitions that contradict each other) and `StoreUnavailable`.
         """
         recovery = await self.store.open()
+        await self.feed.open()
         records = await self.store.streams()
         self._graph = Graph(records, restrict_to_major=self.settings.recompute_on == "major")
         settings = self.settings
@@ -141,6 +144,7 @@ class Engine:
             silence,
             self.clock,
             self._telemetry,
+            self.feed,
             commit_seq=recovery.commit_seq,
             chunk=settings.chunk,
         )
@@ -372,6 +376,25 @@ class Engine:
                 stack.append((source, required(stream.support(slot), wanted)))
         return list(involved.values())
 
+    def want(self, stream: StreamId, start: int, token: int | None = None) -> int:
+        """Keep ``stream`` computed from ``start`` on, whether or not a workflow is online, until `unwant` of the result.
+
+        With the ``token`` of an earlier call: look again, as inputs may have joined or fallen silent. Raises `NotFound`.
+        """
+        if token is None:
+            self._requests += 1
+            token = self._requests
+        target = self._stream(stream)
+        if not target.is_open:
+            involved = self._request([target], TimeIntervals.of(start, MAX_TIME), token)
+            self._executor.look_at((one for one in involved if one.kind == "derived"), "request")
+        return token
+
+    def unwant(self, token: int) -> None:
+        """Undo `want`."""
+        for stream in self._graph.by_id.values():
+            stream.requests.pop(token, None)
+
     async def purge(self, stream: StreamId, start: int, end: int) -> None:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
 
@@ -414,6 +437,13 @@ class Engine:
     def find(self, stream: StreamId) -> StreamStatus:
         """The status of ``stream``. Raises `NotFound`."""
         return self._status(self._stream(stream))
+
+    def find_id(self, identity: int) -> StreamStatus:
+        """The status of the stream with this id. Raises `NotFound`."""
+        found = self._graph.by_id.get(identity)
+        if found is None:
+            raise NotFound(f"there is no stream with the id {identity}", hint="see /api/streams, or hs-stream streams")
+        return self._status(found)
 
     def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
         """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""

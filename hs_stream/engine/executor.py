@@ -29,6 +29,7 @@ from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluated, Evaluator
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder, Invalid
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
@@ -64,11 +65,13 @@ class Executor:
         silence: Silence,
         clock: Clock,
         telemetry: Telemetry,
+        feed: Feed,
         *,
         commit_seq: int,
         chunk: int,
     ) -> None:
         self.graph = graph
+        self.feed = feed
         self.silence = silence
         self.contents = Contents(store)
         self.tally = Tally()
@@ -575,7 +578,8 @@ class Executor:
         history = self.tally.take(step.now)
         consumed = max(consumed, self._consumed)
         commit = Commit(self.seq + 1, changes, consumed, self.silence.proven, history)
-        await self._store("commit", self._store.store.commit, commit)
+        async with self.feed.commit(commit):
+            await self._store("commit", self._store.store.commit, commit)
         self.seq += 1
         self.steps += 1
         self._consumed = consumed

@@ -1,24 +1,27 @@
 """The HTTP API: ``create_api(context)`` gives the ASGI application.
 
 1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 404, 405, 422, 500, 503.
-2. With a token every request needs ``Authorization: Bearer TOKEN``, but for ``/healthz``.
+2. Who may do what: `hs_stream.service.security`.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
+5. What changes seldom has an ``ETag``: with ``If-None-Match`` the answer is 304 while it is the same.
 """
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import Receive, Scope, Send
 
 from hs_stream.core.errors import (
     BrokerUnavailable,
@@ -31,22 +34,20 @@ from hs_stream.core.errors import (
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.json_values import dumps
+from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
+from hs_stream.service.security import Guard, Tokens, access_of
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "JsonResponse", "create_api"]
+__all__ = ["ApiContext", "JsonResponse", "TaggedResponse", "create_api", "require_write"]
 
 logger = structlog.get_logger(__name__)
 
-_SECURITY_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-]
+_COMPRESSED: Final = 1024
+"""Bytes from which on an answer is compressed for who accepts it; never live events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,11 @@ class ApiContext:
     metrics: Callable[[], bytes]
     ready: Callable[[], Awaitable[dict[str, Any]]]
     version: str
-    token: str = ""
+    tokens: Tokens = field(default_factory=Tokens)
+    hub: Hub | None = None
+    origins: Sequence[str] = ()
+    """Origins whose pages may use the API (CORS)."""
+    tls: bool = False
 
 
 class JsonResponse(Response):
@@ -73,19 +78,42 @@ class JsonResponse(Response):
         return dumps(content)
 
 
+class TaggedResponse(JsonResponse):
+    """The same with an ``ETag``; rule 5."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tag = f'W/"{hashlib.blake2b(self.body, digest_size=12).hexdigest()}"'
+        self.headers["ETag"] = tag
+        self.headers["Cache-Control"] = "private, no-cache"
+        given = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
+        if tag in (part.strip() for part in given.split(",")):
+            kept = {name: self.headers[name] for name in ("ETag", "Cache-Control")}
+            await Response(status_code=304, headers=kept)(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
+def require_write(request: Request) -> None:
+    """Refuse a request whose token may only read."""
+    if access_of(request.scope) != "write":
+        raise HTTPException(403, "this token may only read")
+
+
 def create_api(context: ApiContext) -> FastAPI:
     """The application. It holds no state of its own."""
-    from hs_stream.service.routes import Routes  # noqa: PLC0415 - routes use JsonResponse from here
+    from hs_stream.service.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
+    from hs_stream.service.routes import Routes  # noqa: PLC0415
 
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service. Everything is read-only.",
+        description="Streams, workflows and tools of this service.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         default_response_class=JsonResponse,
     )
+    LiveRoutes(context, context.hub or Hub(context.engine)).register(app)
     Routes(context, app.openapi).register(app)
 
     @app.get("/metrics", tags=["service"], response_class=Response)
@@ -97,7 +125,18 @@ def create_api(context: ApiContext) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HsStreamError, _on_ours)
     app.add_exception_handler(Exception, _on_bug)
-    app.add_middleware(_Guard, token=context.token)
+    # The last one is the outermost.
+    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED, compresslevel=5)
+    app.add_middleware(Guard, tokens=context.tokens, origins=context.origins, tls=context.tls)
+    if context.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(context.origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+            max_age=3600,
+        )
     return app
 
 
@@ -113,7 +152,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return problem(404, f"there is nothing at {request.url.path}", "see /docs for what there is", headers)
     if error.status_code == 405:
-        return problem(405, f"{request.method} is not possible here", "use GET", headers)
+        return problem(405, f"{request.method} is not possible here", f"use {headers.get('Allow', 'GET')}", headers)
     return problem(error.status_code, str(error.detail), "", headers)
 
 
@@ -140,47 +179,11 @@ async def _on_ours(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
         logger.error("request failed", path=request.url.path, error=str(error))
-    return problem(status, error.message, error.hint)
+    again = {"Retry-After": "5"} if status == 503 else None
+    return problem(status, error.message, error.hint, again)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     logger.error("request failed", path=request.url.path, exc_info=error)
     return problem(500, "the service failed to answer", "see its log; this is a bug")
 
-
-class _Guard:
-    """Checks the token in constant time, and adds headers that keep browsers careful."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._expected = f"Bearer {token}".encode() if token else b""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_careful(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_SECURITY_HEADERS]
-            await send(message)
-
-        if self._expected and scope["path"] != "/healthz" and not self._allowed(scope):
-            denied = problem(
-                401,
-                "this service asks for a token",
-                "send the header Authorization: Bearer TOKEN with the content of http.token_file",
-                {"WWW-Authenticate": "Bearer"},
-            )
-            await denied(scope, receive, send_careful)
-            return
-        await self._app(scope, receive, send_careful)
-
-    def _allowed(self, scope: Scope) -> bool:
-        given = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                given = value
-        # Everything but the scheme's case is compared in constant time.
-        scheme, _, rest = given.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(b"Bearer " + rest.strip(), self._expected)

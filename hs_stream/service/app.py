@@ -25,11 +25,13 @@ from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
-from hs_stream.service.http import HttpServer, bind
+from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
+from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.security import Tokens
 from hs_stream.service.session import SessionBook
-from hs_stream.service.settings import Settings, read_secret
+from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
@@ -68,7 +70,8 @@ class Service:
         self.telemetry = ServiceTelemetry()
         self.started = asyncio.Event()
         self.port = 0
-        self._token = read_secret(settings.http.token_file, "http.token_file") if settings.http.token_file else ""
+        self._tokens = _tokens(settings.http)
+        self._hub: Hub
         self._clock = SystemClock()
         self._stopping = asyncio.Event()
         options = mqtt_options(settings)
@@ -86,7 +89,8 @@ class Service:
     def url(self) -> str:
         """Where HTTP is served."""
         host = self.settings.http.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if self.settings.http.cert_file else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def stop(self) -> None:
         """Begin the orderly stop. May be called from a signal handler of the loop."""
@@ -112,7 +116,8 @@ class Service:
                 await self._lease.take()
                 await self.engine.open(self.workflows)
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
-                self.telemetry.attach(_Gauges(self.engine, self._source, self._sink))
+                self._hub = Hub(self.engine, self.settings.http.max_subscribers, self.telemetry.live_ended)
+                self.telemetry.attach(_Gauges(self.engine, self._source, self._sink, self._hub))
                 await self._begin_session()
                 await self._serve(listener)
                 await self._briefly(self._session.write(stopped=True))
@@ -133,7 +138,10 @@ class Service:
             logger.warning("the store is away; it was not told that the service ends")
 
     async def _serve(self, listener: socket.socket) -> None:
-        server = HttpServer(create_api(self._api_context()), listener)
+        http_settings = self.settings.http
+        server = HttpServer(
+            create_api(self._api_context()), listener, http_settings.cert_file, http_settings.key_file
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")
@@ -154,6 +162,7 @@ class Service:
                 self.started.set()
                 await self._stopping.wait()
                 await self._finish(engine)
+                self._hub.stop()
                 server.stop()
                 for task in connectors:
                     task.cancel()
@@ -213,7 +222,10 @@ class Service:
             metrics=self.telemetry.exposition,
             ready=self.ready,
             version=version(),
-            token=self._token,
+            tokens=self._tokens,
+            hub=self._hub,
+            origins=self.settings.http.cors_origins,
+            tls=bool(self.settings.http.cert_file),
         )
 
     async def ready(self) -> dict[str, Any]:
@@ -276,8 +288,9 @@ class Service:
 class _Gauges:
     """`hs_stream.service.metrics.Gauges` of a running service."""
 
-    def __init__(self, engine: Engine, source: MqttSource | None, sink: MqttSink | None) -> None:
+    def __init__(self, engine: Engine, source: MqttSource | None, sink: MqttSink | None, hub: Hub) -> None:
         self._engine = engine
+        self._hub = hub
         self._connections = [part.connection_statistics for part in (source, sink) if part is not None]
 
     def pending_steps(self) -> int:
@@ -295,8 +308,21 @@ class _Gauges:
     def mqtt_connected(self) -> bool:
         return bool(self._connections) and all(statistics().connected for statistics in self._connections)
 
+    def live_subscribers(self) -> int:
+        return self._hub.count
+
     def mqtt_reconnects(self) -> int:
         return sum(max(statistics().connects - 1, 0) for statistics in self._connections)
+
+
+def _tokens(http: HttpSettings) -> Tokens:
+    """Reads the files. `ConfigurationError` where one cannot be used."""
+    if http.cert_file:
+        check_certificate(http.cert_file, http.key_file)
+    return Tokens(
+        read_secret(http.token_file, "http.token_file") if http.token_file else "",
+        read_secret(http.read_token_file, "http.read_token_file") if http.read_token_file else "",
+    )
 
 
 def _ignore(_: bool) -> None:

@@ -29,6 +29,9 @@ class Figures:
     def mqtt_reconnects(self) -> int:
         return 2
 
+    def live_subscribers(self) -> int:
+        return 6
+
 
 def exercised() -> ServiceTelemetry:
     telemetry = ServiceTelemetry()
@@ -62,7 +65,7 @@ def exercised() -> ServiceTelemetry:
         "hs_outbox_pending 5.0",
         "hs_mqtt_connected 1.0",
         "hs_mqtt_reconnects_total 2.0",
-        "hs_live_subscribers 0.0",
+        "hs_live_subscribers 6.0",
     ],
 )
 def test_every_metric_by_its_name(sample: str) -> None:
