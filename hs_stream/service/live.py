@@ -360,29 +360,32 @@ class Subscription:
                 if not self.ring.holds(self._cursor):
                     raise _Behind
                 pieces = []
-                for one in self.ring.after(self._cursor):
+                resumable = (start, end) == last
+                for number, one in enumerate(self.ring.after(self._cursor), self._cursor + 1):
                     if one.gone is not None:
-                        pieces.append(one.block)
                         rows = {time: row for time, row in rows.items() if not one.gone[0] < time <= one.gone[1]}
-                    elif one.time in sent:
-                        pieces.append(one.block)
-                    elif not low < one.time <= high:
+                    elif low < one.time <= high and one.time not in sent:
+                        if one.kind == "retract":
+                            rows.pop(one.time, None)
+                        else:
+                            rows[one.time] = one.data
                         continue
-                    elif one.kind == "retract":
-                        rows.pop(one.time, None)
-                    else:
-                        rows[one.time] = one.data
+                    elif one.time not in sent:
+                        continue
+                    pieces.append(self._partial(number, low) + one.block if resumable else one.block)
                 self._cursor = self.ring.last
                 self._position = self._hub.engine.feed.position(self.ring.stream)
                 pieces += [b"event: insert\ndata: %s\n\n" % rows[time] for time in sorted(rows)]
-                if pieces and (start, end) == last and high < end:
-                    # Whoever reconnects behind this page goes on behind it.
-                    identity = self.ring.identity(self._cursor, self._position[0], high, "~")
-                    pieces[-1] = b"id: %s\n%s" % (identity.encode(), pieces[-1])
+                if rows and resumable and high < end:
+                    pieces[-1] = self._partial(self._cursor, high) + pieces[-1]
                 sent |= TimeIntervals.of(low, high)
                 low = high
                 if pieces:
                     yield b"".join(pieces)
+
+    def _partial(self, number: int, until: int) -> bytes:
+        """The id of who knows the contents up to ``until`` as they were behind event ``number``, and no others."""
+        return b"id: %s\n" % self.ring.identity(number, self._position[0], until, "~").encode()
 
     async def _page(self, low: int, end: int) -> tuple[dict[int, bytes], int]:
         """Encoded instances behind ``low``, and up to where they are all. Every write that they may show is told."""
