@@ -48,16 +48,11 @@ registry_once = lru_cache(default_registry)
 
 
 @dataclass
-class Api:
-    client: httpx.AsyncClient
+class Context:
+    context: ApiContext
     engine: Engine
     clock: VirtualClock
     store: MemoryStore
-
-    async def get(self, path: str, status: int = 200) -> Any:
-        answer = await self.client.get(path)
-        assert answer.status_code == status, answer.text
-        return answer.json()
 
     async def deliver(self, source: str, meta: dict[str, str], items: list[tuple[int, Any]]) -> None:
         readings = [Reading(source, tuple(sorted(meta.items())), time, value) for time, value in items]
@@ -65,8 +60,18 @@ class Api:
         await self.engine.settle()
 
 
+@dataclass
+class Api(Context):
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, status: int = 200) -> Any:
+        answer = await self.client.get(path)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+
 @asynccontextmanager
-async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
+async def make_context(token: str = "", ready: bool = True) -> AsyncIterator[Context]:
     clock, store, telemetry = VirtualClock(NOW), MemoryStore(), ServiceTelemetry()
     registry = registry_once()
     workflows = [parse_workflow(text, registry) for text in (WORKFLOW, OFFLINE)]
@@ -77,11 +82,18 @@ async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
         part = {"ok": True} if ready else {"ok": False, "error": "gone"}
         return {"ready": ready, "parts": {"broker": part}}
 
-    app = create_api(ApiContext(engine, store, clock, workflows, registry, telemetry.exposition, parts, "1.2.3", Tokens(token)))
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-        yield Api(client, engine, clock, store)
+    tokens = Tokens(token)
+    context = ApiContext(engine, store, clock, workflows, registry, telemetry.exposition, parts, "1.2.3", tokens)
+    yield Context(context, engine, clock, store)
     await engine.close()
+
+
+@asynccontextmanager
+async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
+    async with make_context(token, ready) as made:
+        transport = httpx.ASGITransport(create_api(made.context), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+            yield Api(made.context, made.engine, made.clock, made.store, client)
 
 
 @pytest.fixture
