@@ -186,4 +186,3 @@ async def _on_ours(request: Request, error: Exception) -> Response:
 async def _on_bug(request: Request, error: Exception) -> Response:
     logger.error("request failed", path=request.url.path, exc_info=error)
     return problem(500, "the service failed to answer", "see its log; this is a bug")
-

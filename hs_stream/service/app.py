@@ -139,9 +139,7 @@ class Service:
 
     async def _serve(self, listener: socket.socket) -> None:
         http_settings = self.settings.http
-        server = HttpServer(
-            create_api(self._api_context()), listener, http_settings.cert_file, http_settings.key_file
-        )
+        server = HttpServer(create_api(self._api_context()), listener, http_settings.cert_file, http_settings.key_file)
         try:
             async with asyncio.TaskGroup() as group:
                 engine = group.create_task(self.engine.run(), name="engine")

@@ -209,7 +209,9 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
 
 
 def _unauthorized() -> Response:
-    refused = _answer(401, "a token is needed", "send it as: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+    refused = _answer(
+        401, "a token is needed", "send it as: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+    )
     refused.headers.append("WWW-Authenticate", 'Basic realm="hs-stream", charset="UTF-8"')
     return refused
 

@@ -300,7 +300,12 @@ async def test_a_store_that_is_away_is_503_and_a_bug_is_500(api: Api, monkeypatc
 
 async def test_a_token_is_asked_for_everywhere_but_health() -> None:
     async with make_api(token="s3cret") as api:
-        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}, {"Authorization": "Bearer é"}):
+        for header in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "s3cret"},
+            {"Authorization": "Bearer é"},
+        ):
             answer = await api.client.get("/", headers=[(k.encode(), v.encode()) for k, v in header.items()])
             assert answer.status_code == 401
             assert answer.headers.get_list("www-authenticate")[0] == "Bearer"

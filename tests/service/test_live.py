@@ -452,7 +452,13 @@ class Walk:
 
     async def run(self, steps: int) -> None:
         await self.site.start()
-        doings = [self.arrive] * 5 + [self.meanwhile] * 4 + [self.connect] * 4 + [self.read] * 12 + [self.purge, self.restart]
+        doings = (
+            [self.arrive] * 5
+            + [self.meanwhile] * 4
+            + [self.connect] * 4
+            + [self.read] * 12
+            + [self.purge, self.restart]
+        )
         for _ in range(steps):
             self.site.clock.advance(self.random.choice([0, 0, 500, 20_000, 50_000]))
             doing = self.random.choice(doings)
