@@ -9,7 +9,7 @@ COPY tools tools
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 RUN python -m venv /opt/hs_stream \
     && /opt/hs_stream/bin/pip install --no-cache-dir --upgrade pip \
-    && /opt/hs_stream/bin/pip install --no-cache-dir --constraint constraints.txt /wheels/*.whl
+    && /opt/hs_stream/bin/pip install --no-cache-dir --constraint constraints.txt "$(echo /wheels/*.whl)[viewer]"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin hs_stream \

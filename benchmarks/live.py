@@ -1,8 +1,8 @@
 """``python -m benchmarks.live [--quick] [--subscribers N] [--rate N]``: many live subscribers of one stream.
 
-Readings of one room at a fixed rate over MQTT; every subscriber gets each of the results. Measured: from sending a reading
-to each of the subscribers having read its result, and how many readings a second the service takes at saturation
-with the subscribers and without them, turn about.
+Readings of one room at a fixed rate over MQTT; every subscriber gets each of the results. Measured: from sending a
+reading to each of the subscribers having read its result, and how many readings a second the service takes at
+saturation with the subscribers and without them, turn about.
 
 The subscribers are one process with a socket each, which looks for event times in what comes and does nothing else.
 """

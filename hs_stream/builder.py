@@ -28,9 +28,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
-from hs_stream.core.time import Instant, format_time, to_ms
+from hs_stream.core.time import Instant, TimeInterval, TimeIntervals, format_time, to_ms
 from hs_stream.core.tool import Tool
-from hs_stream.service.workflow_file import from_document, plate_document, topic_plates
+from hs_stream.service.json_values import intervals
+from hs_stream.service.workflow_file import from_document, plate_document, to_document, topic_plates
+from hs_stream.service.yaml_items import write_yaml
 
 if TYPE_CHECKING:
     from hs_stream.core.registry import ToolRegistry
@@ -75,6 +77,7 @@ class Node:
 class Workflow:
     """A workflow under construction. ``start`` is an aware datetime or milliseconds since the epoch.
 
+    ``requested_intervals`` are pairs of such times, or intervals: what is computed besides what is online.
     ``registry`` defaults to every installed tool. Raises `ConfigurationError` for every mistake.
     """
 
@@ -85,6 +88,7 @@ class Workflow:
         description: str = "",
         online: bool = True,
         start: Instant | None = None,
+        requested_intervals: Iterable[TimeInterval | tuple[Instant, Instant]] = (),
         registry: ToolRegistry | None = None,
     ) -> None:
         self.name = name
@@ -92,6 +96,8 @@ class Workflow:
         self._document: dict[str, Any] = {"workflow": name, "description": description or None, "online": online}
         if start is not None:
             self._document["start"] = format_time(to_ms(start))
+        if wanted := TimeIntervals(requested_intervals):
+            self._document["requested_intervals"] = intervals(wanted)
         self._plates: dict[str, Any] = {}
         self._sources: dict[str, Any] = {}
         self._nodes: dict[str, Any] = {}
@@ -120,6 +126,10 @@ class Workflow:
         """The checked graph as it is now."""
         groups = {"plates": self._plates, "sources": self._sources, "nodes": self._nodes, "publish": self._publish}
         return from_document({**self._document, **groups}, self.registry, f"workflow {self.name}")
+
+    def to_yaml(self) -> str:
+        """The text of its workflow file. `ConfigurationError` for a function that has no import path."""
+        return write_yaml(to_document(self.definition))
 
     def plate(
         self,

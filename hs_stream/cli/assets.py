@@ -14,7 +14,7 @@ import typer
 
 from hs_stream.cli.common import (
     Config,
-    all_workflows,
+    catalog_of,
     find_record,
     guarded,
     now_ms,
@@ -56,7 +56,7 @@ def put(
     settings = settings_of(config)
     stream, time = _stream(name, meta), _instant(at)
     document = _document(file)
-    _, workflows = all_workflows(settings)
+    workflows = catalog_of(settings).workflows
     if run(take_in(settings, with_source(workflows, stream), [[Reading(stream.name, stream.meta, time, document)]])):
         raise typer.Exit(1)
     typer.echo(f"{stream} has a version at {format_time(time)}")
@@ -103,7 +103,8 @@ def list_(
     """List assets, or the versions of one. Raw streams without a connector count whose newest value is a document."""
     settings = settings_of(config)
     if name is None:
-        fed = {source.name for flow in all_workflows(settings)[1] for source in flow.sources.values() if source.options}
+        workflows = catalog_of(settings).workflows
+        fed = {source.name for flow in workflows for source in flow.sources.values() if source.options}
         show_table(("asset", "versions", "newest"), run(_assets(settings, fed)))
     else:
         stream = _stream(name, meta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sys
 import time
@@ -28,13 +29,13 @@ from hs_stream.core.errors import (
     ToolError,
     Unavailable,
 )
-from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.service.catalog import Catalog
 from hs_stream.service.lease import Lease
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import Settings, load_settings
@@ -42,8 +43,8 @@ from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
     engine_settings,
+    has_store,
     load_registry,
-    load_workflows,
     make_store,
     source_check,
 )
@@ -53,6 +54,7 @@ from hs_stream.service.yaml_items import did_you_mean
 __all__ = [
     "DEBUG",
     "Config",
+    "catalog_of",
     "find_record",
     "find_workflow",
     "guarded",
@@ -62,6 +64,7 @@ __all__ = [
     "say_error",
     "show_table",
     "writing_engine",
+    "writing_store",
 ]
 
 _WIDE: Final = 10_000
@@ -182,25 +185,34 @@ async def reading_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
+async def writing_store(settings: Settings, instead: str) -> AsyncIterator[tuple[Store, Lease]]:
+    """The store, opened, and the right to write to it. `ConfigurationError` when a service is using the store."""
+    embedded = EmbeddedStore(settings)
+    store = await embedded.open()
+    lease = Lease(store, SystemClock())
+    try:
+        await lease.take(instead)
+        try:
+            await store.open()
+            yield store, lease
+        finally:
+            await lease.give_back()
+    finally:
+        with contextlib.suppress(StoreUnavailable):
+            await store.close()
+        await embedded.close()
+
+
+@asynccontextmanager
 async def writing_engine(
     settings: Settings, workflows: Sequence[WorkflowDefinition], instead: str
 ) -> AsyncIterator[Engine]:
     """An engine over the store, opened. `ConfigurationError` when a service is using the store."""
-    embedded = EmbeddedStore(settings)
-    store = await embedded.open()
-    lease = Lease(store, SystemClock())
-    engine = Engine(store, settings=engine_settings(settings), guard=lease)
-    engine.hurry()
-    try:
-        await lease.take(instead)
-        try:
-            await engine.open(workflows)
-            yield engine
-        finally:
-            await lease.give_back()
-    finally:
-        await engine.close()
-        await embedded.close()
+    async with writing_store(settings, instead) as (store, lease):
+        engine = Engine(store, settings=engine_settings(settings), guard=lease)
+        engine.hurry()
+        await engine.open(workflows)
+        yield engine
 
 
 # --- finding things ---
@@ -231,20 +243,27 @@ async def find_record(store: Store, text: str) -> StreamRecord:
     raise NotFound(f"there is no stream {stream}", hint=hint)
 
 
-def all_workflows(settings: Settings) -> tuple[ToolRegistry, list[WorkflowDefinition]]:
-    """The registry and the workflows of the settings."""
-    registry = load_registry(settings)
-    return registry, load_workflows(settings, registry)
+def catalog_of(settings: Settings) -> Catalog:
+    """The workflows of the settings' files and those that are saved, where there is a store."""
+    catalog = Catalog(settings, load_registry(settings))
+
+    async def read() -> None:
+        async with reading_store(settings) as store:
+            await catalog.open(store)
+
+    if has_store(settings):
+        run(read())
+    return catalog
 
 
 def find_workflow(settings: Settings, name: str) -> tuple[WorkflowDefinition, list[WorkflowDefinition]]:
-    """A workflow by its name in the settings or by its file, and all that belong together with it."""
-    registry, workflows = all_workflows(settings)
+    """A workflow by its name or by its file, and all that belong together with it."""
+    workflows = catalog_of(settings).workflows
     for workflow in workflows:
         if name == workflow.name or (Path(name).is_file() and Path(name).samefile(workflow.path)):
             return workflow, workflows
     if Path(name).is_file():
-        found = load_workflow(name, registry, source_check(settings))
+        found = load_workflow(name, load_registry(settings), source_check(settings))
         return found, [*(other for other in workflows if other.name != found.name), found]
     raise NotFound(
         f"there is no workflow {name!r}", hint=did_you_mean(name, [item.name for item in workflows]) or "name its file"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from hs_stream.cli.common import (
     Config,
-    all_workflows,
+    catalog_of,
     find_record,
     guarded,
     parse_span,
@@ -33,6 +33,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
@@ -85,14 +86,15 @@ def query(
     if compute:
         if start is None:
             raise ConfigurationError("--compute needs --from", hint="say for example --from -1d")
-        run(_compute(settings, parse_stream(stream), first, until))
+        run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
     if last is None and start is None and end is None and form is Format.TABLE and not draw:
         last = _TABLE_ROWS
     run(_query(settings, stream, first, until, last, form, draw))
 
 
-async def _compute(settings: Settings, stream: StreamId, start: int, end: int) -> None:
-    _, workflows = all_workflows(settings)
+async def _compute(
+    settings: Settings, workflows: list[WorkflowDefinition], stream: StreamId, start: int, end: int
+) -> None:
     async with writing_engine(settings, workflows, "query it over HTTP with compute=true") as engine:
         if engine.find(stream).kind == "derived":
             await engine.compute([stream], start, end)

@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hs_stream.cli.common import (
     Config,
-    all_workflows,
+    catalog_of,
     guarded,
     parse_stream,
     run,
@@ -74,7 +74,7 @@ def import_(
     except ValueError as error:
         raise ConfigurationError(f"--tz: {error}") from None
     instant = formatted_time(time_format, where, _TZ_HINT) if time_format else any_time(where, _TZ_HINT)
-    _, workflows = all_workflows(settings)
+    workflows = catalog_of(settings).workflows
     target = parse_stream(stream)
     workflows = with_source(workflows, target)
     rows = _Rows(file, target, Columns(time, instant, value, fields, delimiter=delimiter))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of
+from hs_stream.service.api import Viewer
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import load_settings
 
@@ -21,6 +22,13 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
+def viewer_of(wanted: bool | str) -> Viewer | None:
+    """What adds the viewer's pages, if it is ``wanted`` (``"auto"``: if it is installed)."""
+    import hs_stream.viewer  # noqa: PLC0415 - an optional extra
+
+    return hs_stream.viewer.mount if wanted is True or (wanted == "auto" and hs_stream.viewer.available()) else None
+
+
 @guarded
 def serve(config: Config = None) -> None:
     """Run the service: connectors, executor, outbox and HTTP. SIGTERM and SIGINT stop it in an orderly way."""
@@ -28,7 +36,7 @@ def serve(config: Config = None) -> None:
 
     settings = load_settings(config)
     configure_logging("debug" if DEBUG.get() else settings.logging.level, settings.logging.format)
-    run_service(settings)
+    run_service(settings, viewer_of(settings.http.viewer))
 
 
 @guarded
@@ -42,7 +50,7 @@ def demo(
     """Everything embedded, nothing installed: broker, store, a simulated house and the service, then a summary."""
     from hs_stream.service.demo import run_demo  # noqa: PLC0415 - only this command needs the simulator
 
-    raise typer.Exit(run_demo(seconds, port, data, debug=DEBUG.get()))
+    raise typer.Exit(run_demo(seconds, port, data, debug=DEBUG.get(), viewer=viewer_of("auto")))
 
 
 @guarded

@@ -87,11 +87,7 @@ async def _compute(
         nodes = nodes | {plate.source for plate in workflow.plates.values() if plate.source is not None}
 
         def wanted() -> list[StreamId]:
-            return [
-                status.stream
-                for status in engine.status()
-                if status.kind == "derived" and status.workflow == workflow.name and status.node in nodes
-            ]
+            return [status.stream for status in engine.status() if status.kind == "derived" and status.node in nodes]
 
         streams = wanted()
         if not streams:
@@ -175,7 +171,8 @@ async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, 
     result = Verification()
     for attempt in range(_TRIES):
         async with reading_store(settings) as store:
-            if not any(record.workflow == workflow.name for record in await store.streams()):
+            names = {*workflow.sources, *workflow.nodes}
+            if not any(record.stream.name in names for record in await store.streams()):
                 raise ConfigurationError(
                     f"the store has no streams of {workflow.name}", hint="check store.url; hs-stream streams lists them"
                 )

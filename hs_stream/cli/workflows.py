@@ -1,23 +1,42 @@
-"""``workflow check|graph|list``."""
+"""``workflow check|graph|list|show|save|remove``: the last three in the running service, else in its store."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import orjson
 import typer
 
-from hs_stream.cli.common import Config, all_workflows, guarded, settings_of, show_table
+from hs_stream.cli.common import Config, catalog_of, guarded, run, say_error, settings_of, show_table, writing_store
+from hs_stream.cli.remote import running_service
+from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Store
+from hs_stream.service.catalog import Catalog, Plan
 from hs_stream.service.json_values import encode
+from hs_stream.service.pages import computed
+from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflow_file import load_workflow, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
+from hs_stream.service.yaml_items import did_you_mean, write_yaml
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Check, draw and list workflows.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Check, draw, list, save and remove workflows.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class TextFormat(StrEnum):
+    """How a workflow is written."""
+
+    YAML = "yaml"
+    JSON = "json"
 
 
 class GraphFormat(StrEnum):
@@ -60,12 +79,99 @@ def graph(
 @app.command("list")
 @guarded
 def list_(config: Config = None) -> None:
-    """List the workflows of the settings."""
-    _, workflows = all_workflows(settings_of(config))
-    rows = []
-    for workflow in workflows:
-        published = sum(node.publish is not None for node in workflow.nodes.values())
-        counts = (str(len(workflow.sources)), str(len(workflow.nodes)), str(published))
-        mode = "online" if workflow.online else "on request"
-        rows.append((workflow.name, workflow.path, mode, *counts, workflow.description))
-    show_table(("workflow", "file", "computed", "sources", "nodes", "published", "description"), rows)
+    """List the workflows of the settings' files and of the store, where each comes from, and whether it runs."""
+    settings = settings_of(config)
+    service = running_service(settings)
+    try:
+        catalog = catalog_of(settings)
+    except StoreUnavailable as error:
+        say_error(f"only the files are listed: {error}")
+        catalog = Catalog(settings, load_registry(settings))
+    rows = {one.name: (catalog.origin(one.name), "no", *_row(one)) for one in catalog.workflows}
+    for item in service.ask("GET", "/api/workflows")["workflows"] if service is not None else ():
+        mode = computed(item["online"], bool(item["requested_intervals"]))
+        counts = (str(len(item[key])) for key in ("sources", "nodes", "published"))
+        rows[item["name"]] = (item["from"], "yes", mode, *counts, item["description"])
+    names = ("workflow", "from", "runs", "computed", "sources", "nodes", "published", "description")
+    show_table(names, [(name, *row) for name, row in rows.items()])
+
+
+def _row(workflow: WorkflowDefinition) -> tuple[str, ...]:
+    published = sum(node.publish is not None for node in workflow.nodes.values())
+    counts = (str(len(workflow.sources)), str(len(workflow.nodes)), str(published))
+    return (computed(workflow.online, bool(workflow.requested_intervals)), *counts, workflow.description)
+
+
+@app.command()
+@guarded
+def show(
+    name: str,
+    form: Annotated[TextFormat, typer.Option("--format", help="yaml or json")] = TextFormat.YAML,
+    config: Config = None,
+) -> None:
+    """Print a workflow as a workflow file: as the service runs it, else as it is in its file or in the store."""
+    settings = settings_of(config)
+    service = running_service(settings)
+    document = None
+    if service is not None:
+        with contextlib.suppress(NotFound):
+            document = service.ask("GET", f"/api/workflows/{quote(name, safe='')}?resolved=false")
+    if document is None:
+        found = {one.name: one for one in catalog_of(settings).workflows}
+        if name not in found:
+            raise NotFound(f"there is no workflow {name!r}", hint=did_you_mean(name, found))
+        document = encode(to_document(found[name]))
+    if form is TextFormat.JSON:
+        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    else:
+        typer.echo(write_yaml(document), nl=False)
+
+
+@app.command()
+@guarded
+def save(file: Path, config: Config = None) -> None:
+    """Save the workflow of a file in the store. A running service runs it at once, else its next start does."""
+    settings = settings_of(config)
+    workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    service = running_service(settings)
+    if service is not None:
+        path = f"/api/workflows/{quote(workflow.name, safe='')}"
+        answer = service.ask("PUT", path, file.read_bytes(), "application/yaml")
+        typer.echo(f"{answer['message']}. The service runs it")
+    else:
+        typer.echo(f"{run(_save(settings, workflow))}. It runs when the service starts")
+
+
+async def _save(settings: Settings, workflow: WorkflowDefinition) -> Plan:
+    catalog = Catalog(settings, load_registry(settings))
+    async with saving_store(settings) as store:
+        await catalog.open(store)
+        return await catalog.save(store, workflow)
+
+
+@app.command()
+@guarded
+def remove(name: str, config: Config = None) -> None:
+    """Remove a saved workflow. What it has computed stays."""
+    settings = settings_of(config)
+    service = running_service(settings)
+    if service is not None:
+        answer = service.ask("DELETE", f"/api/workflows/{quote(name, safe='')}")
+        typer.echo(answer["message"])
+    else:
+        typer.echo(str(run(_remove(settings, name))))
+
+
+async def _remove(settings: Settings, name: str) -> Plan:
+    async with saving_store(settings) as store:
+        return await Catalog(settings, load_registry(settings)).remove(store, name)
+
+
+@asynccontextmanager
+async def saving_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store, where no service runs that could be asked instead."""
+    if settings.store.url.startswith("memory://"):
+        raise ConfigurationError("memory:// keeps nothing", hint="start the service first, or set store.url")
+    instead = "its HTTP API does not answer at http.host and http.port of these settings: correct them"
+    async with writing_store(settings, instead) as (store, _):
+        yield store

@@ -81,14 +81,25 @@ class Ground:
 
         Raises `hs_stream.core.plate.PlateFull`, ``ValueError`` for what is no plate value, and changes nothing then.
         """
-        events: list[Created | Joined] = []
+        admitted = [self.values.admit(found) for found in self.growth(node, meta, value)]
+        return [event for one in admitted for event in self._split_anew(one)]
+
+    def growth(self, node: str, meta: Meta, value: str) -> list[Meta]:
+        """The plate values that `grow` would admit. Raises what it would raise."""
+        found = []
         for plate in self.workflow.plates.values():
             if plate.source == node:
                 check_plate_value(value)
                 ancestors = closure(self.workflow.plates, [plate.name])
                 under = tuple(pair for pair in meta if pair[0] in ancestors)
-                events += self._split_anew(self.values.admit(tuple(sorted((*under, (plate.name, value))))))
-        return events
+                found.append(tuple(sorted((*under, (plate.name, value)))))
+                self.values.check(found[-1])
+        return found
+
+    def check(self, source: str, meta: Meta) -> None:
+        """What `bind` would raise."""
+        if tuple(sorted(meta)) not in self._streams[source]:
+            self.values.check(meta)
 
     def streams(self, node: str) -> list[StreamId]:
         """The streams of a source or node."""
@@ -148,13 +159,12 @@ class Ground:
                 index.setdefault(_project(meta, plates), []).append(meta)
 
     def _aggregate(self, node: NodeDefinition, stream: StreamId) -> list[Created | Joined]:
-        keys = self.workflow.keys_over(node)
-        over = [plate for plate in self.workflow.node_plates[node.inputs[0]] if plate in keys]
+        over = self.workflow.over_in_order(node)
         values = dict(stream.meta)
         key = "/".join(values[plate] for plate in over)
         if not self._is_on(node, stream.meta) or (isinstance(node.tool, SelectorTool) and not node.tool.selects(key)):
             return []
-        target = tuple(pair for pair in stream.meta if pair[0] not in keys)
+        target = tuple(pair for pair in stream.meta if pair[0] not in over)
         existing = self._streams[node.name].get(target)
         if existing is not None:
             return [Joined(node.name, existing, stream, key)]

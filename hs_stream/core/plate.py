@@ -163,24 +163,26 @@ class PlateValues:
 
     def admit(self, meta: Meta) -> list[Admitted]:
         """Take the values of ``meta`` in, all or none; those that are new. `PlateFull` says which plate is full."""
+        self.check(meta)
         values = dict(meta)
-        fresh: list[tuple[set[str], str]] = []
         new: list[Admitted] = []
         for name, value in meta:
-            plate = self._plates[name]
             under = self._under(name, values)
             known = self._seen[name].setdefault(under, set())
             if value not in known:
-                if len(known) >= plate.max:
-                    where = f" of {dict(under)}" if under else ""
-                    raise PlateFull(
-                        f"plate {name}{where} holds {plate.max} values and takes no more (plates.{name}.max)"
-                    )
-                fresh.append((known, value))
+                known.add(value)
                 new.append(Admitted(name, tuple(sorted((*under, (name, value))))))
-        for known, value in fresh:
-            known.add(value)
         return new
+
+    def check(self, meta: Meta) -> None:
+        """What `admit` would raise."""
+        values = dict(meta)
+        for name, value in meta:
+            under, most = self._under(name, values), self._plates[name].max
+            known = self._seen[name].get(under, set())
+            if value not in known and len(known) >= most:
+                where = f" of {dict(under)}" if under else ""
+                raise PlateFull(f"plate {name}{where} holds {most} values and takes no more (plates.{name}.max)")
 
     def of(self, name: str, meta: Meta) -> list[str]:
         """The values of plate ``name`` under the values that ``meta`` has of its ancestors, sorted."""

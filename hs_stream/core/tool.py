@@ -16,7 +16,7 @@ base class       the author writes                        support
 `MapTool`        ``map(value)``                           `Pointwise`
 `WindowTool`     ``reduce(window, t)``                    `Window`: ``(t - width, t]``
 `PreviousTool`   ``combine(previous, t)``                 `Previous` (n)
-`FoldTool`       ``initial()``, ``step(state, t, value)`` `Prefix`
+`FoldTool`       ``initial()``, ``step(state, t, value)`` `Prefix` (on a grid also ``quiet(state, start, end)``)
 `AggregateTool`  ``aggregate(values, keys)``              `Pointwise` on every stream of a plate
 `SelectorTool`   ``selects(key)``                        `Pointwise` on the selected streams of a plate
 `SplitTool`      ``part(time, value)``                   `Pointwise`, one output stream per plate value
@@ -44,7 +44,7 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.time import Grid, TimeInterval, format_duration, parse_duration
+from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration, parse_duration
 from hs_stream.core.value import Value, canonical
 
 __all__ = [
@@ -257,6 +257,15 @@ class Tool(ABC):
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{cls.name}: {error}") from None
 
+    @classmethod
+    def imports(cls, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """The import paths of code that these parameters of `build` name: who chooses them runs that code here.
+
+        By convention ``function`` holds one, ``package.module:function``. Override it for any other parameter.
+        """
+        given = parameters.get("function")
+        return (given,) if isinstance(given, str) and ":" in given else ()
+
     def parameters(self) -> dict[str, Any]:
         """The parameters as JSON-like values that `build` turns into an equal tool."""
         hints = typing.get_type_hints(type(self))
@@ -428,7 +437,11 @@ class PreviousTool(Tool):
 
 
 class FoldTool(Tool):
-    """One input; a state that steps through its instances in time order. The engine holds and stores the state."""
+    """One input; a state that steps through its instances in time order. The engine holds and stores the state.
+
+    Outputs come from `step`, at the input's times. Where `drive` gives a grid they come from `quiet` instead, and
+    silence alone is enough for them.
+    """
 
     kind = "fold"
 
@@ -446,7 +459,15 @@ class FoldTool(Tool):
 
     @abstractmethod
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
-        """``(next state, output or SKIP)``. Must not change ``state`` in place."""
+        """``(next state, output or SKIP)``, on a grid always SKIP. Must not change ``state`` in place."""
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        """Of a fold on a grid: the outputs at its instants in ``(start, end]``, at all of which ``state`` holds.
+
+        A function of the state and each output's time only. It is asked piece by piece, and for long silences too, so
+        it should come to an end by itself: how long is a state believed without a new instance?
+        """
+        return ()
 
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
         """`step` through ``batch``: the state behind it and the outputs."""
@@ -458,9 +479,34 @@ class FoldTool(Tool):
                 values.append(result)
         return state, Batch.build(times, values)
 
+    def run_over(self, state: Value, batch: Batch, start: int, end: int) -> tuple[Value, Batch]:
+        """From ``state`` at ``start`` through all instances of ``(start, end]``: the state at ``end`` and the outputs.
+
+        ``start`` may be minus infinity; before the first instance there are no outputs then.
+        """
+        drive = self.drive()
+        if not isinstance(drive, OnGrid):
+            return self.run(state, batch)
+        if start <= MIN_TIME:
+            if not batch:
+                return state, NOTHING
+            start = batch.first_time - 1
+        outputs: list[tuple[int, Value]] = []
+        due = drive.grid.next(start)
+        for time, value in batch:
+            if due < time:
+                outputs += self.quiet(state, start, time - 1)
+                due = drive.grid.next(time - 1)
+            state, _ = self.step(state, time, value)
+            start = time - 1
+        if due <= end:
+            outputs += self.quiet(state, start, end)
+        return state, Batch.build([time for time, _ in outputs], [value for _, value in outputs])
+
     def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
         """From `initial` through the whole input, then the part in ``interval``."""
-        _, result = self.run(self.initial(), sources[0].slice(-(1 << 63) + 1, interval.end))
+        source = sources[0].slice(-(1 << 63) + 1, interval.end)
+        _, result = self.run_over(self.initial(), source, MIN_TIME, interval.end)
         return result.slice(interval.start, interval.end)
 
 

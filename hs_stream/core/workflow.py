@@ -6,7 +6,9 @@
 3. Inputs of a factor are matched on plate values: an input that is on fewer plates is shared by all that agree with it.
    Where inputs share no plate, all combinations are made, but only if the factor says so: ``on`` names all its plates.
 4. A sub-plate in ``on`` or ``over`` restricts a factor to the streams with those plate values.
-5. A graph has no circle, and every name is used once. Names are global in a store.
+5. A graph has no circle, and every name is used once. Names are global in a store: two workflows that have one name
+   share what it names, and must define it equally (`check_shared`).
+6. Wanted without being asked for is what is ``online``, from ``start`` on, and what lies in ``requested_intervals``.
 
 The Python builder and the YAML file both end here. `Workflow` checks itself when it is made.
 """
@@ -24,9 +26,10 @@ from semantic_version import Version
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate, check_plates, closure, in_order
 from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import AggregateTool, PlateTool, SplitTool, Tool
 
-__all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition"]
+__all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition", "check_shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class NodeDefinition:
 class WorkflowDefinition:
     """A checked workflow. ``start`` (ms) bounds online demand; ``None`` means from the earliest reading on.
 
+    ``requested_intervals`` are computed too, once and again whenever their inputs change; they are for workflows that
+    are not online, or that are from ``start`` on: without one, everything is wanted already.
+
     ``path`` and ``lines`` (``"nodes.smooth"`` -> line) only serve error messages. Raises `ConfigurationError`.
     """
 
@@ -69,6 +75,7 @@ class WorkflowDefinition:
     description: str = ""
     online: bool = True
     start: int | None = None
+    requested_intervals: TimeIntervals = EMPTY
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
     order: tuple[str, ...] = field(init=False, default=())
@@ -88,6 +95,12 @@ class WorkflowDefinition:
             check_plates(self.plates)
         except ConfigurationError as error:
             raise self.error("plates", error.message, error.hint) from None
+        if self.requested_intervals and self.online and self.start is None:
+            raise self.error(
+                "requested_intervals",
+                "requested_intervals ask for parts of what is online from the earliest reading on",
+                "write online: false for these intervals only, or start: for what is online besides them",
+            )
         self._check_names()
         object.__setattr__(self, "order", self._topological())
         object.__setattr__(self, "node_plates", self._resolve_plates())
@@ -101,6 +114,14 @@ class WorkflowDefinition:
             line = self.lines.get(place)
         return ConfigurationError(message, hint=hint, path=self.path, line=line)
 
+    @property
+    def demand(self) -> TimeIntervals:
+        """The times at which every node is wanted (rule 6)."""
+        if not self.online:
+            return self.requested_intervals
+        start = MIN_TIME if self.start is None else self.start
+        return self.requested_intervals | TimeIntervals.of(start, MAX_TIME)
+
     def consumers(self, name: str) -> list[NodeDefinition]:
         """The nodes that read ``name``, in topological order."""
         return [self.nodes[other] for other in self.order if name in self.nodes[other].inputs]
@@ -108,6 +129,11 @@ class WorkflowDefinition:
     def keys_over(self, node: NodeDefinition) -> frozenset[str]:
         """The plates that ``node`` aggregates over, a sub-plate as the plate that it is a part of."""
         return frozenset(self.plates[plate].key for plate in node.over)
+
+    def over_in_order(self, node: NodeDefinition) -> list[str]:
+        """`keys_over` as the keys of an `AggregateTool` are put together."""
+        keys = self.keys_over(node)
+        return [plate for plate in self.node_plates[node.inputs[0]] if plate in keys] if keys else []
 
     def parts(self, node: NodeDefinition) -> tuple[Plate, ...]:
         """The sub-plates that ``node`` is restricted to."""
@@ -321,12 +347,64 @@ class WorkflowDefinition:
                     [version.major, version.minor][:precision],
                     _identity(node.tool),
                     [result[other] for other in node.inputs],
-                    sorted(self.keys_over(node)),
+                    self.over_in_order(node),
                     *([["into", node.into]] if node.into else ()),
                     *([part.of, sorted(part.values), part.complement] for part in self.parts(node)),
                 ]
             )
         return result
+
+
+def check_shared(workflow: WorkflowDefinition, other: WorkflowDefinition) -> None:
+    """`ConfigurationError` for a name that both have and define differently, at its place in ``workflow``.
+
+    Equal are sources with equal options, and nodes with equal tools that read the same nodes; both on plates that are
+    defined equally, and that grow equally where a node splits into one.
+    """
+    for name in [*workflow.sources, *workflow.order]:
+        if name not in other.sources and name not in other.nodes:
+            continue
+        if different := _difference(workflow, other, name):
+            raise workflow.error(
+                f"{'sources' if name in workflow.sources else 'nodes'}.{name}",
+                f"{name} of workflow {workflow.name} is also defined by workflow {other.name}"
+                f"{f' ({other.path})' if other.path else ''}, differently: {different}",
+                "rename one of them, since names of streams are global, or make both equal to share it",
+            )
+
+
+def _difference(one: WorkflowDefinition, other: WorkflowDefinition, name: str) -> str:
+    plates = one.node_plates[name]
+    if plates != other.node_plates[name]:
+        return f"on ({', '.join(plates)}) and on ({', '.join(other.node_plates[name])})"
+    for plate in plates:
+        if one.plates[plate] != other.plates[plate]:
+            return f"their plates {plate} differ"
+    if name in one.sources and name in other.sources:
+        mine, its = one.sources[name].options, other.sources[name].options
+        return next((f"their {key} differ" for key in {**mine, **its} if mine.get(key) != its.get(key)), "")
+    if name in one.sources or name in other.sources:
+        return "one is a source, the other a node"
+    left, right = one.nodes[name], other.nodes[name]
+    if left.inputs != right.inputs:
+        return f"from {', '.join(left.inputs) or 'nothing'} and from {', '.join(right.inputs) or 'nothing'}"
+    if one.fingerprints[name] != other.fingerprints[name]:
+        return "their tools, parameters or plates differ"
+    if left.into is not None and _sources_on(one, left.into) != _sources_on(other, left.into):
+        return f"other sources bring values of {left.into}"
+    if not left.inputs and _begin(one) != _begin(other):
+        return "without inputs they begin with their workflows, and these begin differently"
+    return ""
+
+
+def _sources_on(workflow: WorkflowDefinition, plate: str) -> set[str]:
+    return {name for name in workflow.sources if plate in workflow.node_plates[name]}
+
+
+def _begin(workflow: WorkflowDefinition) -> Any:
+    """What decides when nodes without inputs begin."""
+    demand = workflow.demand
+    return demand.start if demand and demand.start > MIN_TIME else sorted(workflow.sources)
 
 
 def _identity(tool: Tool) -> Any:

@@ -15,10 +15,10 @@ from typing import Final, Literal
 
 from hs_stream.core.affected import required
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError
+from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.tool import OnGrid
 from hs_stream.core.watermark import Silence
 from hs_stream.core.workflow import WorkflowDefinition
@@ -60,7 +60,8 @@ class StreamStatus:
     """One stream as it is now.
 
     ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
-    computed once and is not right any more.
+    computed once and is not right any more. ``newest`` is the newest instance that was ever stored. ``changes`` counts
+    instances written since the start, ``changes_behind`` how often that was at or before the newest one.
     """
 
     id: int
@@ -75,6 +76,9 @@ class StreamStatus:
     stale: TimeIntervals
     failed: TimeIntervals
     error: str
+    newest: int | None
+    changes: int
+    changes_behind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,11 @@ class Engine:
         changed = [stream for stream in streams if self._is_new(stream)]
         if changed:
             await self.store.register([stream.record() for stream in changed])
+        self._ingest.strays = [
+            record
+            for record in self._graph.records.values()
+            if record.kind == "derived" and record.fingerprint and record.stream not in self._graph.streams
+        ]
         self._executor.sourceless = [stream for stream in streams if stream.tool is not None and not stream.inputs]
         await self._recall_begins()
         now = self.clock.now()
@@ -194,11 +203,11 @@ class Engine:
             if stream is not None:
                 self._executor.arrived(stream, spans, now)
         self._executor.marked = recovery.append_seq
-        self._graph.joined()
+        self._graph.disturbed()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")
         self._outbox.recover(recovery.commit_seq)
         for stream in streams:
-            if stream.publish is not None:
+            if stream.outlets:
                 stream.published_until = stream.frontier
 
     async def _grow(self, stream: Stream, values: Sequence[str]) -> None:
@@ -218,7 +227,7 @@ class Engine:
             self._graph.widen_demand(fresh)
             await self._patient("register", self.store.register, [one.record() for one in fresh])
             self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
-            self._executor.look_at(self._graph.joined(), "backfill")
+            self._executor.look_at(self._graph.disturbed(), "backfill")
 
     def _is_new(self, stream: Stream) -> bool:
         record = self._graph.records.get(stream.stream)
@@ -238,18 +247,34 @@ class Engine:
             if first is not None:
                 self._executor.begin[workflow] = first
         for stream in self._executor.sourceless:
-            begin = self._executor.begin.get(stream.workflow)
-            found = await self.store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
-            if not isinstance(stream.drive, OnGrid) or (begin is None and not found):
-                continue
-            if begin is None:
-                # All readings were purged, and then we were killed.
-                begin = self._executor.begin[stream.workflow] = MAX_TIME
-            if found and found.first_time < begin:
-                stream.coverage -= TimeIntervals.of(MIN_TIME, begin - 1)
-            elif not found or found.first_time > stream.drive.grid.next(begin - 1):
-                # An earlier reading was stored, and then we were killed.
-                stream.coverage -= TimeIntervals.of(MIN_TIME, found.first_time - 1 if found else MAX_TIME)
+            if isinstance(stream.drive, OnGrid) and stream.coverage:
+                begin = self._executor.begin_of(stream)
+                if begin is None:
+                    # All readings were purged, and then we were killed.
+                    begin = self._executor.begin[stream.workflow] = MAX_TIME
+                self._void(stream, await self._begun_elsewhere(stream, stream.drive.grid, begin))
+
+    async def _begun_elsewhere(self, stream: Stream, grid: Grid, begin: int) -> TimeIntervals:
+        """What ``stream``, without inputs, covers as it is not with this ``begin``: it had another one when it ran."""
+        lost = EMPTY
+        for low, high in stream.coverage.pairs:
+            if low < begin and await self.store.read(stream.id, low, min(high, begin), limit=1):
+                lost |= TimeIntervals.of(low, min(high, begin))
+            if begin < high:
+                start = max(low, begin)
+                found = await self.store.read(stream.id, start, high, limit=1)
+                first = found.first_time if found else high + 1
+                if grid.next(start) < first:
+                    lost |= TimeIntervals.of(start, first - 1)
+        return lost
+
+    def _void(self, stream: Stream, lost: TimeIntervals) -> None:
+        """Take ``lost`` out of the coverage, for a reason that lies before our start."""
+        stream.coverage -= lost
+        stream.stale |= lost
+        # What is wanted is computed again, and compared. What rests on the rest of it is not right any more either.
+        if unwanted := lost - stream.demand:
+            self._executor.arrived(stream, unwanted, self.clock.now())
 
     async def run(self) -> None:
         """Work until `stop`. Raises what cannot be retried; then nothing that was acknowledged is lost."""
@@ -337,7 +362,7 @@ class Engine:
         """Compute exactly what is missing of ``streams`` in ``(start, end]``, also without `run`.
 
         ``progress(done, total)`` is called with milliseconds of stream time. Returns when all that the inputs allow
-        is computed. Raises `NotFound`, and `ToolError` when an interval failed.
+        is computed. Raises `NotFound`, `ToolError` when an interval failed, and `Unavailable` when `stop` is called.
         """
         targets = [self._stream(stream) for stream in streams]
         self._requests += 1
@@ -350,6 +375,8 @@ class Engine:
                 stream.failed -= stream.requests[token]
             self._executor.look_at((stream for stream in involved if stream.kind == "derived"), "request")
             while await self._executor.step() or self._executor.owes(involved):
+                if self._stopping.is_set():
+                    raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:
                     left = sum((window - target.coverage).measure() for target in targets)
                     progress(max(total - left, 0), total)
@@ -377,15 +404,15 @@ class Engine:
         return list(involved.values())
 
     def want(self, stream: StreamId, start: int, token: int | None = None) -> int:
-        """Keep ``stream`` computed from ``start`` on, whether or not a workflow is online, until `unwant` of the result.
+        """Keep ``stream`` computed from ``start`` on, whether or not its workflow is online, until `unwant`.
 
-        With the ``token`` of an earlier call: look again, as inputs may have joined or fallen silent. Raises `NotFound`.
+        With the ``token`` of an earlier call: look again, as inputs may have joined or fallen silent. `NotFound`.
         """
         if token is None:
             self._requests += 1
             token = self._requests
         target = self._stream(stream)
-        if not target.is_open:
+        if not target.demand or target.demand.end < MAX_TIME:
             involved = self._request([target], TimeIntervals.of(start, MAX_TIME), token)
             self._executor.look_at((one for one in involved if one.kind == "derived"), "request")
         return token
@@ -404,7 +431,8 @@ class Engine:
         target = self._stream(stream)
         if target.kind == "raw":
             await self._ingest.purge(target, start, end)
-            await self._begin_again(target.workflow)
+            for workflow in self._graph.readers(target):
+                await self._begin_again(workflow)
         else:
             await self._executor.purge(target, start, end)
 
@@ -421,7 +449,7 @@ class Engine:
         """The time of the earliest reading of any raw stream of ``workflow``."""
         firsts = []
         for stream in self._graph.streams.values():
-            if stream.kind == "raw" and stream.workflow == workflow:
+            if stream.kind == "raw" and workflow in self._graph.readers(stream):
                 found = await self._patient("read", self.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
                 firsts += [found.first_time] if found else []
         return min(firsts, default=None)
@@ -482,7 +510,8 @@ class Engine:
         newest: dict[str, int] = {}
         for stream in self._graph.streams.values():
             if stream.kind == "raw" and stream.frontier > MIN_TIME:
-                newest[stream.workflow] = max(newest.get(stream.workflow, MIN_TIME), stream.frontier)
+                for workflow in self._graph.readers(stream):
+                    newest[workflow] = max(newest.get(workflow, MIN_TIME), stream.frontier)
         return EngineStatistics(
             self._executor.pending,
             self._ingest.in_flight,
@@ -521,4 +550,7 @@ class Engine:
             stream.stale,
             stream.failed,
             stream.error if stream.failed else "",
+            None if stream.frontier <= MIN_TIME else stream.frontier,
+            stream.changes,
+            stream.changes_behind,
         )

@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from hs_stream.core.batch import Batch
+from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, TimeInterval, format_time
-from hs_stream.core.tool import FromInput, Pointwise, Previous, Sources, Tool, Window
+from hs_stream.core.tool import FromInput, OnGrid, Pointwise, Previous, Sources, Tool, Window
 from hs_stream.core.value import canonical
 from hs_stream.engine.contents import Contents
 from hs_stream.engine.streams import Stream
@@ -26,6 +26,8 @@ from hs_stream.engine.telemetry import Telemetry
 __all__ = ["CHUNK", "Evaluated", "Evaluator", "checked"]
 
 CHUNK: Final = 20_000
+_LONG: Final = 64
+"""From so many instants of a grid on it does not matter what is read beside them."""
 _MOST_FAILURES: Final = 16
 """How many separate failures are located in one piece; the rest of the piece fails as a whole."""
 
@@ -62,7 +64,30 @@ class Evaluator:
         self.chunk = chunk
 
     async def gather(self, stream: Stream, start: int, end: int, limit: int) -> tuple[Sources, int]:
-        """What ``(low, end]`` reads, ``low >= start``; ``low > start`` when ``limit`` instances are all that fit."""
+        """What ``(low, end]`` reads, ``low >= start``; ``low > start`` when ``limit`` instances are all that fit.
+
+        On a grid only what its instants read, which is nothing between two of them: most arrivals end a window of no
+        output.
+        """
+        due = self._due(stream, start, end)
+        if due is None:
+            return Sources([] if stream.aggregate else [NOTHING] * len(stream.inputs)), start
+        first, last = due
+        sources, low = await self._read(stream, first, last, limit)
+        return sources, low if low > first else start
+
+    @staticmethod
+    def _due(stream: Stream, start: int, end: int) -> tuple[int, int] | None:
+        """The part of ``(start, end]`` in which outputs may lie, if it is not long anyway."""
+        if not isinstance(stream.drive, OnGrid) or start <= MIN_TIME:
+            return start, end
+        grid = stream.drive.grid
+        if end - start > _LONG * grid.every:
+            return start, end
+        times = grid.times(start, end)
+        return (int(times[0]) - 1, int(times[-1])) if len(times) else None
+
+    async def _read(self, stream: Stream, start: int, end: int, limit: int) -> tuple[Sources, int]:
         low = start
         pieces: list[Batch] = []
         keys: list[str] = []

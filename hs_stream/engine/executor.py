@@ -33,7 +33,7 @@ from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder, Invalid
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
-from hs_stream.engine.owed import available_now, drives, find_due, steady
+from hs_stream.engine.owed import available_now, drives, find_due, next_wanted, steady, wanted_until
 from hs_stream.engine.ports import Clock, Commit, OutboxEntry
 from hs_stream.engine.step import Spans, Step, Write, changes_of
 from hs_stream.engine.streams import Stream
@@ -51,6 +51,8 @@ _MOST_IN_GROUP: Final = 512
 """Small intervals that are evaluated together at the most."""
 _PER_INTERVAL: Final = 64
 """Instances that a group may read for each of its intervals: about what one more read of the store costs."""
+_MOST_WAITING: Final = 256
+"""Intervals in which a stream remembers changes behind its coverage; beyond that, the one that contains them."""
 _MOST_POINTS: Final = 4096
 """More changed instants than this are handed on as one interval that contains them."""
 
@@ -111,15 +113,17 @@ class Executor:
     # --- what there is to do ---
 
     def arrived(self, stream: Stream, changed: TimeIntervals, arrival: int) -> None:
-        """A raw stream's durable contents changed on ``changed``, or its watermark rose."""
+        """A raw stream's durable contents changed on ``changed``, or its watermark rose.
+
+        Of a derived stream: it is no longer covered on ``changed``, and nobody wants it to be.
+        """
         known = self._arrived.get(stream.id)
         self._arrived[stream.id] = changed if known is None else known | changed
         if changed:
             # A step under way may see how far the stream reaches now: an aggregate must then look at this input too.
             for child, slot in stream.children:
                 if child.pending_inputs is not None:
-                    before = child.pending_inputs.get(slot)
-                    child.pending_inputs[slot] = changed if before is None else before | changed
+                    child.pending_inputs[slot] = max(child.pending_inputs.get(slot, MIN_TIME), changed.end)
         if not self._oldest_arrival:
             self._oldest_arrival = arrival
         self.wake.set()
@@ -135,7 +139,7 @@ class Executor:
         known = self.begin.get(workflow)
         self.begin[workflow] = first
         for stream in self.sourceless:
-            if stream.workflow == workflow:
+            if stream.workflow == workflow and stream.begin is None:
                 if known is not None:
                     stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
@@ -216,7 +220,8 @@ class Executor:
         arrived, self._arrived, self._oldest_arrival = self._arrived, {}, 0
         for identity, changed in arrived.items():
             stream = self.graph.by_id[identity]
-            self._uppers[identity] = stream.upper
+            if stream.kind == "raw":
+                self._uppers[identity] = stream.upper
             self._note(stream)
             for child, slot in stream.children:
                 step.touch(child, slot, changed)
@@ -267,6 +272,7 @@ class Executor:
                     rest = TimeIntervals(left)
             self._wait_for_rest(stream, changed)
             self._hand_on(stream, step, EMPTY)
+            await self._find_old(stream)
             self._settle(stream, rest, step)
             return
         before = stream.end()
@@ -288,7 +294,17 @@ class Executor:
         self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
         if lost and stream.end() < before:
             stream.waiting |= lost
+        await self._find_old(stream)
         self._settle(stream, rest, step)
+
+    async def _find_old(self, stream: Stream) -> None:
+        """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""
+        end = stream.known_until()
+        if stream.frontier <= end:
+            stream.old = None
+            return
+        first, _ = await self.contents.read_some(stream, end, stream.frontier, limit=1, newest=False)
+        stream.old = first.first_time if first else None
 
     def _wait_for_rest(self, stream: Stream, changed: dict[int, TimeIntervals]) -> None:
         """Remember changes of driving inputs that the steady way could not turn into outputs yet."""
@@ -311,8 +327,7 @@ class Executor:
             if drives(stream, slot) and spans.end > end:
                 stream.waiting |= spans
                 if stream.pending_inputs is not None:
-                    known = stream.pending_inputs.get(slot)
-                    stream.pending_inputs[slot] = spans if known is None else known | spans
+                    stream.pending_inputs[slot] = max(stream.pending_inputs.get(slot, MIN_TIME), spans.end)
             ahead = support.lookahead if isinstance(support, Window) else 0
             if spans.start - ahead >= known_until and not stream.failed:
                 continue
@@ -401,7 +416,7 @@ class Executor:
 
     async def _generate(self, stream: Stream, start: int, end: int, step: Step) -> Spans:
         """The newest part of ``(start, end]`` of a stream without inputs, from its workflow's begin on."""
-        begin = self._begin(stream)
+        begin = self.begin_of(stream)
         if begin is None:
             return ()  # `begin_at` will look at it
         if end <= begin:
@@ -421,12 +436,10 @@ class Executor:
         assert isinstance(drive, OnGrid)
         return drive.grid.every * self._evaluator.chunk
 
-    def _begin(self, stream: Stream) -> int | None:
-        start = stream.demand.pairs[0][0] if stream.demand else MIN_TIME
+    def begin_of(self, stream: Stream) -> int | None:
+        """A stream without inputs has nothing at or before this instant; ``None`` while there is no reading."""
         earliest = self.begin.get(stream.workflow)
-        if start > MIN_TIME:
-            return start
-        return None if earliest is None else earliest - 1
+        return stream.begin if stream.begin is not None else None if earliest is None else earliest - 1
 
     async def _accept_all(self, stream: Stream, result: Evaluated, step: Step) -> None:
         for start, end, batch in result.done:
@@ -498,19 +511,22 @@ class Executor:
             stream.stale -= stream.coverage
         if stream.waiting:
             stream.waiting = EMPTY if stream.waiting.end <= end else stream.waiting - TimeIntervals.of(MIN_TIME, end)
+            if len(stream.waiting) > _MOST_WAITING:
+                # Of what nobody wants, only its beginning matters.
+                stream.waiting = TimeIntervals([stream.waiting.span()])
         if stream.pending_inputs:
-            stream.pending_inputs = {slot: spans for slot, spans in stream.pending_inputs.items() if spans.end > end}
+            stream.pending_inputs = {slot: last for slot, last in stream.pending_inputs.items() if last > end}
         elif stream.aggregate and stream.pending_inputs is None and stream.coverage:
             stream.pending_inputs = {
-                slot: TimeIntervals.of(end, source.frontier)
-                for slot, source in enumerate(stream.inputs)
-                if source.frontier > end
+                slot: source.frontier for slot, source in enumerate(stream.inputs) if source.frontier > end
             }
-        stream.due = find_due(stream, self._begin(stream) if not stream.inputs else None, self.silence.horizon)
+        stream.due = find_due(stream, self.begin_of(stream) if not stream.inputs else None, self.silence.horizon)
+        stream.wanted_until = wanted_until(stream)
         self._note(stream)
         # A stream without inputs waits for the time itself, not for silence.
         ahead = stream.ahead if stream.inputs else -self.silence.idle
-        at = None if stream.due is None else shift(stream.due, ahead)
+        wanted = next_wanted(stream)
+        at = None if wanted is None else shift(wanted, ahead)
         if at is None or at <= step.horizon:
             # What silence has proven already and is still missing waits for an input (one that fails, or that nobody
             # wants): its next change touches this stream.
@@ -571,6 +587,8 @@ class Executor:
                     if count:
                         self._telemetry.written(kind, count)
                 self.results += len(merged)
+                write.stream.changes += len(merged)
+                write.stream.changes_behind += not write.fresh
         if self._uppers and step.now >= self._uppers_at + _UPPERS_EVERY:
             await self.write_uppers(step.now)
         if not changes and consumed <= self._consumed:

@@ -17,9 +17,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from hs_stream.core.batch import Batch
+from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
-from hs_stream.core.tool import SKIP, FoldTool
+from hs_stream.core.tool import FoldTool, OnGrid
 from hs_stream.core.value import Value, canonical, same
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import checked
@@ -119,7 +119,7 @@ class Folder:
         old = await self._old_states(stream, start, until, lost, invalid, head)
         write = step.write(stream)
         results: list[Batch] = []
-        position = 0
+        position, at = 0, start
         since = (
             stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
         )
@@ -129,14 +129,18 @@ class Folder:
                 high = int(batch.times.searchsorted(stop, "right"))
                 while position < high:
                     upto = min(high, position + max(SNAPSHOT_EVERY - stream.fold_count, 1))
-                    state, part = self._run(stream, state, batch.slice_index(position, upto))
+                    since = int(batch.times[upto - 1])
+                    state, part = self._run(stream, state, batch.slice_index(position, upto), at, since)
                     results.append(part)
                     stream.fold_count += upto - position
-                    position = upto
-                    since = int(batch.times[upto - 1])
+                    position, at = upto, since
                     if stream.fold_count >= SNAPSHOT_EVERY:
-                        write.snapshots.append(Snapshot(int(batch.times[upto - 1]), canonical(state)))
+                        write.snapshots.append(Snapshot(since, canonical(state)))
                         stream.fold_count = 0
+                if at < stop and isinstance(stream.drive, OnGrid):
+                    state, part = self._run(stream, state, NOTHING, at, stop)
+                    results.append(part)
+                    at = stop
                 if stop in old and same(canonical(state), old[stop]):
                     converged = stop
                     break
@@ -187,24 +191,30 @@ class Folder:
         step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
-    def _run(self, stream: Stream, state: Value, batch: Batch) -> tuple[Value, Batch]:
+    def _run(self, stream: Stream, state: Value, batch: Batch, start: int, end: int) -> tuple[Value, Batch]:
+        """From ``state`` at ``start`` through all input instances of ``(start, end]``."""
         tool = stream.tool
         assert isinstance(tool, FoldTool)
         try:
-            return tool.run(state, batch)
+            return tool.run_over(state, batch, start, end)
         except Exception:  # noqa: BLE001 - found again below, instance by instance
             self._telemetry.failed(tool.name)
-        times: list[int] = []
-        values: list[Value] = []
-        for at, value in batch:
-            try:
-                state, result = tool.step(state, at, value)
-            except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
-                raise _Raised(at, state, Batch.build(times, values), error) from None
-            if result is not SKIP:
-                times.append(at)
-                values.append(result)
-        return state, Batch.build(times, values)
+        parts: list[Batch] = []
+        for index, at in enumerate([*batch.times.tolist(), end + 1]):
+            # Silence up to the instance, then the instance itself. What silence raises lies at the state before it.
+            for piece, first, last, blame in (
+                (NOTHING, start, at - 1, start + 1),
+                (batch.slice_index(index, index + 1), at - 1, min(at, end), at),
+            ):
+                if first >= last:
+                    continue
+                try:
+                    state, part = tool.run_over(state, piece, first, last)
+                except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
+                    raise _Raised(blame, state, Batch.concat(parts), error) from None
+                parts.append(part)
+            start = at
+        return state, Batch.concat(parts)
 
     def _fail(self, stream: Stream, after: int, raised: _Raised, step: Step) -> None:
         assert stream.tool is not None
@@ -236,9 +246,10 @@ class Folder:
                 stream.inputs[0], at, instant, limit=self._chunk, newest=False
             )
             step.spent += len(batch)
-            state, _ = self._run(stream, state, batch)
+            upto = instant if complete else batch.last_time
+            state, _ = self._run(stream, state, batch, at, upto)
             stream.fold_count += len(batch)
-            at = instant if complete else batch.last_time
+            at = upto
         return state
 
     async def _old_states(

@@ -9,9 +9,9 @@ from hs_stream.core.affected import required
 from hs_stream.core.ground import Created, Ground, Joined
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
-from hs_stream.engine.streams import Stream
+from hs_stream.engine.streams import Outlet, Stream
 from hs_stream.engine.tail import Tail
 
 __all__ = ["Graph"]
@@ -29,13 +29,17 @@ class Graph:
         self._next_id = max((record.id for record in self.records.values()), default=0) + 1
         self._restrict_to_major = restrict_to_major
         self._joined: list[tuple[Stream, int]] = []
+        self._widened: list[Stream] = []
 
     def add_workflow(self, workflow: WorkflowDefinition) -> list[Stream]:
-        """Ground ``workflow`` over the raw streams on record; returns its streams, inputs before outputs."""
+        """Ground ``workflow`` over the raw streams on record; returns what is new, inputs before outputs.
+
+        What another workflow defines equally is one stream, computed once. `ConfigurationError` where they differ.
+        """
         if workflow.name in self.grounds:
             raise workflow.error("workflow", f"there are two workflows named {workflow.name}", "rename one of them")
-        for name, other in self.grounds.items():
-            self._check_shared(workflow, name, other.workflow)
+        for other in self.grounds.values():
+            check_shared(workflow, other.workflow)
         ground = self.grounds[workflow.name] = Ground(workflow)
         fresh = self._apply(workflow, ground.sourceless())
         for name in workflow.sources:
@@ -53,47 +57,42 @@ class Graph:
 
         Raises `hs_stream.core.plate.PlateFull`.
         """
-        fresh: list[Stream] = []
-        for ground in self.sources.get(source, ()):
-            fresh += self._apply(ground.workflow, ground.bind(source, meta))
-        return fresh
+        grounds = self.sources.get(source, ())
+        for ground in grounds:
+            ground.check(source, meta)
+        return [stream for one in grounds for stream in self._apply(one.workflow, one.bind(source, meta))]
 
     def grow(self, stream: Stream, value: str) -> list[Stream]:
         """New streams that come of ``stream``, the source of a plate, saying that there is ``value``.
 
         Raises `hs_stream.core.plate.PlateFull`, and ``ValueError`` for what is no plate value.
         """
-        fresh: list[Stream] = []
-        for ground in self.grounds.values():
-            if stream.node in ground.workflow.nodes:
-                fresh += self._apply(ground.workflow, ground.grow(stream.node, stream.stream.meta, value))
-        return fresh
+        node, meta = stream.node, stream.stream.meta
+        grounds = [ground for ground in self.grounds.values() if node in ground.workflow.nodes]
+        for ground in grounds:
+            ground.growth(node, meta, value)
+        return [fresh for one in grounds for fresh in self._apply(one.workflow, one.grow(node, meta, value))]
 
     def growing(self) -> list[Stream]:
         """The streams that are sources of plates."""
         return [stream for stream in self.streams.values() if stream.grows]
 
-    def joined(self) -> list[Stream]:
-        """The aggregates that have new inputs since the last call: their coverage holds for the others only."""
+    def readers(self, stream: Stream) -> list[str]:
+        """The workflows that have this raw stream."""
+        return [ground.workflow.name for ground in self.sources.get(stream.node, ())]
+
+    def disturbed(self) -> list[Stream]:
+        """Since the last call: aggregates with new inputs (they cover the others only), and what is wanted more of."""
         found, self._joined = self._joined, []
+        widened, self._widened = self._widened, []
         for stream, slot in found:
             stream.joined.add(slot)
-        return [stream for stream, _ in found]
+        return [*(stream for stream, _ in found), *widened]
 
     def adopt(self, stream: StreamId) -> Stream:
         """A raw stream that no workflow reads (an import)."""
         known = self.streams.get(stream)
         return known if known is not None else self._make(stream, "raw", self.records.get(stream))
-
-    def _check_shared(self, workflow: WorkflowDefinition, name: str, other: WorkflowDefinition) -> None:
-        for node in {*workflow.sources, *workflow.nodes} & {*other.sources, *other.nodes}:
-            if workflow.fingerprints[node] != other.fingerprints[node]:
-                place = "sources" if node in workflow.sources else "nodes"
-                raise workflow.error(
-                    f"{place}.{node}",
-                    f"{node} is also defined by workflow {name}, differently; names of streams are global",
-                    "rename one of them, or make both definitions equal to share the stream",
-                )
 
     def _apply(self, workflow: WorkflowDefinition, events: Sequence[Created | Joined]) -> list[Stream]:
         fresh: list[Stream] = []
@@ -111,11 +110,14 @@ class Graph:
         return fresh
 
     def _share(self, stream: Stream, workflow: WorkflowDefinition, event: Created) -> None:
-        if workflow.online and stream.kind == "derived":
-            stream.demand |= _online(workflow)
+        """``stream`` is one of ``workflow`` too."""
         node = workflow.nodes.get(event.node)
-        if node is not None and node.publish is not None and stream.publish is None:
-            stream.publish, stream.workflow = node.publish, workflow.name
+        if node is None:
+            return
+        stream.demand |= workflow.demand
+        stream.grows = stream.grows or any(plate.source == node.name for plate in workflow.plates.values())
+        if node.publish is not None:
+            stream.outlets.append(Outlet(workflow.name, workflow.node_plates[node.name], node.publish))
 
     def _create(self, workflow: WorkflowDefinition, event: Created) -> Stream:
         raw = event.node in workflow.sources
@@ -123,18 +125,16 @@ class Graph:
         stream = self._make(event.stream, "raw" if raw else "derived", record)
         stream.workflow = workflow.name
         stream.node = event.node
-        stream.plates = workflow.node_plates[event.node]
         stream.fingerprint = workflow.fingerprints[event.node]
         if raw:
             return stream
         node = workflow.nodes[event.node]
         stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
-        stream.grows = any(plate.source == node.name for plate in workflow.plates.values())
-        stream.publish = node.publish
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
         stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)
-        if workflow.online:
-            stream.demand = _online(workflow)
+        self._share(stream, workflow, event)
+        if not stream.inputs and stream.demand and stream.demand.start > MIN_TIME:
+            stream.begin = stream.demand.start
         if record is not None:
             if self._unchanged(record.fingerprint, stream.fingerprint):
                 stream.coverage = record.coverage
@@ -174,8 +174,5 @@ class Graph:
                 wider = source.demand | required(stream.support(slot), stream.demand)
                 if source.kind == "derived" and wider != source.demand:
                     source.demand = wider
+                    self._widened.append(source)
                     stack.append(source)
-
-
-def _online(workflow: WorkflowDefinition) -> TimeIntervals:
-    return TimeIntervals.of(MIN_TIME if workflow.start is None else workflow.start, MAX_TIME)

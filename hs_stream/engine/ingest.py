@@ -6,7 +6,9 @@
 3. What lies behind the watermark is marked as changed in the same append, before it is stored. So are all readings of
    a stream until the first commit that takes account of it: see `Stream.young`.
 4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
-5. What cannot be stored (too far in the future, a plate that is full) is a dead letter of the same round. Nothing that
+5. What no workflow has any more is not followed. Before something changes that it may rest on, its definition is
+   forgotten, so that a workflow that brings it back computes it again.
+6. What cannot be stored (too far in the future, a plate that is full) is a dead letter of the same round. Nothing that
    a device sends raises out of here.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -27,7 +30,7 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_durati
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Reading
+from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Reading, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -60,6 +63,8 @@ class Ingest:
         self.readings = 0
         self.dead_letters = 0
         self.late = 0
+        self.strays: Sequence[StreamRecord] = ()
+        """Derived streams on record that no workflow has (rule 5)."""
         self._graph = graph
         self._store = store
         self._executor = executor
@@ -141,13 +146,15 @@ class Ingest:
             await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
         plans = [await self._plan(stream, readings, horizon) for stream, readings in latest.values()]
+        if fresh or any(plan.late for plan in plans):
+            await self._forget_strays()
         await self._append(plans, dead)
         arrival = min(delivery.arrival for delivery in deliveries)
         for plan in plans:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
             self._notice_begin(plan)
-        self._executor.look_at(self._graph.joined(), "arrival")
+        self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
             self._telemetry.readings(source, count)
             self.readings += count
@@ -207,7 +214,7 @@ class Ingest:
             self._telemetry.late(count)
         # An aggregate may cover these times from before the stream was there, and still does in what is durable.
         marks = changed if stream.young else late
-        return _Plan(stream, inserts, upserts, changed, marks)
+        return _Plan(stream, inserts, upserts, changed, late, marks)
 
     async def _stored(self, stream: Stream, times: list[int]) -> Batch:
         if times[0] > stream.tail.low:
@@ -231,6 +238,14 @@ class Ingest:
         if written:
             self._telemetry.written("raw", written)
 
+    async def _forget_strays(self) -> None:
+        """Rule 5."""
+        if self.strays:
+            forgotten = [replace(record, fingerprint="") for record in self.strays]
+            await self._store("register", self._store.store.register, forgotten)
+            self._graph.records |= {record.stream: record for record in forgotten}
+            self.strays = ()
+
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep and count what the executor could not use."""
         async with self._lock:
@@ -246,6 +261,7 @@ class Ingest:
             spans = TimeIntervals.of(start, min(end, stream.frontier))
             if not spans:
                 return
+            await self._forget_strays()
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
             async with self._executor.feed.append(append):
@@ -256,13 +272,14 @@ class Ingest:
             self._executor.arrived(stream, spans, self._clock.now())
 
     def _notice_begin(self, plan: _Plan) -> None:
-        """Streams without inputs begin at their workflow's earliest reading."""
+        """Streams without inputs begin at the earliest reading of their workflow."""
         if not plan.changed:
             return
         first = plan.changed.start + 1
-        known = self._executor.begin.get(plan.stream.workflow)
-        if known is None or first < known:
-            self._executor.begin_at(plan.stream.workflow, first)
+        for workflow in self._graph.readers(plan.stream):
+            known = self._executor.begin.get(workflow)
+            if known is None or first < known:
+                self._executor.begin_at(workflow, first)
 
     def _count_dead(self, dead: Iterable[DeadLetter]) -> None:
         for letter in dead:
@@ -273,22 +290,31 @@ class Ingest:
 class _Plan:
     """What one round does to one raw stream."""
 
-    __slots__ = ("changed", "inserts", "marks", "stream", "upserts")
+    __slots__ = ("changed", "inserts", "late", "marks", "stream", "upserts")
 
     def __init__(
-        self, stream: Stream, inserts: Batch, upserts: Batch, changed: TimeIntervals, marks: TimeIntervals
+        self,
+        stream: Stream,
+        inserts: Batch,
+        upserts: Batch,
+        changed: TimeIntervals,
+        late: TimeIntervals,
+        marks: TimeIntervals,
     ) -> None:
         self.stream = stream
         self.inserts = inserts
         self.upserts = upserts
         self.changed = changed
+        self.late = late
         self.marks = marks
 
     def remember(self, lateness: int) -> None:
         """Bring memory up to the store: tail, newest instance, watermark."""
         stream = self.stream
+        stream.changes += len(self.inserts) + len(self.upserts)
         if self.upserts:
             stream.tail.update(self.upserts)
+            stream.changes_behind += 1
         if self.inserts:
             stream.tail.extend(stream.frontier, self.inserts)
             stream.frontier = self.inserts.last_time

@@ -160,16 +160,20 @@ class Outbox:
 
     def _publications(self, entry: OutboxEntry) -> list[Publication]:
         stream = self._graph.by_id.get(entry.stream)
-        if stream is None or stream.publish is None:
+        if stream is None or not stream.outlets:
             return []
         tool = "" if stream.tool is None else stream.tool.pin
-        values = tuple(stream.stream.value_of(plate) or "" for plate in stream.plates)
+        meta = dict(stream.stream.meta)
+        values = [tuple(meta[plate] for plate in outlet.plates) for outlet in stream.outlets]
         result = []
         for change in entry.changes:
             newest = self._is_newest(change, stream.published_until)
             if newest:
                 stream.published_until = change.time
-            result.append(Publication(stream.stream, stream.workflow, values, tool, change, newest, stream.publish))
+            result += [
+                Publication(stream.stream, outlet.workflow, plates, tool, change, newest, outlet.options)
+                for outlet, plates in zip(stream.outlets, values, strict=True)
+            ]
         return result
 
     @staticmethod

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from hs_stream.core.affected import available
-from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, Grid, TimeIntervals, shift
 from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous
 from hs_stream.engine.streams import Stream
 
-__all__ = ["available_now", "drives", "find_due", "steady"]
+__all__ = ["available_now", "drives", "find_due", "next_wanted", "steady", "wanted_until"]
 
 _ALWAYS: Final = EVERYTHING.pairs
 
@@ -65,7 +65,7 @@ def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
 
 
 def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
-    """The earliest instant that silence alone will make computable, as far as is known by now.
+    """The earliest instant behind what is known at which silence does not prove that there is no output.
 
     ``begin``: where a stream without inputs begins, ``None`` while that is not known.
     """
@@ -75,9 +75,30 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     return due if hole is None else hole if due is None else min(due, hole)
 
 
+def next_wanted(stream: Stream) -> int | None:
+    """The earliest instant that silence alone will make computable and that is wanted, as far as is known by now.
+
+    Where the next part that is wanted lies ahead, that is its first instant, so that its beginning is covered.
+    """
+    due, demand = stream.due, stream.demand
+    if demand.pairs == _ALWAYS or (due is not None and due <= stream.wanted_until):
+        return due
+    end = stream.known_until()
+    return next((start + 1 for start, _ in demand.pairs if start >= end), None)
+
+
+def wanted_until(stream: Stream) -> int:
+    """The end of what is wanted right behind what is known; `MIN_TIME` where nothing is."""
+    if stream.demand.pairs == _ALWAYS:
+        return MAX_TIME
+    end = stream.known_until()
+    around = None if end >= MAX_TIME else stream.demand.around(end + 1)
+    return MIN_TIME if around is None else around[1]
+
+
 def _next_tick(stream: Stream, begin: int | None) -> int | None:
     drive, end = stream.drive, stream.known_until()
-    if not isinstance(drive, OnGrid) or not stream.is_open or begin is None or max(end, begin) >= MAX_TIME - 1:
+    if not isinstance(drive, OnGrid) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
     return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
@@ -97,15 +118,32 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 
 
 def _next_output(stream: Stream) -> int | None:
-    """The earliest instant behind what is known at which there may be an output."""
+    """The earliest instant behind what is known at which there may be an output, or an old one is stored."""
     drive, end = stream.drive, stream.known_until()
-    if end >= MAX_TIME or not stream.is_open or not stream.coverage:
+    if end >= MAX_TIME or not stream.coverage:
         return None
-    if stream.frontier > end:
-        return end + 1  # what was stored there once may not be right any more
-    if not isinstance(drive, OnGrid):
-        return stream.waiting.start + 1 if stream.waiting else None
-    due = drive.grid.next(end)
+    due = _next_tick_with_input(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)
+    return due if stream.old is None else stream.old if due is None else min(due, stream.old)
+
+
+def _next_driving(stream: Stream) -> int | None:
+    """The first instant of ``waiting`` at which a driving input has an instance, as far as memory tells."""
+    if not stream.waiting:
+        return None
+    after = stream.waiting.start
+    if stream.aggregate:
+        return after + 1
+    found = []
+    for slot, source in enumerate(stream.inputs):
+        if drives(stream, slot):
+            if not source.tail.knows(after):
+                return after + 1
+            found += source.tail.batch.slice(after, MAX_TIME).times[:1].tolist()
+    return min(found, default=None)
+
+
+def _next_tick_with_input(stream: Stream, grid: Grid, end: int) -> int | None:
+    due = grid.next(end)
     for slot, source in enumerate(stream.inputs):
         support = stream.support(slot)
         if isinstance(support, (Previous, Prefix)):

@@ -63,7 +63,7 @@ class Write:
             self.fresh,
             self.snapshots,
             self.snapshots_dropped,
-            stream.publish is not None and bool(difference),
+            bool(stream.outlets) and bool(difference),
         )
 
 

@@ -1,9 +1,9 @@
 """One stream of a running workflow, in memory.
 
 1. A `Stream` is the engine's whole knowledge of one stream: what is computed, its tail, its fold state, what is owed.
-2. ``explicit`` coverage is what was evaluated (and is stored). Of what is wanted for ever, while nothing is owed,
-   silence proves more: up to ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an
-   idle stream costs nothing.
+2. ``explicit`` coverage is what was evaluated (and is stored). While nothing is owed, silence proves more of what is
+   wanted: up to ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an idle stream
+   costs nothing. Of what nobody wants it proves nothing, because nobody computes what there may be.
 3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
 4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
    inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
@@ -34,7 +34,7 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import StreamRecord, ToolRecord
 from hs_stream.engine.tail import Tail
 
-__all__ = ["Head", "Slowest", "Stream"]
+__all__ = ["Head", "Outlet", "Slowest", "Stream"]
 
 
 class Head(NamedTuple):
@@ -45,12 +45,23 @@ class Head(NamedTuple):
     state: Value
 
 
+class Outlet(NamedTuple):
+    """A workflow that publishes a stream. ``plates`` are in its order, ``options`` are the sink's."""
+
+    workflow: str
+    plates: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
 class Stream:
     """One stream of a running workflow. See the module's rules."""
 
     __slots__ = (
         "aggregate",
         "ahead",
+        "begin",
+        "changes",
+        "changes_behind",
         "children",
         "coverage",
         "demand",
@@ -70,11 +81,11 @@ class Stream:
         "kind",
         "lookaheads",
         "node",
+        "old",
         "order",
+        "outlets",
         "owed",
         "pending_inputs",
-        "plates",
-        "publish",
         "published_until",
         "rank",
         "requests",
@@ -87,6 +98,7 @@ class Stream:
         "tool",
         "upper",
         "waiting",
+        "wanted_until",
         "workflow",
         "young",
     )
@@ -96,14 +108,16 @@ class Stream:
         self.stream = stream
         self.kind = kind
         self.workflow = ""
+        """The first of those that have it."""
         self.node = stream.name
-        self.plates: tuple[str, ...] = ()
         self.rank = 0
         self.tool: Tool | None = None
         self.drive: FromInput | FromUnion | OnGrid | None = None
         self.supports: list[Support] = []
         self.lookaheads: list[int] = []
         self.aggregate = False
+        self.begin: int | None = None
+        """Of a stream without inputs: it has nothing at or before it. ``None``: it begins with its readings."""
         self.grows = False
         """Its results are values of a plate."""
         self.inputs: list[Stream] = []
@@ -113,7 +127,8 @@ class Stream:
         self.children: list[tuple[Stream, int]] = []
         self.ahead = 0
         self.fingerprint = ""
-        self.publish: Mapping[str, Any] | None = None
+        self.outlets: list[Outlet] = []
+        """Who publishes it: each workflow that does, on topics of its own."""
 
         self.coverage = EMPTY
         self.upper = MIN_TIME
@@ -129,14 +144,22 @@ class Stream:
         self.failed = EMPTY
         self.error = ""
         self.due: int | None = None
+        self.old: int | None = None
+        """The first instance stored behind the coverage, where there is one: silence does not prove it right."""
+        self.wanted_until = MIN_TIME
+        """The end of what is wanted right behind what is known (rule 2)."""
         self.waiting = EMPTY
         """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
         self.joined: set[int] = set()
         """Of an aggregate: inputs that its coverage has not taken account of yet."""
-        self.pending_inputs: dict[int, TimeIntervals] | None = None
-        """Of an aggregate: the same per input slot; ``None`` while unknown (every input must be looked at)."""
+        self.pending_inputs: dict[int, int] | None = None
+        """Of an aggregate: the latest of these per input slot; ``None`` while unknown (each must be looked at)."""
         self.slowest: Slowest | None = None
         """Of an aggregate: how far its inputs reach together."""
+        self.changes = 0
+        """Instances inserted, revised or retracted since the start."""
+        self.changes_behind = 0
+        """How often something at or before the newest instance was among them."""
         self.tail = Tail()
         self.fold: Head | None = None
         self.fold_count = 0
@@ -175,17 +198,12 @@ class Stream:
         if self.kind == "raw":
             return max(self.upper, horizon)
         end = self.known_until()
-        if not self.settled or end >= MAX_TIME or not self.is_open:
+        if not self.settled or end >= MAX_TIME:
             return self.end()
-        quiet = shift(horizon, -self.ahead)
+        quiet = min(shift(horizon, -self.ahead), self.wanted_until)
         if self.due is not None and self.due - 1 < quiet:
             quiet = self.due - 1
         return quiet if quiet > end else self.end()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is wanted for ever."""
-        return bool(self.demand) and self.demand.pairs[-1][1] >= MAX_TIME
 
     def covered(self, horizon: int) -> TimeIntervals:
         """What is known, silence included (rule 2)."""
@@ -323,9 +341,9 @@ def _regular(stream: Stream) -> bool:
     if stream.kind == "raw":
         return True
     pairs = stream.coverage.pairs
-    return (
-        stream.settled and stream.is_open and len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
-    )
+    if not stream.settled or stream.wanted_until < MAX_TIME:
+        return False
+    return len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
 
 
 def _end(stream: Stream) -> int:

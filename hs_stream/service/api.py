@@ -1,11 +1,12 @@
 """The HTTP API: ``create_api(context)`` gives the ASGI application.
 
-1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 404, 405, 422, 500, 503.
+1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 422, 429, 500, 503.
 2. Who may do what: `hs_stream.service.security`.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
 5. What changes seldom has an ``ETag``: with ``If-None-Match`` the answer is 304 while it is the same.
+6. While the workflows are being replaced, requests wait at the gate, but for ``/healthz`` and ``/metrics``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -21,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from hs_stream.core.errors import (
@@ -33,6 +35,8 @@ from hs_stream.core.errors import (
 )
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.catalog import FromFile, Plan
+from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "JsonResponse", "TaggedResponse", "create_api", "require_write"]
+__all__ = ["ApiContext", "Changes", "JsonResponse", "TaggedResponse", "Viewer", "create_api", "require_write"]
 
 logger = structlog.get_logger(__name__)
 
@@ -50,9 +54,21 @@ _COMPRESSED: Final = 1024
 """Bytes from which on an answer is compressed for who accepts it; never live events."""
 
 
-@dataclass(frozen=True, slots=True)
+class Changes(Protocol):
+    """How workflows are changed: see `hs_stream.service.app.Service`."""
+
+    async def save(self, name: str, text: str, *, as_json: bool) -> Plan: ...
+    async def remove(self, name: str) -> Plan: ...
+    def origin(self, name: str) -> str: ...
+
+
+@dataclass(slots=True)
 class ApiContext:
-    """What the API shows. ``ready()`` gives ``{"ready": bool, "parts": {name: {"ok": bool, ...}}}``."""
+    """What the API shows. ``ready()`` gives ``{"ready": bool, "parts": {name: {"ok": bool, ...}}}``.
+
+    ``engine`` and ``workflows`` are those of the moment: they may be replaced while nobody is inside of ``gate``.
+    Without ``changes`` everything is read-only.
+    """
 
     engine: Engine
     store: Store
@@ -67,6 +83,12 @@ class ApiContext:
     origins: Sequence[str] = ()
     """Origins whose pages may use the API (CORS)."""
     tls: bool = False
+    gate: Gate = field(default_factory=Gate)
+    changes: Changes | None = None
+
+
+Viewer = Callable[[FastAPI, ApiContext], None]
+"""Adds pages to an application: `hs_stream.viewer.mount`."""
 
 
 class JsonResponse(Response):
@@ -99,22 +121,22 @@ def require_write(request: Request) -> None:
         raise HTTPException(403, "this token may only read")
 
 
-def create_api(context: ApiContext) -> FastAPI:
-    """The application. It holds no state of its own."""
+def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
+    """The application. It holds no state of its own. ``viewer`` adds its pages; without it ``/`` is a status page."""
     from hs_stream.service.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
     from hs_stream.service.routes import Routes  # noqa: PLC0415
 
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service.",
+        description="Streams, workflows and tools of this service. What changes something says so.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         default_response_class=JsonResponse,
     )
-    LiveRoutes(context, context.hub or Hub(context.engine)).register(app)
-    Routes(context, app.openapi).register(app)
+    LiveRoutes(context).register(app)
+    Routes(context, app.openapi).register(app, overview=viewer is None)
 
     @app.get("/metrics", tags=["service"], response_class=Response)
     def metrics() -> Response:
@@ -125,9 +147,11 @@ def create_api(context: ApiContext) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HsStreamError, _on_ours)
     app.add_exception_handler(Exception, _on_bug)
+    if viewer is not None:
+        viewer(app, context)
     # The last one is the outermost.
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED, compresslevel=5)
-    app.add_middleware(Guard, tokens=context.tokens, origins=context.origins, tls=context.tls)
+    app.add_middleware(Guard, tokens=context.tokens, gate=context.gate, origins=context.origins, tls=context.tls)
     if context.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -152,8 +176,15 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return problem(404, f"there is nothing at {request.url.path}", "see /docs for what there is", headers)
     if error.status_code == 405:
-        return problem(405, f"{request.method} is not possible here", f"use {headers.get('Allow', 'GET')}", headers)
+        headers["Allow"] = ", ".join(_methods(request))
+        return problem(405, f"{request.method} is not possible here", f"use {headers['Allow']}", headers)
     return problem(error.status_code, str(error.detail), "", headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What is possible at this path: the framework looks at the first route only."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in routes for method in route.methods or () if method != "HEAD"})
 
 
 async def _on_validation(_: Request, error: Exception) -> Response:
@@ -166,6 +197,7 @@ async def _on_validation(_: Request, error: Exception) -> Response:
 
 _STATUS: Final[tuple[tuple[type[HsStreamError], int], ...]] = (
     (NotFound, 404),
+    (FromFile, 409),
     (ConfigurationError, 422),
     (StoreUnavailable, 503),
     (BrokerUnavailable, 503),
@@ -180,7 +212,13 @@ async def _on_ours(request: Request, error: Exception) -> Response:
     if status == 500:
         logger.error("request failed", path=request.url.path, error=str(error))
     again = {"Retry-After": "5"} if status == 503 else None
-    return problem(status, error.message, error.hint, again)
+    return problem(status, _located(error), error.hint, again)
+
+
+def _located(error: HsStreamError) -> str:
+    """With the place of the mistake, where that is known."""
+    path, line = getattr(error, "path", ""), getattr(error, "line", None)
+    return f"{path}{f':{line}' if line else ''}: {error.message}" if path else error.message
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -1,14 +1,17 @@
 """The service: settings in, everything else started in order, and stopped in the opposite one.
 
-Start: store, engine (recovers), HTTP, connectors. Stop: the source takes nothing more, the engine finishes its step,
-commits and acknowledges, then connectors and HTTP end, then the store closes. A broker that does not answer is tried
-again while running; one that refuses us, and a store that does not answer at the start, end the start.
+Start: store, workflows, engine (recovers), HTTP, connectors. Stop: the source takes nothing more, the engine finishes
+its step, commits and acknowledges, then connectors and HTTP end, then the store closes. A broker that does not answer
+is tried again while running; one that refuses us, and a store that does not answer at the start, end the start.
+
+When the workflows change, the service does in one process what a restart does: it ends the `Round`, opens the store
+again, and begins another one. HTTP stays up, and lets requests wait meanwhile. What changes is checked before anything
+is stopped, so that a mistake leaves everything as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -17,73 +20,66 @@ from typing import Any, Final
 
 import structlog
 
-from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
+from hs_stream.core.errors import HsStreamError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
-from hs_stream.service.api import ApiContext, create_api
-from hs_stream.service.connectors import AllConnected, Connectors, mqtt_options
+from hs_stream.service.api import ApiContext, Viewer, create_api
+from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.connectors import mqtt_options
+from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
-from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.round import Round
 from hs_stream.service.security import Tokens
-from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.tasks import first_error
-from hs_stream.service.wiring import (
-    EmbeddedStore,
-    engine_settings,
-    load_registry,
-    load_workflows,
-    version,
-)
-from hs_stream.service.workflow_file import to_document
-from hs_stream_connectors.mqtt.sink import MqttSink
-from hs_stream_connectors.mqtt.source import MqttSource
+from hs_stream.service.wiring import EmbeddedStore, load_registry, version
 
-__all__ = ["READY_LAG", "Service", "run_service", "serve"]
+__all__ = ["Service", "run_service", "serve"]
 
 logger = structlog.get_logger(__name__)
 
-READY_LAG: Final = 300.0
-"""Seconds of event lag above which the service is not ready while it has something to do: it is catching up."""
-_STOP_SECONDS: Final = 6.0
-_STORE_PATIENCE: Final = 2.0
 _CLOSE_SECONDS: Final = 1.0
-_BROKER_SECONDS: Final = 5.0
-_PING_SECONDS: Final = 2.0
+_DRAIN_SECONDS: Final = 5.0
+"""So long a reload waits for requests under way. They only read: what they compute ends with the engine."""
+_RETRY_SECONDS: Final = 1.0
 
 
 class Service:
     """One run of the service. `run` returns after `stop`; ``started`` is set when everything is up.
 
-    ``workflows`` replaces those of the settings. The constructor reads files and raises `ConfigurationError`.
+    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP. The constructor reads files and raises
+    `ConfigurationError`.
     """
 
-    def __init__(self, settings: Settings, workflows: Sequence[WorkflowDefinition] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        workflows: Sequence[WorkflowDefinition] | None = None,
+        *,
+        viewer: Viewer | None = None,
+    ) -> None:
         self.settings = settings
+        self._viewer = viewer
         self.registry: ToolRegistry = load_registry(settings)
-        self.workflows = list(load_workflows(settings, self.registry) if workflows is None else workflows)
         self.telemetry = ServiceTelemetry()
         self.started = asyncio.Event()
         self.port = 0
-        self._tokens = _tokens(settings.http)
-        self._hub: Hub
-        self._clock = SystemClock()
-        self._stopping = asyncio.Event()
-        options = mqtt_options(settings)
-        self._feeds = Connectors(settings).feeds(self.workflows)
-        publishes = any(node.publish is not None for workflow in self.workflows for node in workflow.nodes.values())
-        self._broker_address = (options.host, options.port)
-        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
-        self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix) if publishes else None
-        self.engine: Engine
         self.store: Store
-        self._session: SessionBook
+        self._catalog = Catalog(settings, self.registry, workflows)
+        self._tokens = _tokens(settings.http)
+        self._options = mqtt_options(settings)
+        self._clock = SystemClock()
+        self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._gate = Gate()
         self._lease: Lease
+        self._round: Round
+        self._context: ApiContext
 
     @property
     def url(self) -> str:
@@ -92,9 +88,23 @@ class Service:
         scheme = "https" if self.settings.http.cert_file else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    @property
+    def engine(self) -> Engine:
+        """The engine of the moment."""
+        return self._round.engine
+
+    @property
+    def workflows(self) -> list[WorkflowDefinition]:
+        """Those that run."""
+        return self._round.workflows
+
     def stop(self) -> None:
         """Begin the orderly stop. May be called from a signal handler of the loop."""
         self._stopping.set()
+
+    def read_files_again(self) -> None:
+        """Look for what changed in the workflow files, and run that. May be called from a signal handler."""
+        self._hangup.set()
 
     async def run(self) -> None:
         """Serve until `stop`. Raises `ConfigurationError`, `StoreUnavailable` or `BrokerUnavailable` from the start."""
@@ -104,114 +114,48 @@ class Service:
         try:
             self.store = await embedded.open()
             self._lease = Lease(self.store, self._clock)
-            self.engine = Engine(
-                self.store,
-                settings=engine_settings(self.settings),
-                clock=self._clock,
-                telemetry=self.telemetry,
-                sink=self._sink,
-                guard=self._lease,
-            )
             try:
                 await self._lease.take()
-                await self.engine.open(self.workflows)
+                await self._open_round()
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
-                self._hub = Hub(self.engine, self.settings.http.max_subscribers, self.telemetry.live_ended)
-                self.telemetry.attach(_Gauges(self.engine, self._source, self._sink, self._hub))
-                await self._begin_session()
                 await self._serve(listener)
-                await self._briefly(self._session.write(stopped=True))
                 await self._briefly(self._lease.give_back())
             finally:
-                await self._briefly(self.engine.close())
+                await self._briefly(self.store.close())
         finally:
             listener.close()
             await embedded.close()
 
     async def _briefly(self, call: Coroutine[Any, Any, None]) -> None:
         """``await call``, but not for long when the store is away."""
-        patience = _CLOSE_SECONDS if self.engine.store_trouble else None
+        away = hasattr(self, "_round") and self.engine.store_trouble
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(_CLOSE_SECONDS if away else None):
                 await call
-        except TimeoutError:
-            logger.warning("the store is away; it was not told that the service ends")
+        except (TimeoutError, StoreUnavailable):
+            logger.warning("the store is away; it was not told that this ends")
+
+    async def _open_round(self) -> None:
+        await self.store.open()
+        await self._catalog.open(self.store)
+        workflows = self._catalog.workflows
+        made = Round(
+            self.settings,
+            self._options,
+            self.store,
+            self._clock,
+            self.telemetry,
+            self._lease,
+            workflows,
+            announced=self._catalog.announced,
+        )
+        await made.open()
+        await self._catalog.record(self.store)
+        self._round = made
+        self.telemetry.attach(made)
 
     async def _serve(self, listener: socket.socket) -> None:
-        http_settings = self.settings.http
-        server = HttpServer(create_api(self._api_context()), listener, http_settings.cert_file, http_settings.key_file)
-        try:
-            async with asyncio.TaskGroup() as group:
-                engine = group.create_task(self.engine.run(), name="engine")
-                http = group.create_task(server.run(), name="http")
-                connectors = [
-                    group.create_task(self._session.beat(), name="session"),
-                    group.create_task(self._lease.beat(), name="lease"),
-                ]
-                if self._sink is not None:
-                    connectors.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-                together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
-                for feed in self._feeds:
-                    reading = feed.run(self.engine.deliver, together.of(feed.kind))
-                    connectors.append(group.create_task(reading, name=f"{feed.kind} source"))
-                await self._check_broker()
-                await server.wait_started()
-                logger.info("started", version=version(), url=self.url)
-                self.started.set()
-                await self._stopping.wait()
-                await self._finish(engine)
-                self._hub.stop()
-                server.stop()
-                for task in connectors:
-                    task.cancel()
-                await http
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
-        logger.info("stopped")
-
-    async def _finish(self, engine: asyncio.Task[None]) -> None:
-        logger.info("stopping")
-        try:
-            # A store that is away must not hold us up: what is not acknowledged comes again.
-            patience = 0.0 if self.engine.store_trouble else _STORE_PATIENCE
-            asyncio.get_running_loop().call_later(patience, self.engine.hurry)
-            async with asyncio.timeout(_STOP_SECONDS / 2 if self.engine.store_trouble else _STOP_SECONDS):
-                for feed in self._feeds:
-                    await feed.source.stop()
-                await self.engine.stop()
-                await asyncio.wait([engine])
-        except TimeoutError:
-            # Nothing is lost: what was not acknowledged comes again, what was not published is in the outbox.
-            logger.warning("not everything was finished in time; it will be when the service starts again")
-            engine.cancel()
-
-    async def _check_broker(self) -> None:
-        """Raise when the broker refuses us; only say so when it does not answer."""
-        parts = [part for part in (self._source, self._sink) if part is not None]
-        if not parts:
-            return
-        host, port = self._broker_address
-        try:
-            async with asyncio.timeout(_BROKER_SECONDS):
-                _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        except (OSError, TimeoutError):
-            logger.warning("no MQTT broker answers yet; trying again", host=host, port=port)
-            return
-        for part in parts:
-            try:
-                await part.wait_connected(_BROKER_SECONDS)
-            except BrokerUnavailable as error:
-                if error.hint:
-                    raise
-                logger.warning("not connected yet; trying again", error=error.message)
-
-    # --- what the API shows ---
-
-    def _api_context(self) -> ApiContext:
-        return ApiContext(
+        self._context = ApiContext(
             engine=self.engine,
             store=self.store,
             clock=self._clock,
@@ -221,96 +165,117 @@ class Service:
             ready=self.ready,
             version=version(),
             tokens=self._tokens,
-            hub=self._hub,
+            hub=self._round.hub,
             origins=self.settings.http.cors_origins,
             tls=bool(self.settings.http.cert_file),
+            gate=self._gate,
+            changes=self,
         )
+        api = create_api(self._context, self._viewer)
+        server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
+        try:
+            async with asyncio.TaskGroup() as group:
+                http = group.create_task(server.run(), name="http")
+                files = group.create_task(self._watch_files(), name="files")
+                await self._rounds(server)
+                files.cancel()
+                server.stop()
+                await http
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+        logger.info("stopped")
+
+    # --- rounds ---
+
+    async def _rounds(self, server: HttpServer) -> None:
+        async def begun() -> None:
+            if not self.started.is_set():
+                await self._round.check_broker()
+                await server.wait_started()
+                logger.info("started", version=version(), url=self.url)
+                self.started.set()
+            self._gate.open()
+
+        while True:
+            await self._round.serve(begun, self._until_over, self._stopping)
+            await self._briefly(self._round.end_session())
+            if self._stopping.is_set() or not await self._open_next():
+                return
+
+    async def _until_over(self) -> None:
+        waiting = [asyncio.create_task(event.wait()) for event in (self._stopping, self._reload)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        logger.info("stopping" if self._stopping.is_set() else "loading the workflows again")
+
+    async def _open_next(self) -> bool:
+        """The next round over the same store, however long that is away; false when the service is to stop."""
+        await self._gate.emptied(_DRAIN_SECONDS)
+        self._reload.clear()
+        await self._briefly(self.store.close())
+        while not self._stopping.is_set():
+            try:
+                await self._lease.renew()
+                await self._open_round()
+            except StoreUnavailable as error:
+                logger.warning("the store is away; trying again", error=error.message)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._context.engine, self._context.workflows = self.engine, self.workflows
+                self._context.hub = self._round.hub
+                logger.info("workflows loaded", workflows=[item.name for item in self.workflows])
+                return True
+        return False
+
+    # --- changes (`hs_stream.service.api.Changes`) ---
+
+    async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
+        """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""
+        async with self._changing:
+            workflow = await asyncio.to_thread(
+                self._catalog.parse, name, text, as_json=as_json, allow_code=bool(self._tokens.write)
+            )
+            return self._changed(await self._catalog.save(self.store, workflow))
+
+    async def remove(self, name: str) -> Plan:
+        """Save the workflow ``name`` no longer, and do not run it. `NotFound`, `FromFile`."""
+        async with self._changing:
+            return self._changed(await self._catalog.remove(self.store, name))
+
+    def origin(self, name: str) -> str:
+        """The path of the workflow's file, or `hs_stream.service.catalog.STORE`."""
+        return self._catalog.origin(name)
+
+    def _changed(self, plan: Plan) -> Plan:
+        logger.info("workflow changed over HTTP", workflow=plan.workflow, action=plan.action)
+        if plan.action != "nothing":
+            self._begin_reload()
+        return plan
+
+    def _begin_reload(self) -> None:
+        # At once, so that who asks next is answered by what there will be then.
+        self._gate.close()
+        self._reload.set()
+
+    async def _watch_files(self) -> None:
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            try:
+                async with self._gate.passing(patience=None), self._changing:
+                    if await asyncio.to_thread(self._catalog.read_files):
+                        self._begin_reload()
+                    else:
+                        logger.info("the workflow files say nothing new")
+            except HsStreamError as error:
+                logger.warning("the workflows stay as they are", error=str(error))
 
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}}``."""
-        parts = {"broker": self._broker_part(), "store": await self._store_part(), "lag": self._lag_part()}
-        return {"ready": all(part["ok"] for part in parts.values()), "parts": parts}
-
-    def _broker_part(self) -> dict[str, Any]:
-        parts = {"in": self._source, "out": self._sink}
-        states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
-        broken = [name for name, state in states.items() if not state.connected]
-        part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
-        if broken:
-            part["error"] = states[broken[0]].last_error or "not connected yet"
-        return part
-
-    async def _store_part(self) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(_PING_SECONDS):
-                await self.store.ping()
-        except StoreUnavailable as error:
-            return {"ok": False, "error": error.message}
-        except TimeoutError:
-            return {"ok": False, "error": f"no answer within {_PING_SECONDS:g} s"}
-        return {"ok": True, "name": self.store.name}
-
-    def _lag_part(self) -> dict[str, Any]:
-        statistics = self.engine.statistics()
-        lag = dict(statistics.lag)
-        waiting = statistics.pending_steps or statistics.in_flight_readings or statistics.outbox_pending
-        slow = [name for name, seconds in lag.items() if seconds > READY_LAG and waiting]
-        part: dict[str, Any] = {"ok": not slow, "seconds": lag}
-        if slow:
-            part["error"] = f"{slow[0]} is {lag[slow[0]]:.0f} s behind"
-        return part
-
-    # --- books ---
-
-    async def _begin_session(self) -> None:
-        for workflow in self.workflows:
-            document = to_document(workflow, resolved=True)
-            await self.store.put("workflows", workflow.name, {"path": workflow.path, "definition": document})
-            plates = {"workflow": workflow.name, "plates": document["plates"]}
-            await self.store.put("plates", workflow.name, plates)
-        self._session = SessionBook(self.store, self._clock, self.workflows, version(), self._counters)
-        await self._session.write()
-
-    def _counters(self) -> dict[str, int]:
-        statistics = self.engine.statistics()
-        return {
-            "readings": statistics.readings,
-            "results": statistics.results,
-            "published": statistics.published,
-            "late": statistics.late,
-            "dead_letters": statistics.dead_letters,
-            "steps": statistics.steps,
-        }
-
-
-class _Gauges:
-    """`hs_stream.service.metrics.Gauges` of a running service."""
-
-    def __init__(self, engine: Engine, source: MqttSource | None, sink: MqttSink | None, hub: Hub) -> None:
-        self._engine = engine
-        self._hub = hub
-        self._connections = [part.connection_statistics for part in (source, sink) if part is not None]
-
-    def pending_steps(self) -> int:
-        return self._engine.statistics().pending_steps
-
-    def in_flight_readings(self) -> int:
-        return self._engine.statistics().in_flight_readings
-
-    def outbox_pending(self) -> int:
-        return self._engine.statistics().outbox_pending
-
-    def lag(self) -> dict[str, float]:
-        return dict(self._engine.statistics().lag)
-
-    def mqtt_connected(self) -> bool:
-        return bool(self._connections) and all(statistics().connected for statistics in self._connections)
-
-    def live_subscribers(self) -> int:
-        return self._hub.count
-
-    def mqtt_reconnects(self) -> int:
-        return sum(max(statistics().connects - 1, 0) for statistics in self._connections)
+        return await self._round.ready()
 
 
 def _tokens(http: HttpSettings) -> Tokens:
@@ -323,13 +288,9 @@ def _tokens(http: HttpSettings) -> Tokens:
     )
 
 
-def _ignore(_: bool) -> None:
-    """The sink keeps its own state."""
-
-
-async def serve(settings: Settings) -> None:
-    """Run a service until SIGTERM or SIGINT; a second signal ends the process at once."""
-    service = Service(settings)
+async def serve(settings: Settings, viewer: Viewer | None = None) -> None:
+    """Run a service until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the files again."""
+    service = Service(settings, viewer=viewer)
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -337,19 +298,24 @@ async def serve(settings: Settings) -> None:
             os._exit(1)
         service.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    handlers = {
+        signal.SIGTERM: on_signal,
+        signal.SIGINT: on_signal,
+        signal.SIGHUP: service.read_files_again,
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         await service.run()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
-def run_service(settings: Settings) -> None:
+def run_service(settings: Settings, viewer: Viewer | None = None) -> None:
     """`serve` in a loop of its own, uvloop's where it is installed."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, viewer))
 
 
 def loop_factory() -> Any:

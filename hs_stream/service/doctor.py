@@ -16,8 +16,10 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 from semantic_version import SimpleSpec, Version
 
-from hs_stream.core.errors import HsStreamError, StoreUnavailable, Unavailable
+from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import format_duration, format_time, to_ms
+from hs_stream.engine.ports import Store
+from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
@@ -146,19 +148,32 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
         try:
             await reader.open()
             session = await running_session(reader, _now())
+            saved = await _saved(settings, reader)
         finally:
             await reader.close()
         if session:
-            return f"{shown} answers, and a service is writing to it"
+            return f"{shown} answers, and a service is writing to it{saved}"
     store = await embedded.open()
     try:
         await store.open()
         streams = await store.streams()
         now = format_time(_now())
         await store.put("sessions", "doctor", {"started": now, "stopped": now, "seen": now})
+        saved = await _saved(settings, store)
     finally:
         await store.close()
-    return f"{shown} can be read and written, {len(streams)} streams"
+    return f"{shown} can be read and written, {len(streams)} streams{saved}"
+
+
+async def _saved(settings: Settings, store: Store) -> str:
+    """How many workflows are saved. `ConfigurationError` for one that does not load."""
+    try:
+        catalog = Catalog(settings, load_registry(settings))
+    except ConfigurationError:
+        return ""  # the files are looked at by themselves
+    await catalog.open(store)
+    count = sum(catalog.origin(workflow.name) == STORE for workflow in catalog.workflows)
+    return f", {count} saved workflows" if count else ""
 
 
 async def _server(url: str) -> str:

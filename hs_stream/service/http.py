@@ -75,7 +75,7 @@ class HttpServer:
             app,
             log_config=None,
             access_log=False,
-            lifespan="off",
+            lifespan="auto",
             server_header=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=15,

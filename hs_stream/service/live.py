@@ -2,10 +2,10 @@
 
 The rules for clients are in docs/specs/live.md. Inside:
 
-1. Each subscribed stream has one `_Ring`: its latest events, encoded once, numbered from 1. A subscriber is a cursor into
-   it, so it costs no memory of its own, and one that falls out of the ring is ended. Nobody waits for a subscriber.
-2. An event's id is ``store.stream.ring.number.epoch.newest``. While the ring lives, ``ring.number`` finds the next event;
-   later ``(epoch, newest)`` is the position of `hs_stream.engine.feed`, which knows what may have changed since.
+1. Each subscribed stream has one `_Ring`: its latest events, encoded once, numbered from 1. A subscriber is a cursor
+   into it, so it costs no memory of its own, and one that falls out of the ring is ended. Nobody waits for one.
+2. An event's id is ``store.stream.ring.number.epoch.newest``. While the ring lives, ``ring.number`` finds the next
+   event; later ``(epoch, newest)`` is the position of `hs_stream.engine.feed`, which knows what may have changed since.
 3. Contents are sent page by page, ascending. Events that come meanwhile are sent where their times have been sent
    already, merged into the page where they lie in it, and left to the next pages where they lie behind it.
 """
@@ -16,7 +16,7 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -147,7 +147,8 @@ class Hub:
         self.engine = engine
         self.limit = limit
         self.count = 0
-        self.stopping = False
+        self.over = ""
+        """Why there are no subscriptions any more."""
         self.ended = ended
         self._rings: dict[int, _Ring] = {}
         self._idle: dict[int, asyncio.TimerHandle] = {}
@@ -158,8 +159,8 @@ class Hub:
 
         Raises `Unavailable` when there are too many, or the store does not answer.
         """
-        if self.stopping:
-            raise Unavailable("the service is stopping", hint="connect again in a moment")
+        if self.over:
+            raise Unavailable("live events have ended for now", hint="connect again in a moment")
         if self.count >= self.limit:
             raise Unavailable(
                 f"there are {self.count} live subscribers, the most that http.max_subscribers allows",
@@ -225,16 +226,16 @@ class Hub:
             self.engine.feed.ignore(stream, ring.add)
             self._share_out()
 
-    def stop(self) -> None:
-        """End every subscription, and take no more."""
-        self.stopping = True
+    def stop(self, reason: str = "stopping") -> None:
+        """End every subscription with this reason, and take no more."""
+        self.over = reason
         for stream in list(self._idle):
             self._drop(stream)
         for ring in self._rings.values():
             ring.wake()
 
 
-class _Behind(Exception):  # noqa: N818 - not an error of anybody
+class _Behind(Exception):
     """The subscriber is further back than the ring reaches."""
 
 
@@ -278,7 +279,7 @@ class Subscription:
         else:
             self._spans = changed
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What to send: the contents asked for, then news, and ``: keep-alive`` where there is none."""
         yield b"retry: %d\n\n" % _RETRY_MS
         try:
@@ -298,8 +299,8 @@ class Subscription:
             self.reason = "store"
         except NotFound:
             self.reason = "removed"
-        if self._hub.stopping:
-            self.reason = "stopping"
+        if self._hub.over:
+            self.reason = self._hub.over
         yield event("end", {"reason": self.reason})
 
     def close(self) -> None:
@@ -329,13 +330,13 @@ class Subscription:
 
     async def _follow(self) -> AsyncIterator[bytes]:
         known = self._identity()
-        while not self._hub.stopping:
+        while not self._hub.over:
             self.news.clear()
             if self._cursor == self.ring.last:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_KEEP_ALIVE):
                         await self.news.wait()
-            if self._cursor == self.ring.last and not self._hub.stopping:
+            if self._cursor == self.ring.last and not self._hub.over:
                 await self._hub.engine.feed.watch(self.ring.stream)
                 self._want()
             if self._cursor == self.ring.last:

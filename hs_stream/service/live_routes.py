@@ -37,23 +37,24 @@ class ComputeRequest(BaseModel):
 
 
 class LiveRoutes:
-    """See the module. ``hub`` is the service's."""
+    """See the module."""
 
-    def __init__(self, context: ApiContext, hub: Hub) -> None:
+    def __init__(self, context: ApiContext) -> None:
         self._context = context
-        self._hub = hub
         self._computing = 0
 
     def register(self, app: FastAPI) -> None:
         """Add the paths to ``app``; before `Routes`, whose stream paths match these too."""
-        events = {200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}}
+        events: dict[int | str, dict[str, Any]] = {
+            200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}
+        }
         app.add_api_route(
             "/api/streams/{stream:path}/live",
             self.live,
             methods=["GET"],
             tags=["streams"],
             response_class=Response,
-            responses=dict(events),
+            responses=events,
         )
         app.add_api_route(
             "/api/compute",
@@ -61,7 +62,7 @@ class LiveRoutes:
             methods=["POST"],
             tags=["streams"],
             response_class=JsonResponse,
-            responses=dict(events),
+            responses=events,
         )
 
     async def live(
@@ -82,7 +83,9 @@ class LiveRoutes:
         """
         status = find_stream(self._context.engine, stream)
         since = None if start is None else parse_instant("from", start, self._context.clock.now())
-        subscription = await self._hub.subscribe(status, last_event_id or last_id, since)
+        if self._context.hub is None:
+            self._context.hub = Hub(self._context.engine)
+        subscription = await self._context.hub.subscribe(status, last_event_id or last_id, since)
 
         def close(in_time: bool) -> None:
             if not in_time:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -39,7 +39,7 @@ class Gauges(Protocol):
     def pending_steps(self) -> int: ...
     def in_flight_readings(self) -> int: ...
     def outbox_pending(self) -> int: ...
-    def lag(self) -> dict[str, float]: ...
+    def lag(self) -> Mapping[str, float]: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
     def live_subscribers(self) -> int: ...
@@ -80,6 +80,7 @@ class ServiceTelemetry(Telemetry):
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
+        self._collector: _GaugeCollector | None = None
         self._count_of: dict[tuple[str, ...], Counter] = {}
         self._histogram_of: dict[tuple[str, str], Histogram] = {}
         self.end_to_end_samples = Samples()
@@ -91,8 +92,11 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too. Once."""
-        self.registry.register(_GaugeCollector(gauges))
+        """Serve these gauges too, instead of those before."""
+        if self._collector is None:
+            self._collector = _GaugeCollector(gauges)
+            self.registry.register(self._collector)
+        self._collector.gauges = gauges
 
     def exposition(self) -> bytes:
         """The text format of Prometheus, `CONTENT_TYPE`."""
@@ -209,10 +213,10 @@ class Samples:
 
 class _GaugeCollector(Collector):
     def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
+        self.gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        gauges = self._gauges
+        gauges = self.gauges
         simple: tuple[tuple[str, str, Callable[[], float]], ...] = (
             (
                 "hs_pending_steps",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["docs_page", "overview_page"]
+__all__ = ["computed", "docs_page", "overview_page"]
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem;color:#222}"
@@ -34,6 +34,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def computed(online: bool, requested: bool) -> str:
+    """When a workflow is computed, in words."""
+    words = ["online"] * online + ["in requested intervals"] * requested
+    return " and ".join(words) or "on request"
+
+
 def overview_page(
     version: str, ready: dict[str, Any], figures: dict[str, Any], workflows: Sequence[dict[str, Any]]
 ) -> str:
@@ -49,7 +55,8 @@ def overview_page(
         (
             f'<a href="/api/workflows/{escape(item["name"])}/graph">{escape(item["name"])}</a>',
             escape(item["description"] or ""),
-            "online" if item["online"] else "on request",
+            escape(item["from"]),
+            computed(item["online"], bool(item["requested_intervals"])),
             str(len(item["sources"])),
             str(len(item["nodes"])),
             str(item["streams"]),
@@ -74,10 +81,10 @@ def overview_page(
         "<p>A status page, made by the server and loaded again every 5 seconds. It draws no streams: "
         f"query them through the API or <code>hs-stream query</code>.</p><p>{links}</p>"
         f"<h2>{'Ready' if ready['ready'] else 'Not ready'}</h2>{_table(('part', 'state'), parts)}"
-        "<h2>Since the service started</h2>"
+        "<h2>Since the workflows were loaded</h2>"
         + _table(("figure", "value"), [(escape(name), escape(f"{value}")) for name, value in figures.items()])
         + "<h2>Workflows</h2>"
-        + _table(("workflow", "description", "computed", "sources", "nodes", "streams", "lag"), rows)
+        + _table(("workflow", "description", "from", "computed", "sources", "nodes", "streams", "lag"), rows)
     )
     return _page("hs-stream", body, refresh=5)
 

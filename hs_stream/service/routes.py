@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
 
 from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
@@ -15,12 +17,13 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
 from hs_stream.engine.ports import DeadLetter
 from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, require_write
-from hs_stream.service.json_values import encode
+from hs_stream.service.catalog import Plan
+from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.lookup import find_stream, parse_span
 from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.states import stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
-from hs_stream.service.workflow_file import plate_document, to_document
+from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
 from hs_stream.service.yaml_items import did_you_mean
 
@@ -36,15 +39,17 @@ End = Annotated[str, Query(description="included; in the same forms")]
 
 
 class Routes:
-    """The read-only API over ``context``. ``openapi`` gives the description that ``/docs`` shows."""
+    """The API over ``context``. ``openapi`` gives the description that ``/docs`` shows."""
 
     def __init__(self, context: ApiContext, openapi: Callable[[], dict[str, Any]]) -> None:
         self._context = context
         self._openapi = openapi
-        self._workflows = {workflow.name: workflow for workflow in context.workflows}
 
-    def register(self, app: FastAPI) -> None:
-        """Add every path to ``app``. The order matters: a stream's text may hold slashes."""
+    def register(self, app: FastAPI, *, overview: bool = True) -> None:
+        """Add every path to ``app``, and the status page at ``/`` where no viewer is.
+
+        The order matters: a stream's text may hold slashes.
+        """
         for path, endpoint, tag in (
             ("/healthz", self.healthz, "service"),
             ("/readyz", self.readyz, "service"),
@@ -60,7 +65,12 @@ class Routes:
             ("/api/deadletters", self.dead_letters, "service"),
         ):
             app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], response_class=JsonResponse)
-        app.add_api_route("/", self.overview, methods=["GET"], include_in_schema=False)
+        if self._context.changes is not None:
+            change: dict[str, Any] = {"tags": ["workflows"], "status_code": 202, "response_class": JsonResponse}
+            app.add_api_route("/api/workflows/{workflow}", self.save, methods=["PUT"], **change)
+            app.add_api_route("/api/workflows/{workflow}", self.remove, methods=["DELETE"], **change)
+        if overview:
+            app.add_api_route("/", self.overview, methods=["GET"], include_in_schema=False)
         app.add_api_route("/docs", self.docs, methods=["GET"], include_in_schema=False)
 
     # --- service ---
@@ -213,9 +223,30 @@ class Routes:
         """Every workflow of this service."""
         return JsonResponse({"workflows": self._workflow_rows()})
 
-    async def workflow(self, workflow: str) -> Response:
+    async def workflow(
+        self,
+        workflow: str,
+        resolved: Annotated[bool, Query(description="false: pins as they were given, not exact versions")] = True,
+    ) -> Response:
         """One workflow as a document in the shape of its file."""
-        return TaggedResponse(encode(to_document(self._workflow(workflow), resolved=True)))
+        return TaggedResponse(encode(to_document(self._workflow(workflow), resolved=resolved)))
+
+    async def save(self, workflow: str, request: Request) -> Response:
+        """Save a workflow and run it. The body is that of a workflow file: YAML, or JSON with that content type.
+
+        It is checked before anything happens; 422 says what is wrong, with its line. 409: a file has this workflow.
+        202: it is saved, and loaded next; ``nodes`` says what is new, computed again, as it was, and gone. Whoever asks
+        for something from now on waits for that. 200: nothing is different.
+        """
+        assert self._context.changes is not None
+        as_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+        text = await _body(request)
+        return _planned(await self._context.changes.save(workflow, text, as_json=as_json))
+
+    async def remove(self, workflow: str) -> Response:
+        """Save a workflow no longer, and do not run it any more. Its results stay. 409: it comes from a file."""
+        assert self._context.changes is not None
+        return _planned(await self._context.changes.remove(workflow))
 
     async def graph(
         self, workflow: str, form: Annotated[str, Query(alias="format", description="json, mermaid or dot")] = "json"
@@ -248,30 +279,59 @@ class Routes:
         """Every version of every tool, with its parameters."""
         return TaggedResponse({"tools": [tool_json(tool) for tool in self._context.registry]})
 
+    @property
+    def _workflows(self) -> dict[str, WorkflowDefinition]:
+        return {workflow.name: workflow for workflow in self._context.workflows}
+
     def _workflow(self, name: str) -> WorkflowDefinition:
-        if name not in self._workflows:
-            raise NotFound(f"there is no workflow {name!r}", hint=did_you_mean(name, self._workflows))
-        return self._workflows[name]
+        workflows = self._workflows
+        if name not in workflows:
+            raise NotFound(f"there is no workflow {name!r}", hint=did_you_mean(name, workflows))
+        return workflows[name]
 
     def _workflow_rows(self) -> list[dict[str, Any]]:
-        engine = self._context.engine
+        engine, changes = self._context.engine, self._context.changes
         lag = engine.statistics().lag
-        counts: dict[str, int] = {}
-        for status in engine.status():
-            counts[status.workflow] = counts.get(status.workflow, 0) + 1
+        counts = Counter(status.node for status in engine.status())
         return [
             {
                 "name": workflow.name,
                 "description": workflow.description,
+                "from": workflow.path if changes is None else changes.origin(workflow.name),
                 "online": workflow.online,
                 "start": None if workflow.start is None else format_time(workflow.start),
+                "requested_intervals": intervals(workflow.requested_intervals),
                 "sources": list(workflow.sources),
                 "nodes": list(workflow.order),
-                "streams": counts.get(workflow.name, 0),
+                "published": [name for name in workflow.order if workflow.nodes[name].publish is not None],
+                "streams": sum(counts[name] for name in (*workflow.sources, *workflow.order)),
                 "lag_seconds": lag.get(workflow.name),
             }
             for workflow in self._workflows.values()
         ]
+
+
+async def _body(request: Request) -> str:
+    """The text of a workflow file, at most `MAX_FILE` bytes of UTF-8."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > MAX_FILE:
+            raise HTTPException(413, f"a workflow has at most {MAX_FILE} bytes: split it into several")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"line {line} is not UTF-8 text", hint="save it as UTF-8") from None
+
+
+def _planned(plan: Plan) -> Response:
+    nodes = {"new": plan.new, "changed": plan.changed, "unchanged": plan.unchanged, "removed": plan.removed}
+    answer = {"workflow": plan.workflow, "action": plan.action, "message": str(plan)}
+    return JsonResponse(
+        answer | {"nodes": {state: list(names) for state, names in nodes.items()}},
+        200 if plan.action == "nothing" else 202,
+    )
 
 
 def _letter_json(letter: DeadLetter) -> Mapping[str, Any]:

@@ -7,9 +7,10 @@
    user name; since browsers send that by themselves, for other sites too, it only reads.
 4. Tokens are compared in constant time. After `MOST_FAILURES` wrong ones from an address within `WINDOW` seconds,
    nothing with a token is looked at from there until the window is over. The table of addresses is bounded.
-5. A page of another site cannot write with a browser's help: ``Origin`` must be this service or one of the settings.
-6. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The log
-   never has tokens, headers or query strings.
+5. A page of another site cannot write, or open a WebSocket, with a browser's help: ``Origin`` must be this service or
+   one of the settings; and without tokens nothing is written for a request to a name that anybody may give us.
+6. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
+   log never has tokens, headers or query strings.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -32,6 +34,8 @@ import structlog
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hs_stream.core.errors import Unavailable
+from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 
 __all__ = ["Access", "Attempts", "Guard", "Tokens", "access_of"]
@@ -49,11 +53,12 @@ _OPEN: Final = "/healthz"
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
+_UNGATED: Final = ("/healthz", "/metrics")
 _TLS_HEADERS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
-_CACHE: Final = (b"cache-control", b"no-store")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +128,33 @@ def access_of(scope: Scope) -> Access:
 class Guard:
     """The outermost part of the application, apart from CORS. See the module."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, origins: Sequence[str] = (), *, tls: bool = False) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, gate: Gate, origins: Sequence[str] = (), *, tls: bool = False
+    ) -> None:
         self._app = app
+        self._gate = gate
         self._tokens = tokens
         self._origins = frozenset(origins)
         self._attempts = Attempts()
         self._headers = (*_HEADERS, *_TLS_HEADERS) if tls else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        if scope["type"] == "websocket":
+            await self._websocket(scope, headers, receive, send)
+            return
         identity = _request_id(headers)
         began = time.perf_counter()
 
         async def send_careful(message: Any) -> None:
             if message["type"] == "http.response.start":
                 given = list(message.get("headers", ()))
-                cache = () if any(name.lower() == b"cache-control" for name, _ in given) else (_CACHE,)
-                message["headers"] = [*given, *cache, *self._headers, (b"x-request-id", identity.encode())]
+                names = {name.lower() for name, _ in given}
+                ours = [header for header in self._headers if header[0] not in names]
+                message["headers"] = [*given, *ours, (b"x-request-id", identity.encode())]
                 if _standard.isEnabledFor(logging.DEBUG):
                     milliseconds = round((time.perf_counter() - began) * 1000, 1)
                     what = {"method": scope["method"], "path": scope["path"], "status": message["status"]}
@@ -151,7 +163,22 @@ class Guard:
 
         with structlog.contextvars.bound_contextvars(request_id=identity):
             refused = self._refused(scope, headers)
-            await (self._app if refused is None else refused)(scope, receive, send_careful)
+            if refused is not None:
+                await refused(scope, receive, send_careful)
+                return
+            try:
+                async with nullcontext() if scope["path"] in _UNGATED else self._gate.passing():
+                    await self._app(scope, receive, send_careful)
+            except Unavailable as error:
+                await _answer(503, error.message, error.hint, {"Retry-After": "5"})(scope, receive, send_careful)
+
+    async def _websocket(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        access = self._access(scope, headers)
+        if isinstance(access, Response) or not self._is_ours(headers):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        scope["hs_access"] = access
+        await self._app(scope, receive, send)
 
     def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         access = self._access(scope, headers)
@@ -162,6 +189,9 @@ class Guard:
             return None
         if access != "write":
             return _answer(403, "this token may only read", "use the token of http.token_file, as a Bearer token")
+        if not self._tokens and not _is_for_us(headers):
+            error = "this service changes nothing for a request to a name that anybody may give it"
+            return _answer(403, error, "use its IP address or localhost, or set http.token_file")
         if not self._is_ours(headers):
             return _answer(403, "a page of another site cannot write here", "name its origin in http.cors_origins")
         return None
@@ -194,6 +224,24 @@ class Guard:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
         host = headers.get(b"host", b"").decode("latin-1")
         return origin in self._origins or urlsplit(origin).netloc == host
+
+
+def _is_for_us(headers: dict[bytes, bytes]) -> bool:
+    """Whether the request names this machine in a way that no name server decides.
+
+    A web page may let its own name lead to 127.0.0.1, and then ask us whatever it likes.
+    """
+    try:
+        host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _password(encoded: str) -> str:

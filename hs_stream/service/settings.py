@@ -146,9 +146,12 @@ class MqttSettings(_Section):
 
 
 class HttpSettings(_Section):
-    """``[http]``. ``port`` 0 takes any free one. ``token_file`` holds the token that may do everything,
-    ``read_token_file`` one that may read; with either, every request but /healthz needs one. ``cert_file`` and
-    ``key_file`` (PEM) turn TLS on. ``cors_origins``: other sites whose pages may use the API.
+    """``[http]``. ``port`` 0 takes any free one.
+
+    ``token_file`` holds the token that may do everything, ``read_token_file`` one that may read; with either, every
+    request but /healthz needs one. ``cert_file`` and ``key_file`` (PEM) turn TLS on. ``cors_origins``: other sites
+    whose pages may use the API. ``viewer``: ``true``, ``false``, or ``"auto"`` for where ``hs_stream[viewer]`` is
+    installed.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -159,6 +162,7 @@ class HttpSettings(_Section):
     key_file: str = ""
     cors_origins: Texts = ()
     max_subscribers: Annotated[int, Field(ge=0, le=900)] = 500
+    viewer: bool | Literal["auto"] = "auto"
 
     @field_validator("cors_origins")
     @classmethod

@@ -12,13 +12,14 @@ import structlog
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Store
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflow_file import SourceCheck, load_workflow
+from hs_stream.store.factories import sqlite_path
 from hs_stream.store.open import StoreOptions, open_store, redacted
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedStore",
+    "check_names",
     "engine_settings",
+    "has_store",
     "load_registry",
     "load_workflows",
     "make_store",
@@ -86,7 +89,7 @@ def workflow_files(patterns: Sequence[str]) -> list[Path]:
 
 
 def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowDefinition]:
-    """Every workflow of the settings. Names of sources and nodes are global in a store, so each is used once."""
+    """Every workflow of the settings; what two of them name alike, they define equally."""
     check = source_check(settings)
     workflows = [load_workflow(path, registry, check) for path in workflow_files(settings.workflows)]
     check_names(workflows)
@@ -94,28 +97,27 @@ def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowD
 
 
 def check_names(workflows: Sequence[WorkflowDefinition]) -> None:
-    """`ConfigurationError` for a workflow, source or node whose name another workflow has."""
-    taken: dict[str, WorkflowDefinition] = {}
-    for workflow in workflows:
-        for other in taken.values():
+    """`ConfigurationError` for a workflow whose name another one has, or that names a source or node differently."""
+    for index, workflow in enumerate(workflows):
+        for other in workflows[:index]:
             if other.name == workflow.name:
                 raise workflow.error(
                     "workflow", f"{other.path} is a workflow {workflow.name!r} too", "rename one of them"
                 )
-        for group, names in (("sources", workflow.sources), ("nodes", workflow.nodes)):
-            for name in names:
-                if name in taken:
-                    raise workflow.error(
-                        f"{group}.{name}",
-                        f"the workflow {taken[name].name} has a {name!r} too",
-                        "streams are found by these names: rename one of them",
-                    )
-        taken |= dict.fromkeys([*workflow.sources, *workflow.nodes], workflow)
-        if not workflow.sources and not workflow.nodes:
-            taken[f"workflow {workflow.name}"] = workflow
+            check_shared(workflow, other)
 
 
 # --- store ---
+
+
+def has_store(settings: Settings) -> bool:
+    """Whether there can be something in the store: one that was never written to is not asked."""
+    scheme = settings.store.url.partition("://")[0]
+    if scheme == "sqlite":
+        return sqlite_path(settings.store.url).is_file()
+    if scheme == "embedded":
+        return Path(settings.store.data_dir).is_dir()
+    return scheme != "memory"
 
 
 def make_store(settings: Settings, url: str, *, read_only: bool = False) -> Store:

@@ -6,6 +6,7 @@
     description: Comfort per room
     online: true                    # false: computed on request only
     start: 2026-01-01T00:00:00Z     # the beginning of online demand; default: the earliest reading
+    requested_intervals: [[2025-06-01T00:00:00Z, 2025-07-01T00:00:00Z]]     # computed too; (start, end] each
     plates:
       house: {}
       room: {parent: house, max: 200}
@@ -41,11 +42,13 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import Meta, check_plate_value
-from hs_stream.core.time import format_time, parse_time
+from hs_stream.core.time import EMPTY, TimeIntervals, format_time, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
-from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_yaml
+from hs_stream.service.json_values import intervals
+from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_json, read_yaml
+from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 
 __all__ = [
     "MAX_FILE",
@@ -63,7 +66,9 @@ SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
 """``check(name, options)``: the plates that the options bind, or a `ConfigurationError` without path and line."""
 
 MAX_FILE: Final = 1_000_000
-_TOP: Final = ("workflow", "description", "online", "start", "plates", "sources", "nodes", "publish")
+_TOP: Final = (
+    *("workflow", "description", "online", "start", "requested_intervals", "plates", "sources", "nodes", "publish"),
+)
 _NODE: Final = ("tool", "from", "over", "on", "into", "with")
 _PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
 _PUBLISH: Final = ("retain", "payload", "homeassistant")
@@ -96,10 +101,21 @@ def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck |
 
 
 def parse_workflow(
-    text: str, registry: ToolRegistry, path: str = "<text>", check: SourceCheck | None = None
+    text: str,
+    registry: ToolRegistry,
+    path: str = "<text>",
+    check: SourceCheck | None = None,
+    *,
+    as_json: bool = False,
+    allow_code: bool = True,
 ) -> WorkflowDefinition:
-    """The workflow in ``text``; ``path`` only serves error messages."""
-    return _Parser(path, registry, check).workflow(read_yaml(text, path))
+    """The workflow in ``text``; ``path`` only serves error messages.
+
+    With ``allow_code=False``, tools are refused that run code which their parameters name: ``text`` is of somebody who
+    may not do that here.
+    """
+    item = read_json(text, path) if as_json else read_yaml(text, path)
+    return _Parser(path, registry, check, allow_code=allow_code).workflow(item)
 
 
 def from_document(
@@ -110,19 +126,29 @@ def from_document(
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
-    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins tools to exact versions."""
+    """The workflow as a JSON-like document in the shape of the file; ``resolved`` pins tools to exact versions.
+
+    `ConfigurationError` for what has no text: a function without an import path.
+    """
     document: dict[str, Any] = {"workflow": workflow.name}
     if workflow.description:
         document["description"] = workflow.description
     document["online"] = workflow.online
     if workflow.start is not None:
         document["start"] = format_time(workflow.start)
+    if workflow.requested_intervals:
+        document["requested_intervals"] = intervals(workflow.requested_intervals)
     document["plates"] = {plate.name: plate_document(plate) for plate in workflow.plates.values()}
     document["sources"] = {
         source.name: dict(source.options) | ({} if source.options else {"plates": list(source.plates)})
         for source in workflow.sources.values()
     }
-    document["nodes"] = {node.name: _node_document(node, resolved) for node in workflow.nodes.values()}
+    document["nodes"] = {}
+    for name, node in workflow.nodes.items():
+        try:
+            document["nodes"][name] = _node_document(node, resolved)
+        except ConfigurationError as error:
+            raise workflow.error(f"nodes.{name}", f"node {name}: {error.message}", error.hint) from None
     document["publish"] = {
         node.name: dict(node.publish) for node in workflow.nodes.values() if node.publish is not None
     }
@@ -181,9 +207,12 @@ def _variables(value: Any) -> list[str]:
 
 
 class _Parser(Reader):
-    def __init__(self, path: str, registry: ToolRegistry, check: SourceCheck | None) -> None:
+    def __init__(
+        self, path: str, registry: ToolRegistry, check: SourceCheck | None, *, allow_code: bool = True
+    ) -> None:
         super().__init__(path)
         self._registry = registry
+        self._allow_code = allow_code
         self._check = check or topic_plates
         self._connectors = CONNECTORS.names()
         self._lines: dict[str, int] = {}
@@ -209,7 +238,8 @@ class _Parser(Reader):
             nodes=nodes,
             description=self._description(top),
             online=self.boolean(top["online"], "online") if "online" in top else True,
-            start=self._start(top["start"]) if "start" in top else None,
+            start=self._instant(top["start"], "start") if "start" in top else None,
+            requested_intervals=self._intervals(top),
             path=self.path,
             lines={place: line for place, line in self._lines.items() if line},
         )
@@ -227,14 +257,30 @@ class _Parser(Reader):
         item = top.get("description")
         return "" if item is None or item.value is None else self.text(item, "description")
 
-    def _start(self, item: Item) -> int:
-        text = self.text(item, "start")
-        if text.strip()[:1] in "+-" or text.strip() == "now":
-            raise self.error(f"start: {text!r} is relative", item, "write an ISO time such as 2026-01-01T00:00:00Z")
+    def _instant(self, item: Item, what: str) -> int:
+        text = self.text(item, what)
+        if text.strip()[:1] in "+-" or text.strip() in ("now", "inf"):
+            raise self.error(f"{what}: {text!r} is relative", item, "write an ISO time such as 2026-01-01T00:00:00Z")
         try:
             return parse_time(text, now=0)
         except ValueError as error:
-            raise self.error(f"start: {error}", item) from None
+            raise self.error(f"{what}: {error}", item) from None
+
+    def _intervals(self, top: Mapping[str, Item]) -> TimeIntervals:
+        what = "requested_intervals"
+        if not self._has(top, what):
+            return EMPTY
+        self._lines[what] = top[what].key_line or 0
+        found = []
+        for pair in top[what].value if isinstance(top[what].value, list) else [top[what]]:
+            if not isinstance(pair.value, list) or len(pair.value) != 2:
+                hint = "write [[2026-01-01T00:00:00Z, 2026-02-01T00:00:00Z]], each with its start and its end"
+                raise self.error(f"{what}: {pair.plain()!r} is not an interval", pair, hint)
+            start, end = (self._instant(item, what) for item in pair.value)
+            if start >= end:
+                raise self.error(f"{what}: {pair.plain()!r} does not end behind its start", pair)
+            found.append((start, end))
+        return TimeIntervals(found)
 
     # --- plates and sources ---
 
@@ -392,8 +438,15 @@ class _Parser(Reader):
         except ConfigurationError as error:
             raise self.error(f"{what}: {error.message}", children["tool"], error.hint) from None
         given = self.mapping(children["with"], f"{what}: with") if "with" in children else {}
+        parameters = {key: child.plain() for key, child in given.items()}
+        if not self._allow_code and (code := tool.imports(parameters)):
+            raise self.error(
+                f"{what}: {tool.name} runs the code of {', '.join(code)}",
+                children["with"],
+                "that is left to who has the token of the service: set http.token_file, or write a workflow file",
+            )
         try:
-            return tool.build({key: child.plain() for key, child in given.items()})
+            return tool.build(parameters)
         except ConfigurationError as error:
             match = _PARAMETER.search(error.message)
             culprit = given.get(match.group(1)) if match else None
@@ -427,6 +480,10 @@ class _Parser(Reader):
                 )
             if "homeassistant" in options:
                 self.mapping(options["homeassistant"], f"{what}: homeassistant")
+                try:
+                    check_homeassistant(options["homeassistant"].plain())
+                except ConfigurationError as error:
+                    raise self.error(f"{what}: {error.message}", options["homeassistant"], error.hint) from None
             result[name] = {key: child.plain() for key, child in options.items()}
         return result
 

@@ -1,4 +1,4 @@
-"""YAML text as values that know their lines.
+"""YAML text as values that know their lines, JSON text as values that do not, and values as YAML text.
 
 1. Only plain YAML 1.2: mappings with text keys, lists, text, numbers, booleans and null. No tags, no merge keys; what
    looks like a date is text.
@@ -12,15 +12,18 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Final
 
+import orjson
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from hs_stream.core.errors import ConfigurationError
 
-__all__ = ["MAX_ITEMS", "Item", "Reader", "did_you_mean", "read_yaml"]
+__all__ = ["MAX_ITEMS", "Item", "Reader", "did_you_mean", "read_json", "read_yaml", "write_yaml"]
 
 MAX_ITEMS: Final = 50_000
 _MAX_DEPTH: Final = 40
@@ -85,6 +88,39 @@ def read_yaml(text: str, path: str) -> Item:
     if node is None:
         raise ConfigurationError("the file is empty", hint="begin with workflow: NAME", path=path, line=1)
     return _Converter(path, yaml).item(node, 0, None)
+
+
+def read_json(text: str, path: str) -> Item:
+    """The JSON document in ``text``. Its values have no lines."""
+    try:
+        return Item.of(orjson.loads(text))
+    except orjson.JSONDecodeError as error:
+        raise ConfigurationError(f"this is not JSON: {error.msg}", path=path, line=error.lineno) from None
+    except RecursionError:
+        raise ConfigurationError("this is not a workflow: it is nested too deep", path=path) from None
+
+
+class _Representer(SafeRepresenter):
+    """Quotes text that begins with a sign: of that, ruamel.yaml writes some plainly and does not read it back."""
+
+    def text(self, data: str) -> ScalarNode:
+        return self.represent_scalar(f"{_TAG}str", data, None if data[:1].isalnum() else '"')
+
+
+_Representer.add_representer(str, _Representer.text)
+
+
+def write_yaml(document: Mapping[str, Any]) -> str:
+    """A JSON-like document as text that `read_yaml` reads back; the innermost mappings and lists are on one line."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # an attribute that its stubs call None
+    yaml.width = 120
+    yaml.allow_unicode = True
+    text = StringIO()
+    yaml.dump(document, text)
+    return text.getvalue()
 
 
 class _Converter:

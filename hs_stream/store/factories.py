@@ -9,7 +9,7 @@ from hs_stream.core.errors import StoreUnavailable
 from hs_stream.engine.ports import Store
 from hs_stream.store.open import StoreOptions, no_store
 
-__all__ = ["memory", "mongodb", "sqlite"]
+__all__ = ["memory", "mongodb", "sqlite", "sqlite_path"]
 
 
 def memory(url: str, _: StoreOptions) -> Store:
@@ -27,12 +27,17 @@ def sqlite(url: str, options: StoreOptions) -> Store:
 
     if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
         raise no_store(url)
-    path = Path(unquote(urlsplit(url).path[1:]))
+    path = sqlite_path(url)
     if options.read_only and not path.is_file():
         raise StoreUnavailable(
             f"there is no SQLite database {path}", hint="correct store.url, or run the service first"
         )
     return SqliteStore(path, make_directory=not options.read_only)
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``."""
+    return Path(unquote(urlsplit(url).path[1:]))
 
 
 def mongodb(url: str, options: StoreOptions) -> Store:

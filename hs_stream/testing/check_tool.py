@@ -235,15 +235,16 @@ class _Trial:
 
     def fold(self, tool: FoldTool) -> None:
         source = self.sources[0]
-        end_state, outputs = tool.run(tool.initial(), source)
+        low, high = MIN_TIME - 1, max([self.interval.end, *source.times[-1:].tolist()])
+        end_state, outputs = tool.run_over(tool.initial(), source, low, high)
         state, pieces = tool.initial(), []
-        edges = [MIN_TIME - 1, *sorted({*self.cuts, *(source.times[:1].tolist())}), MAX_TIME]
+        edges = sorted({low, *self.cuts, *(source.times[:1].tolist()), high})
         for start, end in itertools.pairwise(edges):
             given, kept = state, self.stored(state)
-            state, result = tool.run(given, source.slice(start, end))
+            state, result = tool.run_over(given, source.slice(start, end), start, end)
             if not same(given, kept):
                 raise self.broken(f"fold: step changes its state in place, from {kept} to {given}")
-            again, repeated = tool.run(kept, source.slice(start, end))
+            again, repeated = tool.run_over(kept, source.slice(start, end), start, end)
             if not same(again, state) or repeated != result:
                 raise self.broken(f"fold: the state {kept} goes on differently when it is stored in between")
             pieces.append(result)

@@ -106,8 +106,7 @@ class Scratch:
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
         if not stream.inputs:
-            begin = stream.demand.start if stream.demand and stream.demand.start > MIN_TIME else None
-            begin = begins.get(stream.workflow, end) if begin is None else begin
+            begin = begins.get(stream.workflow, end) if stream.begin is None else stream.begin
             start = max(start, begin)
             if start >= end:
                 self.contents[stream.id], self.known[stream.id] = NOTHING, TimeIntervals.of(MIN_TIME, end)
@@ -131,10 +130,10 @@ class Scratch:
         wanted = {stream.workflow for stream in streams if stream.kind == "derived" and not stream.inputs}
         begins: dict[str, int] = {}
         for stream in streams:
-            if stream.kind == "raw" and stream.workflow in wanted:
+            if stream.kind == "raw" and (readers := wanted.intersection(self._graph.readers(stream))):
                 first = await self._store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
                 if first:
-                    begins[stream.workflow] = min(begins.get(stream.workflow, MAX_TIME), first.first_time - 1)
+                    begins |= {name: min(begins.get(name, MAX_TIME), first.first_time - 1) for name in readers}
         return begins
 
 

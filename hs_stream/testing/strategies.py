@@ -19,8 +19,18 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ToolError
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.time import TimeInterval, TimeIntervals
-from hs_stream.core.tool import AggregateTool, Duration, PlateTool, Sources, SplitTool, Takes, Tool
+from hs_stream.core.time import EMPTY, TimeInterval, TimeIntervals
+from hs_stream.core.tool import (
+    AggregateTool,
+    Duration,
+    FoldTool,
+    PlateTool,
+    Sources,
+    SplitTool,
+    Takes,
+    Tool,
+    Window,
+)
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.testing.material import ORIGINS
@@ -31,11 +41,13 @@ __all__ = [
     "arrivals",
     "batches",
     "cuts",
+    "demands",
     "durations",
     "instants",
     "interval_sets",
     "intervals",
     "other_definitions",
+    "parts_of",
     "values",
     "workflows",
 ]
@@ -158,12 +170,30 @@ SOURCES: Final[Mapping[str, Takes]] = {"power": "number", "light": "number", "do
 """The sources of `workflows` and what they hold; each is on the plates ``house`` and ``room``."""
 
 
-@st.composite
-def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) -> WorkflowDefinition:
+def workflows(registry: ToolRegistry, *, max_nodes: int = 6) -> st.SearchStrategy[WorkflowDefinition]:
     """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published.
 
-    Besides house and room there is a plate with declared values, and one that grows by what a node finds.
+    Besides house and room there is a plate with declared values, and one that grows by what a node finds. What an
+    engine treats in its own way (a fold on a grid, say) is drawn as often as what many tools have in common.
     """
+    ways: dict[tuple[Any, ...], list[Tool]] = {}
+    for kind in registry:
+        for sample in kind.samples:
+            tool = kind.build(sample)
+            ways.setdefault(_way(tool), []).append(tool)
+    return _workflows(list(ways.values()), max_nodes)
+
+
+def _way(tool: Tool) -> tuple[Any, ...]:
+    """All that an engine looks at: base class, drive, supports."""
+    supports = [tool.support(slot) for slot in range(1 if tool.arity is None else tool.arity)]
+    ahead = any(isinstance(support, Window) and support.lookahead for support in supports)
+    special = tuple(base for base in (FoldTool, AggregateTool, SplitTool, PlateTool) if isinstance(tool, base))
+    return special, type(tool.drive()), tuple(map(type, supports)), ahead
+
+
+@st.composite
+def _workflows(draw: st.DrawFn, ways: Sequence[Sequence[Tool]], max_nodes: int) -> WorkflowDefinition:
     declared = tuple((("kind", value),) for value in ("a", "b", "temperature"))
     plates = {
         "house": Plate("house"),
@@ -175,11 +205,9 @@ def workflows(draw: st.DrawFn, registry: ToolRegistry, *, max_nodes: int = 6) ->
     kinds: dict[str, Takes] = dict(SOURCES)
     on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
     nodes: dict[str, NodeDefinition] = {}
-    classes = list(registry)
     for index in range(draw(st.integers(1, max_nodes))):
-        kind = draw(st.sampled_from(classes))
-        aggregates = issubclass(kind, AggregateTool)
-        tool = kind.build(draw(st.sampled_from(kind.samples)))
+        tool = draw(st.sampled_from(draw(st.sampled_from(ways))))
+        aggregates = isinstance(tool, AggregateTool)
         count = 1 if aggregates else draw(st.integers(1, 3)) if tool.arity is None else tool.arity
         if not aggregates and not _takes(tool, count):
             continue
@@ -220,6 +248,29 @@ def other_definitions(draw: st.DrawFn, registry: ToolRegistry, workflow: Workflo
     fitting = [tool for sample in kind.samples if _takes(tool := kind.build(sample), len(node.inputs))]
     tool = draw(st.sampled_from(fitting)) if fitting else node.tool
     return replace(workflow, nodes={**workflow.nodes, node.name: replace(node, tool=tool)})
+
+
+@st.composite
+def parts_of(draw: st.DrawFn, workflow: WorkflowDefinition) -> WorkflowDefinition:
+    """``workflow`` with only some of its nodes, and what they depend on."""
+    kept = draw(st.sets(st.sampled_from(sorted(workflow.nodes)))) if workflow.nodes else set()
+    kept |= {plate.source for plate in workflow.plates.values() if plate.source is not None}
+    kept |= {name for node in kept for name in workflow.ancestors(node)}
+    return replace(workflow, nodes={name: node for name, node in workflow.nodes.items() if name in kept})
+
+
+@st.composite
+def demands(draw: st.DrawFn, workflow: WorkflowDefinition, around: int) -> WorkflowDefinition:
+    """``workflow``, wanted at other times: always, from an instant near ``around`` on, in some intervals, or never."""
+    near = st.integers(-120, 120).map(lambda steps: around + 500 * steps)
+    pairs = st.lists(st.tuples(near, near).filter(lambda pair: pair[0] < pair[1]), max_size=3)
+    kind = draw(st.sampled_from(("always", "from", "from and in", "in", "in")))
+    return replace(
+        workflow,
+        online=kind != "in",
+        start=draw(near) if kind.startswith("from") else None,
+        requested_intervals=TimeIntervals(draw(pairs)) if kind.endswith("in") else EMPTY,
+    )
 
 
 def _takes(tool: Tool, inputs: int) -> bool:

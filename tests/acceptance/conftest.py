@@ -262,12 +262,23 @@ class Service:
 
     def ask(self, path: str) -> str:
         """The body of the answer, whatever its status."""
+        return self.send("GET", path)[1]
+
+    def send(self, method: str, path: str, body: str = "") -> tuple[int, str]:
+        """The status and the body of the answer."""
+        data = body.encode() if body else None
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return bytes(answer.read()).decode()
+            with urllib.request.urlopen(request, timeout=15) as answer:
+                return answer.status, bytes(answer.read()).decode()
         except urllib.error.HTTPError as error:
             with error:
-                return error.read().decode()
+                return error.code, error.read().decode()
+
+    def hang_up(self) -> None:
+        """SIGHUP."""
+        assert self._child is not None
+        self._child.send_signal(signal.SIGHUP)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of /metrics by its name with labels."""

@@ -6,6 +6,7 @@ they came, each written at once; half an event at its end is cut off before it g
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import sys
@@ -45,10 +46,8 @@ def follow(port: int, stream: str, path: Path) -> None:
 def keep_following(port: int, stream: str, path: Path) -> None:
     """One connection after the other."""
     while True:
-        try:
+        with contextlib.suppress(OSError, http.client.HTTPException):
             follow(port, stream, path)
-        except (OSError, http.client.HTTPException):
-            pass
         time.sleep(0.1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import types
 from collections.abc import Sequence
@@ -18,9 +19,11 @@ from hs_stream.core.registry import ToolRegistry, parse_pin
 from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid, TimeInterval
 from hs_stream.core.tool import (
     SKIP,
+    Drive,
     Duration,
     FoldTool,
     MapTool,
+    OnGrid,
     Previous,
     PreviousTool,
     Sources,
@@ -194,6 +197,42 @@ def test_fold() -> None:
     assert list(Total().evaluate(TimeInterval(1, 9), [source])) == [(3, 12)]
     state, outputs = Total().run(100, source)
     assert (state, list(outputs)) == (112, [(1, 105), (3, 112)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held(Total):
+    """The total at every tenth millisecond, for 25 ms behind the last instance."""
+
+    name = "held"
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(10))
+
+    def initial(self) -> Value:
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return [time, value + (state[1] if state else 0)], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> list[tuple[int, Value]]:
+        if state is None:
+            return []
+        return [(time, state[1]) for time in Grid(10).times(start, min(end, state[0] + 25)).tolist()]
+
+
+def test_fold_on_a_grid() -> None:
+    """An instance at a grid instant is in its state; silence is told piece by piece or at once."""
+    source = Batch.of([(5, 1), (20, 2), (21, 4), (70, 8)])
+    whole = [(10, 1), (20, 3), (30, 7), (40, 7), (70, 15), (80, 15), (90, 15)]
+    assert list(Held().evaluate(ALL, [source])) == whole
+    assert Held().run_over(None, NOTHING, MIN_TIME, 1000) == (None, NOTHING)
+    for cuts in ([19, 20, 21], [25], [4, 5, 69, 70], [45, 60], list(range(1, 100))):
+        state: Value = None
+        pieces: list[tuple[int, Value]] = []
+        for start, end in itertools.pairwise([MIN_TIME, *cuts, 1000]):
+            state, piece = Held().run_over(state, source.slice(start, end), start, end)
+            pieces += list(piece)
+        assert pieces == whole
 
 
 def test_map_skips() -> None:

@@ -1,8 +1,9 @@
-"""How a row of the table of tools in docs/guides/from-hyperstream.md is run.
+"""How a row of a table of tools in docs/guides/from-hyperstream.md is run.
 
-Inputs are JSON: a list holds the values at 1 s, 2 s, ... after the epoch; several inputs stand on both sides of ``;``;
-an object has the streams of a plate by plate value; ``-`` is no input. The output is the values in (0, 60 s], or for a
-tool that splits, those of each plate value that has any.
+Inputs are JSON: a list holds the values at 1 s, 2 s, ... after the epoch; an object has them by the time since then;
+several inputs stand on both sides of ``;``; for an aggregate, an object has the streams of a plate by plate value;
+``-`` is no input. The output is the values in (0, 60 s], or for a tool that splits, those of each plate value that has
+any. Where the inputs have times, the output has them too, and is that of (0, 2 d].
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.json_form import encode
-from hs_stream.core.time import TimeInterval, to_ms
+from hs_stream.core.time import TimeInterval, format_duration, parse_duration, to_ms
 from hs_stream.core.tool import AggregateTool, Sources, SplitTool
 from hs_stream.plugins import default_registry
 
 REGISTRY = default_registry()
 INTERVAL = TimeInterval(0, 60_000)
+LONG = TimeInterval(0, 2 * 86_400_000)
+"""For inputs with times: two days, so that a local midnight is inside."""
 PLATE_VALUES = ("bath", "hall", "x", "y", "one", "two", "co2")
 """Those that a splitting tool is asked for."""
 
@@ -30,7 +33,9 @@ def _value(document: dict[str, Any]) -> Any:
     return document
 
 
-def _batch(values: list[Any]) -> Batch:
+def _batch(values: list[Any] | dict[str, Any]) -> Batch:
+    if isinstance(values, dict):
+        return Batch.of((parse_duration(time), value) for time, value in values.items())
     return Batch.of((1000 * (index + 1), value) for index, value in enumerate(values))
 
 
@@ -46,4 +51,6 @@ def evaluate(name: str, parameters: str, inputs: str) -> Any:
     if isinstance(tool, SplitTool):
         parts = {value: tool.bound_to({"plate": value}, "plate").evaluate(INTERVAL, batches) for value in PLATE_VALUES}
         return {key: [encode(value) for _, value in part] for key, part in parts.items() if part}
+    if any(isinstance(values, dict) for values in given):
+        return {format_duration(time): encode(value) for time, value in tool.evaluate(LONG, batches)}
     return [encode(value) for _, value in tool.evaluate(INTERVAL, batches)]

@@ -84,7 +84,10 @@ def check_mosquitto(path: Path, scratch: Path) -> None:
                 time.sleep(0.02)
     finally:
         broker.terminate()
-        _, errors = broker.communicate(timeout=10)
+        try:
+            _, errors = broker.communicate(timeout=10)
+        finally:
+            broker.kill()
     assert broker.returncode == 0, errors
     assert "Error" not in errors
 

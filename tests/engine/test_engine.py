@@ -341,7 +341,9 @@ async def test_two_workflows_share_equal_nodes_and_refuse_different_ones(bench: 
     other = dataclasses.replace(
         bench.workflow(bench.node("double", "expression", ["power"], expression="value * 3")), name="second"
     )
-    with pytest.raises(ConfigurationError, match="double is also defined by workflow w"):
+    with pytest.raises(
+        ConfigurationError, match="double of workflow second is also defined by workflow w, differently: their tools"
+    ):
         await bench.start(first, other, run=False)
 
 
@@ -591,6 +593,25 @@ async def test_steady_arrivals_are_served_from_memory(bench: Bench, monkeypatch:
     assert reads == []
     batch: Batch = await bench.store.read(1, MIN_TIME, MAX_TIME)
     assert len(batch) == 600
+
+
+async def test_a_long_window_is_read_where_an_output_is_due(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that does not fit into memory was read at every arrival, of which 59 of 60 gave nothing."""
+    await bench.start(bench.workflow(bench.node("mean", "sliding_mean", ["power"], width="1d", every="1m")))
+    bench.clock.advance(12_000_000)
+    await bench.publish(*((second * 1000 + 1, float(second % 7)) for second in range(12_000)))
+    reads, read = [], bench.store.read
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        reads.append(args)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(bench.store, "read", spy)
+    for second in range(12_000, 12_120):
+        bench.clock.advance(1000)
+        await bench.publish((second * 1000 + 1, float(second % 7)))
+    assert len(reads) == 2
+    assert (await bench.verify()).clean
 
 
 async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

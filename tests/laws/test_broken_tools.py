@@ -15,6 +15,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, LawViolation
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval
 from hs_stream.core.tool import (
+    SKIP,
     AggregateTool,
     Drive,
     FoldTool,
@@ -268,6 +269,32 @@ class StateNotStored(FoldTool):
 
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
         return (state[0] + 1, time), state[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgeOfThePiece(FoldTool):
+    """Tells in silence how long it has been asked about, not how long the silence is."""
+
+    name = "age_of_the_piece"
+    version = "0.1.0"
+    takes = "number"
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(1000))
+
+    def initial(self) -> Value:
+        return 0
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return state + 1, SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> list[tuple[int, Value]]:
+        return [(time, time - start) for time in Grid(1000).times(start, min(end, start + 60_000)).tolist()]
+
+
+def test_what_a_fold_tells_in_silence_is_checked() -> None:
+    with pytest.raises(LawViolation, match="fold: run in pieces it differs from run in one"):
+        check_tool(AgeOfThePiece, examples=30, seed=1)
 
 
 def test_fold_states_are_checked() -> None:

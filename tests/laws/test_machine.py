@@ -9,8 +9,8 @@ import asyncio
 import os
 import tempfile
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,9 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from pymongo import MongoClient
 
 from hs_stream.core.stream import StreamId
-from hs_stream.core.tool import FoldTool, MapTool
+from hs_stream.core.time import Grid
+from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine import fold
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Reading, Store
 from hs_stream.plugins import default_registry
@@ -33,7 +35,7 @@ from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
-from hs_stream.testing.strategies import SOURCES, other_definitions, workflows
+from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,29 @@ class Total2(Total1):
         return [state[0] + value], state[0] + value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Total3(Total1):
+    """Sum so far, told each second until five seconds behind the last reading: at other times, by silence alone."""
+
+    version = "3.0.0"
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(1000))
+
+    def initial(self) -> Value:
+        return []
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return [value + sum(state[:1]), time], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        if not state:
+            return ()
+        return [(time, state[0]) for time in Grid(1000).times(start, min(end, state[1] + 5000)).tolist()]
+
+
 REGISTRY = default_registry()
-for made in (Scale1, Scale2, Total1, Total2):
+for made in (Scale1, Scale2, Total1, Total2, Total3):
     REGISTRY.register(made)
 
 HELD: dict[str, st.SearchStrategy[Value]] = {
@@ -118,6 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.history: History | None = None
         self.sent: list[Reading] = []
         self.failed = False
+        self.patch = pytest.MonkeyPatch()
 
     def factory(self) -> Callable[[], Awaitable[Store]]:
         raise TypeError("a subclass says which store")
@@ -135,9 +159,14 @@ class Machine(RuleBasedStateMachine):
         return self.history
 
     @initialize(
-        workflow=workflows(REGISTRY), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000])
+        workflow=workflows(REGISTRY),
+        chunk=st.sampled_from([3, 50, 20_000]),
+        lateness=st.sampled_from([0, 0, 2000]),
+        snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
     )
-    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int) -> None:
+        self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
+        self.whole = workflow
         self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
         self.run(self.history.begin())
 
@@ -172,8 +201,27 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def change_a_definition(self, data: st.DataObject) -> None:
-        [workflow] = self.played.workflows
-        self.run(self.played.restart([data.draw(other_definitions(REGISTRY, workflow))]))
+        self.whole = data.draw(other_definitions(REGISTRY, self.whole))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def want_other_times(self, data: st.DataObject) -> None:
+        self.whole = data.draw(demands(self.whole, self.played.clock.now()))
+        self.run(self.played.restart([self.whole]))
+
+    @rule(data=st.data())
+    def leave_nodes_out(self, data: st.DataObject) -> None:
+        """They come back with the next definition."""
+        self.run(self.played.restart([data.draw(parts_of(self.whole))]))
+
+    @rule(data=st.data())
+    def share_nodes(self, data: st.DataObject) -> None:
+        """A second workflow has some too, and may want them at other times; it goes with the next definition."""
+        second = replace(data.draw(parts_of(self.whole)), name="second")
+        if all(node.inputs for node in second.nodes.values()):
+            # Where nodes without inputs begin, both must agree about.
+            second = data.draw(demands(second, self.played.clock.now()))
+        self.run(self.played.restart(data.draw(st.permutations([self.whole, second]))))
 
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
@@ -205,6 +253,7 @@ class Machine(RuleBasedStateMachine):
             if self.history is not None and not self.failed:
                 self.run(self.finish(self.history))
         finally:
+            self.patch.undo()
             if self.history is not None:
                 self.run(self.history.abandon())
             self.run(self.loop.shutdown_default_executor())

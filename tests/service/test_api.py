@@ -92,7 +92,7 @@ async def make_context(token: str = "", ready: bool = True) -> AsyncIterator[Con
 async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
     async with make_context(token, ready) as made:
         transport = httpx.ASGITransport(create_api(made.context), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Api(made.context, made.engine, made.clock, made.store, client)
 
 

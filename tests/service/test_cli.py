@@ -251,3 +251,81 @@ def test_verify_shows_what_a_candidate_would_change(in_site: Any) -> None:
     assert any(line.startswith("  soft: new") for line in lines)
     assert any(line.startswith("  smooth: removed") for line in lines)
     assert run("verify", "comfort").exit_code == 0, "nothing was written"
+
+
+MORE = """\
+workflow: more
+plates: {house: {}, room: {parent: house, max: 20}}
+sources:
+  climate: {mqtt: "home/{house}/{room}/climate", time: {field: ts, unit: ms}}
+nodes:
+  humidity: {tool: component@^1, from: climate, with: {key: humidity}}
+"""
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_saved_workflow_is_one_like_those_of_files() -> None:
+    Path("more.yaml").write_text(MORE, encoding="utf-8")
+    saved = run("workflow", "save", "more.yaml").stdout
+    assert saved == "more is added (new: humidity). It runs when the service starts\n"
+    rows = [line.split() for line in run("workflow", "list").stdout.splitlines()]
+    assert ["more", "store", "no", "online", "1", "1", "0"] in rows
+    assert ["comfort", "comfort.yaml", "no", "online", "1", "2", "1"] in rows
+    assert run("workflow", "show", "comfort").stdout.splitlines()[0] == "workflow: comfort"
+    assert json.loads(run("workflow", "show", "more", "--format", "json").stdout)["nodes"]["humidity"] == {
+        "tool": "component@^1",
+        "from": "climate",
+        "with": {"key": "humidity"},
+    }
+    # An import computes what is online of it too, and so does everything that takes a workflow by its name.
+    run("import", "data.csv", "--stream", "climate[house=1,room=bath]", "--time", "time")
+    rows = json.loads(run("query", "humidity[house=1,room=bath]", "--format", "json").stdout)
+    assert [row["value"] for row in rows] == [40] * 6
+    assert "more: clean" in run("verify", "more").stdout
+    assert "more: 2 streams computed" in run("compute", "more", "--from", "2026-01-01T00:00:00Z", "--to", "now").stdout
+    assert run("workflow", "save", "more.yaml").stdout.startswith("more stays as it is")
+    changed = MORE.replace("key: humidity", "key: temperature")
+    Path("more.yaml").write_text(changed, encoding="utf-8")
+    assert "more is changed (changed: humidity)" in run("workflow", "save", "more.yaml").stdout
+    assert run("workflow", "remove", "more").stdout == "more is removed; its results stay\n"
+    assert "there is no workflow 'more'" in refused("verify", "more")
+    rows = json.loads(run("query", "humidity[house=1,room=bath]", "--format", "json").stdout)
+    assert len(rows) == 6
+
+
+def test_what_cannot_be_saved_or_removed_says_why() -> None:
+    Path("more.yaml").write_text(MORE.replace("component@^1", "compnent@^1"), encoding="utf-8")
+    line = refused("workflow", "save", "more.yaml")
+    assert line.startswith("hs-stream: more.yaml:6: node humidity: there is no tool")
+    Path("more.yaml").write_text(MORE.replace("{house}/{room}/climate", "{house}/{room}/c"), encoding="utf-8")
+    line = refused("workflow", "save", "more.yaml")
+    words = "climate of workflow more is also defined by workflow comfort (comfort.yaml)"
+    assert line.startswith(f"hs-stream: more.yaml:4: {words}")
+    assert "the file comfort.yaml, which wins" in refused("workflow", "save", "comfort.yaml")
+    assert "the file comfort.yaml" in refused("workflow", "remove", "comfort")
+    assert "there is no saved workflow 'mor'" in refused("workflow", "remove", "mor")
+    assert "did you mean comfort" in refused("workflow", "show", "comfrt")
+
+
+def test_a_saved_workflow_that_does_not_load_any_more_can_be_removed(in_site: Any) -> None:
+    folder = in_site.directory / "tools"
+    folder.mkdir()
+    plugin = folder / "halve.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\nfrom hs_stream.core.tool import MapTool\n\n\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Halve(MapTool):\n"
+        '    """Half."""\n\n    name = "halve"\n    version = "1.0.0"\n\n'
+        "    def map(self, value):\n        return value / 2\n",
+        encoding="utf-8",
+    )
+    in_site.write(more=f'[tools]\npaths = ["{folder}"]\n')
+    text = MORE.replace("component@^1", "halve").replace(", with: {key: humidity}", "")
+    Path("more.yaml").write_text(text, encoding="utf-8")
+    run("workflow", "save", "more.yaml")
+    plugin.unlink()
+    line = refused("verify", "comfort")
+    assert "saved workflow more: node humidity: there is no tool 'halve'" in line
+    assert "hs-stream workflow remove more" in line
+    assert "saved workflow more" in run("doctor", code=3).stdout
+    assert "more is removed" in run("workflow", "remove", "more").stdout
+    assert "no streams of comfort" in refused("verify", "comfort")

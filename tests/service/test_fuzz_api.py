@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -47,12 +48,14 @@ class Served:
                 await api.deliver("climate", {"house": "1", "room": room}, [(NOW - 5000, {"t": 1.0})])
             app = create_api(api.context)
             self.openapi = app.openapi()
-            self._server = HttpServer(app, bind("127.0.0.1", 0))
+            listener = bind("127.0.0.1", 0)
+            self._server = HttpServer(app, listener)
             self.url = f"http://127.0.0.1:{self._server.port}"
             running = asyncio.create_task(self._server.run())
             await self._server.wait_started()
             self._ready.set()
             await running
+            listener.close()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._server.stop)
@@ -98,8 +101,6 @@ def _fuzz(operation: Any, url: str) -> None:
     last_id=st.one_of(st.sampled_from(["", "1", "a.1.b.1.1.1", "a.1.b.1.1.-1~"]), st.text(max_size=30)),
 )
 def test_no_live_request_makes_the_service_fail(stream: str, start: str | None, last_id: str) -> None:
-    from urllib.parse import quote, urlencode  # noqa: PLC0415
-
     async def ask() -> int:
         async with make_context() as api:
             await api.deliver("climate", {"house": "1", "room": "kitchen"}, [(NOW - 5000, {"t": 1.0})])

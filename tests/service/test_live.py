@@ -1,10 +1,10 @@
-"""The law of live streams: whoever does what the events say has what is stored, whatever was cut, killed or restarted."""
+"""The law of live streams: who does what the events say has what is stored, whatever was cut, killed or restarted."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -89,13 +89,13 @@ class Line:
         self.subscription = subscription
         self.client = client
         self.busy = False
-        self._chunks: AsyncGenerator[bytes, None] = subscription.chunks()  # type: ignore[assignment]
+        self._chunks = subscription.chunks()
 
     async def read(self, pieces: int = 1_000_000) -> None:
         """Take what there is now, at most so many pieces."""
         for _ in range(pieces):
             follows = self.client.ready and self.subscription._cursor == self.subscription.ring.last
-            if follows and not self.subscription._hub.stopping:
+            if follows and not self.subscription._hub.over:
                 return
             self.subscription.news.set()
             chunk = await anext(self._chunks, b"")
@@ -325,7 +325,12 @@ async def test_many_subscribers_share_one_encoding(monkeypatch: pytest.MonkeyPat
         await line.read()
     encoded: list[int] = []
     plain = live._instance
-    monkeypatch.setattr(live, "_instance", lambda *args: encoded.append(args[0]) or plain(*args))
+
+    def counted(time: int, value: Any, revision: int) -> bytes:
+        encoded.append(time)
+        return plain(time, value, revision)
+
+    monkeypatch.setattr(live, "_instance", counted)
     await site.deliver({NOW - 4000: 2.0})
     for line in lines:
         await line.read()

@@ -35,8 +35,9 @@ async def served(limit: int = 10) -> AsyncIterator[Served]:
     async with make_context() as api:
         await api.deliver("climate", ROOM, [(NOW - 5000, {"t": 1.0})])
         hub = Hub(api.engine, limit)
-        object.__setattr__(api.context, "hub", hub)
-        server = HttpServer(create_api(api.context), bind("127.0.0.1", 0))
+        api.context.hub = hub
+        listener = bind("127.0.0.1", 0)
+        server = HttpServer(create_api(api.context), listener)
         running = asyncio.create_task(server.run())
         await server.wait_started()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
@@ -44,6 +45,7 @@ async def served(limit: int = 10) -> AsyncIterator[Served]:
         hub.stop()
         server.stop()
         await running
+        listener.close()
 
 
 async def until(check: Any) -> None:

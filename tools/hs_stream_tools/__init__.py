@@ -20,6 +20,10 @@
 `window_streams`      sliding_window, aligning_window
 `over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
 `relative`            relative_apply, relative_apply2
+`grids`               resample, interpolate
+`gaps`                gap_detect, offline_detect, session_window
+`metering`            utility_meter
+`smart_home`          change_detect, state_duration, outlier_filter
 ====================  =============================================================================================
 
 What holds for all of them:

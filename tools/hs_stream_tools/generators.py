@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ToolError
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration, from_ms, to_ms, zone
 from hs_stream.core.tool import Drive, Duration, OnGrid, Support, Tool
+from hs_stream_tools._values import instant
 
 __all__ = ["Clock", "ClockFrom"]
 
@@ -104,15 +105,7 @@ class ClockFrom(Clock):
     @cached_property
     def first_ms(self) -> int | None:
         """The first tick, if there is one."""
-        if self.first is None:
-            return None
-        try:
-            instant = datetime.fromisoformat(self.first)
-        except ValueError:
-            raise ValueError(f"first is {self.first!r}, which is not a time: write 2015-02-04T06:00:00Z") from None
-        if instant.tzinfo is None:
-            raise ValueError(f"first is {self.first!r}, which has no offset: write {instant.isoformat()}Z for UTC")
-        return to_ms(instant)
+        return None if self.first is None else instant("first", self.first)
 
     @property
     def grid(self) -> Grid:

@@ -9,7 +9,7 @@ from hs_stream.core.tool import SKIP, Duration, FoldTool
 from hs_stream.core.value import Value, same
 from hs_stream_tools._values import number
 
-__all__ = ["Debounce", "Threshold"]
+__all__ = ["Debounce", "Threshold", "equal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +110,15 @@ class Debounce(FoldTool):
         if value is None or value != value:
             return state, SKIP
         stable, run = state["stable"], state["run"]
-        if not run or not _equal(run[0], value):
+        if not run or not equal(run[0], value):
             run = [value, time]
-        if time - run[1] < self.hold or (stable and _equal(stable[0], value)):
+        if time - run[1] < self.hold or (stable and equal(stable[0], value)):
             return {"stable": stable, "run": run}, SKIP
         return {"stable": [value], "run": run}, value
 
 
-def _equal(left: Value, right: Value) -> bool:
+def equal(left: Value, right: Value) -> bool:
+    """Whether two values are the same state: ``1`` and ``1.0`` are, ``1`` and ``True`` are not."""
     if type(left) in (int, float) and type(right) in (int, float):
         return bool(left == right)
     return same(left, right)

@@ -35,6 +35,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.engine.ports import Publication
 from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
 from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
+from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
 
 __all__ = ["REMEMBERED", "WINDOW", "MqttSink", "SinkStatistics", "check_publish_options"]
@@ -52,11 +53,13 @@ _OFFLINE: Final = b"offline"
 
 
 def check_publish_options(options: Mapping[str, Any]) -> None:
-    """``ConfigurationError`` unless ``retain`` and ``payload`` are what the module says. Other keys are not ours."""
+    """``ConfigurationError`` unless ``retain``, ``payload`` and ``homeassistant`` are what they may be."""
     if not isinstance(options.get("retain", False), bool):
         raise ConfigurationError(f"retain is {options['retain']!r}", hint="write true or false")
     if options.get("payload", "json") not in _PAYLOADS:
         raise ConfigurationError(f"payload is {options['payload']!r}", hint=f"write one of {', '.join(_PAYLOADS)}")
+    if "homeassistant" in options:
+        check_homeassistant(options["homeassistant"])
 
 
 _json: Final = msgspec.json.Encoder()
@@ -109,10 +112,20 @@ class _Out:
 class MqttSink:
     """Implements `hs_stream.engine.ports.Sink`. It has a connection of its own, with ``-out`` behind the client id.
 
+    ``published`` is told what the broker has confirmed.
+
     Sharing the source's would stop the confirmations whenever the source stops reading.
     """
 
-    def __init__(self, name: str, options: MqttOptions, *, prefix: str = "hs", window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: MqttOptions,
+        *,
+        prefix: str = "hs",
+        window: int = WINDOW,
+        published: Callable[[Sequence[Publication]], None] | None = None,
+    ) -> None:
         if not prefix or set(prefix) & set("+#\0") or prefix.startswith(("/", "$")) or prefix.endswith("/"):
             raise ConfigurationError(
                 f"the topic prefix {prefix!r} cannot be used", hint="write for example hs or home/hs"
@@ -133,6 +146,7 @@ class MqttSink:
         self._connected: Callable[[bool], None] = lambda _: None
         self._connection: Connection | None = None
         self._largest_window = self._window = window
+        self._published = published
         self._waiting: deque[_Out] = deque()
         self._in_flight: dict[int, _Out] = {}
         self._remembered: deque[tuple[float, _Out]] = deque(maxlen=_MOST_REMEMBERED)
@@ -163,6 +177,8 @@ class MqttSink:
         )
         self._pump()
         await batch.done
+        if self._published is not None:
+            self._published(publications)
 
     async def wait_connected(self, timeout: float) -> None:
         """Return when connected, else `BrokerUnavailable` with what to do. Needs `run` to run."""

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.api import Viewer
 from hs_stream.service.app import Service, loop_factory
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.logs import configure_logging
@@ -50,7 +51,9 @@ _WHY: Final = {
 }
 
 
-def run_demo(seconds: float | None, port: int | None, data: Path | None, *, debug: bool = False) -> int:
+def run_demo(
+    seconds: float | None, port: int | None, data: Path | None, *, debug: bool = False, viewer: Viewer | None = None
+) -> int:
     """Run for ``seconds``, or until Ctrl-C; the exit code: 0 when nothing is lost and `verify` is clean, else 1.
 
     ``port`` ``None``: 8080, or a free one where that is taken. ``data`` ``None``: a directory that is removed again.
@@ -58,7 +61,7 @@ def run_demo(seconds: float | None, port: int | None, data: Path | None, *, debu
     configure_logging("info" if debug else "error")
     place = nullcontext(str(data)) if data else tempfile.TemporaryDirectory(prefix="hs-stream-demo-")
     with place as directory, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_demo(Path(directory), seconds, _free(_PORT) if port is None else port))
+        return runner.run(_demo(Path(directory), seconds, _free(_PORT) if port is None else port, viewer))
 
 
 def _free(port: int) -> int:
@@ -98,7 +101,7 @@ class _Balance:
         return not self.lost and not self.doubled and self.verification.clean and not self.problems
 
 
-async def _demo(directory: Path, seconds: float | None, port: int) -> int:
+async def _demo(directory: Path, seconds: float | None, port: int, viewer: Viewer | None) -> int:
     console = Console()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -113,7 +116,7 @@ async def _demo(directory: Path, seconds: float | None, port: int) -> int:
                 "http": HttpSettings(port=port),
             }
         )
-        service = Service(settings, [_workflow(settings)])
+        service = Service(settings, [_workflow(settings)], viewer=viewer)
         async with _running(service):
             before = await _stored(service)
             history = 0 if sum(before.values()) else _HISTORY

@@ -1,0 +1,329 @@
+"""Published nodes as entities of Home Assistant, by its MQTT discovery.
+
+::
+
+    publish:                                # in a workflow file
+      smooth: {homeassistant: {device_class: temperature, unit_of_measurement: "°C"}}
+      too_hot: {homeassistant: {component: binary_sensor, device_class: heat, expire_after: 10m}}
+
+1. Every stream of such a node is one entity. Its description is retained at
+   ``homeassistant/<component>/<unique id>/config``, its state at ``homeassistant/<component>/<unique id>/state``.
+2. The state is the value of the newest instance and of nothing else: a late reading and a correction of an older
+   instance never become the current state. A retraction of the newest one is ``None`` (unknown).
+3. An entity is available while ``<prefix>/status`` is ``online``. With ``expire_after`` it is unavailable when no newer
+   instance came for so long.
+4. Descriptions and states are sent when we connect, when they change, and again when Home Assistant says ``online`` on
+   ``homeassistant/status``.
+5. A description of ours that is still retained and belongs to no stream any more is removed. Ours are those whose
+   availability is our status topic.
+6. What is sent follows from what is stored: nothing needs to be remembered over a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiomqtt
+import msgspec
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import parse_duration
+from hs_stream.core.value import Value
+from hs_stream.engine.ports import Publication
+from hs_stream_connectors.mqtt.options import MqttOptions
+
+__all__ = ["PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "state_text"]
+
+logger = logging.getLogger(__name__)
+
+PREFIX: Final = "homeassistant"
+_BIRTH: Final = f"{PREFIX}/status"
+_COMPONENTS: Final = ("sensor", "binary_sensor")
+_TEXTS: Final = (
+    "name",
+    "icon",
+    "device_class",
+    "state_class",
+    "unit_of_measurement",
+    "entity_category",
+    "value_template",
+)
+_SWITCHES: Final = ("enabled_by_default", "force_update")
+_KEYS: Final = ("component", *_TEXTS, *_SWITCHES, "expire_after", "suggested_display_precision")
+_FIRST_DELAY: Final = 0.5
+_LAST_DELAY: Final = 30.0
+_BIRTH_JITTER: Final = 1.0
+
+_json: Final = msgspec.json.Encoder()
+
+
+def check_homeassistant(options: Mapping[str, Any]) -> None:
+    """``ConfigurationError`` unless ``options`` (what stands under ``homeassistant``) describe an entity."""
+    for key, value in options.items():
+        if key not in _KEYS:
+            raise ConfigurationError(f"homeassistant: there is no key {key!r}", hint=f"the keys are {', '.join(_KEYS)}")
+        if key == "component" and value not in _COMPONENTS:
+            raise ConfigurationError(
+                f"homeassistant: component is {value!r}", hint=f"write one of {', '.join(_COMPONENTS)}"
+            )
+        if key in _TEXTS and not isinstance(value, str):
+            raise ConfigurationError(f"homeassistant: {key} is {value!r}", hint="write a text")
+        if key in _SWITCHES and not isinstance(value, bool):
+            raise ConfigurationError(f"homeassistant: {key} is {value!r}", hint="write true or false")
+    precision = options.get("suggested_display_precision", 0)
+    if not isinstance(precision, int) or isinstance(precision, bool) or not 0 <= precision <= 20:
+        raise ConfigurationError(
+            f"homeassistant: suggested_display_precision is {precision!r}", hint="write a number of digits, 0 to 20"
+        )
+    if "expire_after" in options:
+        _seconds(options["expire_after"])
+    if options.get("component") == "binary_sensor" and "unit_of_measurement" in options:
+        raise ConfigurationError("homeassistant: a binary_sensor has no unit_of_measurement", hint="take it out")
+
+
+def _seconds(value: Any) -> int:
+    try:
+        milliseconds = parse_duration(value)
+    except ValueError as error:
+        raise ConfigurationError(f"homeassistant: expire_after: {error}") from None
+    if milliseconds < 1000:
+        raise ConfigurationError(
+            f"homeassistant: expire_after is {value!r}", hint="write a second or more, such as 10m"
+        )
+    return milliseconds // 1000
+
+
+def state_text(value: Value, component: str) -> str:
+    """A state as Home Assistant reads it (rule 2); ``None`` is unknown."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "None"
+    if isinstance(value, bool) and component == "binary_sensor":
+        return "ON" if value else "OFF"
+    if isinstance(value, str):
+        return value
+    return _json.encode(value).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """One stream as an entity. ``options`` are those under ``homeassistant``."""
+
+    stream: StreamId
+    workflow: str
+    plates: tuple[str, ...]
+    tool: str
+    options: Mapping[str, Any]
+
+    @property
+    def component(self) -> str:
+        """``sensor`` or ``binary_sensor``."""
+        return str(self.options.get("component", "sensor"))
+
+    @property
+    def unique_id(self) -> str:
+        """Letters, digits, ``_`` and ``-``, stable for as long as workflow, node and plate values keep their names."""
+        return _identifier(("hs", self.workflow, self.stream.name, *self.plates))
+
+    def topic(self, what: str) -> str:
+        """The topic of its ``config`` or ``state``."""
+        return f"{PREFIX}/{self.component}/{self.unique_id}/{what}"
+
+    def config(self, status_topic: str, version: str) -> bytes:
+        """The description that is retained."""
+        given = {key: value for key, value in self.options.items() if key != "component"}
+        if "expire_after" in given:
+            given["expire_after"] = _seconds(given["expire_after"])
+        place = " ".join(self.plates)
+        document: dict[str, Any] = {
+            "name": self.stream.name.replace("_", " "),
+            "unique_id": self.unique_id,
+            "state_topic": self.topic("state"),
+            "availability_topic": status_topic,
+            "device": {
+                "identifiers": [_identifier(("hs", self.workflow, *self.plates))],
+                "name": f"{self.workflow} {place}".strip(),
+                "manufacturer": "hs-stream",
+                "model": f"workflow {self.workflow}",
+            },
+            "origin": {"name": "hs-stream", "sw_version": version},
+        }
+        return _json.encode(document | given)
+
+
+def _identifier(parts: Sequence[str]) -> str:
+    plain = [re.sub(r"[^A-Za-z0-9]+", "_", part) for part in parts]
+    text = "-".join(plain)
+    # What is not written as it is gets a sum of what it was, so that no two are one.
+    return text if list(parts) == plain else f"{text}-{zlib.crc32(repr(tuple(parts)).encode()):08x}"
+
+
+class HomeAssistant:
+    """Keeps Home Assistant's picture of our published streams up to date, over a connection of its own.
+
+    ``newest(stream)``: the newest stored value, ``None`` if there is none.
+    """
+
+    def __init__(
+        self,
+        options: MqttOptions,
+        *,
+        prefix: str,
+        version: str,
+        newest: Callable[[StreamId], Awaitable[Value]],
+    ) -> None:
+        self._options = options
+        self._status_topic = f"{prefix}/status"
+        self._version = version
+        self._newest = newest
+        self._entities: dict[tuple[str, StreamId], Entity] = {}
+        """By workflow and stream: two workflows may publish one stream."""
+        self._topics: set[str] = set()
+        self._states: dict[str, str] = {}
+        self._due: dict[str, tuple[Entity | None, str]] = {}
+        """What is to be sent, by topic: the newest word for each, so that it is bounded by the number of entities."""
+        self._told = False
+        self._news = asyncio.Event()
+        self.sent = 0
+        self.connected = False
+        self.last_error = ""
+
+    def announce(self, entities: Iterable[Entity]) -> None:
+        """These are all entities there are; those that were announced before and are not among them are removed."""
+        wanted = {(entity.workflow, entity.stream): entity for entity in entities}
+        topics = {entity.topic("config") for entity in wanted.values()}
+        for topic in self._topics - topics:
+            self._remove(topic)
+        for key, entity in wanted.items():
+            if self._entities.get(key) != entity:
+                self._describe(entity)
+        self._entities, self._topics, self._told = wanted, topics, True
+
+    def observe(self, publications: Iterable[Publication]) -> None:
+        """Take notice of changes that are published; those of older instances are left alone (rule 2)."""
+        for item in publications:
+            options = item.options.get("homeassistant")
+            if options is None or not item.newest:
+                continue
+            key = item.workflow, item.stream
+            entity = self._entities.get(key)
+            if entity is None:
+                entity = self._entities[key] = Entity(item.stream, item.workflow, item.plates, item.tool, options)
+                self._topics.add(entity.topic("config"))
+                self._describe(entity)
+            topic = entity.topic("state")
+            self._states[topic] = state_text(item.change.value, entity.component)
+            self._due[topic] = (entity, "state")
+            self._news.set()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled; reconnect with a bounded, jittered delay."""
+        attempt = 0
+        while True:
+            try:
+                async with self._client() as client:
+                    attempt = 0
+                    self.connected, self.last_error = True, ""
+                    await client.subscribe([(_BIRTH, 1), (f"{PREFIX}/+/+/config", 1)])
+                    self._everything()
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._listen(client))
+                        group.create_task(self._send(client))
+            except* aiomqtt.MqttError as errors:
+                self.last_error = str(errors.exceptions[0])
+            finally:
+                self.connected = False
+            attempt += 1
+            delay = min(_FIRST_DELAY * 2**attempt, _LAST_DELAY)
+            logger.warning("home assistant discovery is not connected, trying again: %s", self.last_error)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+
+    def _client(self) -> aiomqtt.Client:
+        options = self._options.with_client_id(f"{self._options.client_id}-ha")
+        user, password = options.credentials or (None, None)
+        return aiomqtt.Client(
+            options.host,
+            options.port,
+            username=user,
+            password=password,
+            identifier=options.client_id,
+            keepalive=options.keepalive,
+            timeout=options.connect_timeout,
+            tls_context=options.tls_context() if options.tls else None,
+            protocol=aiomqtt.ProtocolVersion.V5 if options.version == 5 else aiomqtt.ProtocolVersion.V311,
+        )
+
+    # --- what is due ---
+
+    def _describe(self, entity: Entity) -> None:
+        for what in ("config", "state"):
+            self._due[entity.topic(what)] = (entity, what)
+        self._news.set()
+
+    def _remove(self, config_topic: str) -> None:
+        self._due[config_topic] = (None, "")
+        self._due[config_topic.removesuffix("config") + "state"] = (None, "")
+        self._news.set()
+
+    def _everything(self) -> None:
+        for entity in self._entities.values():
+            self._describe(entity)
+        self._news.set()
+
+    async def _send(self, client: aiomqtt.Client) -> None:
+        while True:
+            while self._due:
+                topic = next(iter(self._due))
+                due = self._due[topic]
+                payload = await self._payload(*due)
+                await client.publish(topic, payload, qos=1, retain=True)
+                self.sent += 1
+                # It is due until it is confirmed, unless something newer is due by now.
+                if self._due.get(topic) == due and payload == await self._payload(*due):
+                    del self._due[topic]
+            self._news.clear()
+            await self._news.wait()
+
+    async def _payload(self, entity: Entity | None, what: str) -> bytes:
+        if entity is None:
+            return b""
+        if what == "config":
+            return entity.config(self._status_topic, self._version)
+        topic = entity.topic("state")
+        if topic not in self._states:
+            found = state_text(await self._newest(entity.stream), entity.component)
+            self._states.setdefault(topic, found)
+        return self._states[topic].encode()
+
+    # --- what comes in ---
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            topic, payload = str(message.topic), message.payload
+            if not isinstance(payload, bytes):
+                continue
+            if topic == _BIRTH:
+                if payload == b"online" and not message.retain:
+                    # Home Assistant asks for it: everybody who starts answers at the same moment.
+                    await asyncio.sleep(random.uniform(0, _BIRTH_JITTER))  # noqa: S311 - jitter, no secret
+                    self._everything()
+            elif self._told and payload and self._is_lost(topic, payload):
+                self._remove(topic)
+
+    def _is_lost(self, topic: str, payload: bytes) -> bool:
+        """Rule 5."""
+        if topic in self._topics:
+            return False
+        try:
+            document = msgspec.json.decode(payload)
+        except msgspec.DecodeError:
+            return False
+        return isinstance(document, dict) and document.get("availability_topic") == self._status_topic

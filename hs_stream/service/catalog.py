@@ -1,0 +1,233 @@
+"""The workflows of a service: those of its files, and those that are saved in its store.
+
+1. In the store, a document of kind ``workflows`` says of each what it was last run as: ``definition``, with exact
+   versions of tools, and ``path``. A saved one has its own definition besides, ``saved``, with pins as they were given.
+2. A file wins over a saved workflow of its name.
+3. Nothing is saved, and no file is taken up while running, that does not load, that contradicts another workflow
+   (`check_names`) or that a connector does not take. What has no text, such as a function without an import path, is
+   refused.
+4. A workflow that is not saved any more leaves its document and its results behind.
+
+Who saves or removes must have the right to write to the store (`hs_stream.service.lease`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+
+from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Store
+from hs_stream.service.connectors import Connectors
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import check_names, load_workflows, source_check
+from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
+from hs_stream.service.yaml_items import did_you_mean
+
+__all__ = ["STORE", "Catalog", "FromFile", "Plan", "plan"]
+
+logger = structlog.get_logger(__name__)
+
+STORE: Final = "store"
+"""Where a saved workflow comes from; of the others that is the path of their file."""
+
+
+class FromFile(ConfigurationError):
+    """A workflow comes from a file, so it cannot be changed or removed in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of a workflow. Nodes that are ``new`` or ``changed`` are computed (again), with all history."""
+
+    workflow: str
+    action: Literal["add", "change", "remove", "nothing"]
+    new: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.action == "nothing":
+            return f"{self.workflow} stays as it is"
+        verb = {"add": "is added", "change": "is changed", "remove": "is removed; its results stay"}[self.action]
+        groups = {"new": self.new, "changed": self.changed, "gone": self.removed if self.action == "change" else ()}
+        parts = [f"{word}: {', '.join(names)}" for word, names in groups.items() if names]
+        return f"{self.workflow} {verb}" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def plan(
+    name: str,
+    old: WorkflowDefinition | None,
+    new: WorkflowDefinition | None,
+    others: Sequence[WorkflowDefinition] = (),
+) -> Plan:
+    """What it means that the workflow ``name`` was ``old`` and is to be ``new``; ``None``: there is none.
+
+    A node that one of ``others`` has too is computed already, and goes on being computed.
+    """
+    shared = {node for other in others for node in other.nodes}
+    if old is None or new is None:
+        if old is new:
+            return Plan(name, "nothing")
+        if new is not None:
+            return Plan(
+                name,
+                "add",
+                new=tuple(node for node in new.order if node not in shared),
+                unchanged=tuple(node for node in new.order if node in shared),
+            )
+        assert old is not None
+        return Plan(name, "remove", removed=tuple(node for node in old.order if node not in shared))
+    if to_document(old) == to_document(new):
+        return Plan(name, "nothing", unchanged=new.order)
+    same = {node for node in new.order if node in shared or old.fingerprints.get(node) == new.fingerprints[node]}
+    return Plan(
+        name,
+        "change",
+        tuple(node for node in new.order if node not in old.nodes and node not in same),
+        tuple(node for node in new.order if node in old.nodes and node not in same),
+        tuple(node for node in new.order if node in same),
+        tuple(node for node in old.order if node not in new.nodes and node not in shared),
+    )
+
+
+class Catalog:
+    """See the module. ``files`` replaces those of the settings. The constructor reads files: `ConfigurationError`."""
+
+    def __init__(
+        self, settings: Settings, registry: ToolRegistry, files: Sequence[WorkflowDefinition] | None = None
+    ) -> None:
+        self._settings, self._registry = settings, registry
+        self._check = source_check(settings)
+        self._given = files is not None
+        self._files = {one.name: one for one in (load_workflows(settings, registry) if files is None else files)}
+        self._saved: dict[str, WorkflowDefinition] = {}
+        self._announced: set[str] = set()
+
+    @property
+    def announced(self) -> bool:
+        """Whether Home Assistant was ever told of streams, by whatever ran over this store."""
+        return bool(self._announced)
+
+    @property
+    def workflows(self) -> list[WorkflowDefinition]:
+        """All that are to run."""
+        return self._together(self._files, self._saved)
+
+    @staticmethod
+    def _together(
+        files: Mapping[str, WorkflowDefinition], saved: Mapping[str, WorkflowDefinition]
+    ) -> list[WorkflowDefinition]:
+        return [*files.values(), *(workflow for name, workflow in saved.items() if name not in files)]
+
+    def origin(self, name: str) -> str:
+        """The path of the file that the workflow comes from, else `STORE`."""
+        return self._files[name].path if name in self._files else STORE
+
+    # --- reading ---
+
+    async def open(self, store: Store) -> None:
+        """Read what is saved. `ConfigurationError` for what does not load or contradicts a file."""
+        documents = await store.documents("workflows")
+        self._announced = {name for name, one in documents.items() if one.get("homeassistant")}
+        saved = {name: self._load(name, one["saved"]) for name, one in documents.items() if one.get("saved")}
+        for name in saved.keys() & self._files.keys():
+            logger.warning("a file wins over the saved workflow", workflow=name, file=self._files[name].path)
+        check_names(self._together(self._files, saved))
+        self._saved = saved
+
+    def _load(self, name: str, document: Mapping[str, Any]) -> WorkflowDefinition:
+        try:
+            return from_document(document, self._registry, f"saved workflow {name}", self._check)
+        except ConfigurationError as error:
+            hint = f"{error.hint}; or give it up: hs-stream workflow remove {name}".removeprefix("; or ")
+            raise ConfigurationError(error.message, hint=hint, path=error.path) from None
+
+    def read_files(self) -> bool:
+        """Read the files of the settings again; whether anything is different now. `ConfigurationError`: nothing is."""
+        if self._given:
+            return False
+        files = {one.name: one for one in load_workflows(self._settings, self._registry)}
+        self._check_running(self._together(files, self._saved))
+        before, self._files = self._files, files
+        return list(before) != list(files) or any(
+            plan(name, before[name], files[name]).action != "nothing" for name in files
+        )
+
+    def _check_running(self, workflows: Sequence[WorkflowDefinition]) -> None:
+        """`ConfigurationError` for what would keep them from running together."""
+        check_names(workflows)
+        Connectors(self._settings).feeds(workflows)
+
+    def parse(self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True) -> WorkflowDefinition:
+        """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line."""
+        path = f"workflow {name}"
+        found = parse_workflow(text, self._registry, path, self._check, as_json=as_json, allow_code=allow_code)
+        if found.name != name:
+            raise found.error("workflow", f"this is the workflow {found.name}, not {name}", "make both names equal")
+        return found
+
+    # --- writing ---
+
+    async def save(self, store: Store, workflow: WorkflowDefinition) -> Plan:
+        """Save it; what that means for those that run. `FromFile`, `ConfigurationError`, `StoreUnavailable`."""
+        name = workflow.name
+        if name in self._files:
+            raise FromFile(
+                f"the workflow {name} comes from the file {self._files[name].path}, which wins over a saved one",
+                hint="change the file and send the service SIGHUP, or take it out of the settings first",
+            )
+        others = [one for one in self.workflows if one.name != name]
+        self._check_running([*others, workflow])
+        document = to_document(workflow)
+        # What is kept is what must load at the next start.
+        kept = self._load(name, document)
+        await store.put("workflows", name, self._record(kept, document))
+        before, self._saved[name] = self._saved.get(name), kept
+        return plan(name, before, kept, others)
+
+    async def remove(self, store: Store, name: str) -> Plan:
+        """Save it no longer. Works without `open`. `FromFile`, `NotFound`, `StoreUnavailable`."""
+        documents = await store.documents("workflows")
+        saved = [key for key, document in documents.items() if document.get("saved")]
+        if name not in saved:
+            if name in self._files:
+                raise FromFile(
+                    f"the workflow {name} comes from the file {self._files[name].path}",
+                    hint="remove the file, or take it out of the settings, and send the service SIGHUP",
+                )
+            raise NotFound(f"there is no saved workflow {name!r}", hint=did_you_mean(name, saved))
+        await store.put("workflows", name, {**documents[name], "saved": None})
+        self._saved.pop(name, None)
+        if name in self._files:
+            return Plan(name, "nothing")
+        shared = {node for other in self.workflows for node in other.nodes}
+        nodes = documents[name]["definition"]["nodes"]
+        return Plan(name, "remove", removed=tuple(node for node in nodes if node not in shared))
+
+    async def record(self, store: Store) -> None:
+        """Write down what all of them are now (rule 1)."""
+        for workflow in self.workflows:
+            saved = self._saved.get(workflow.name)
+            document = self._record(workflow, None if saved is None else to_document(saved))
+            await store.put("workflows", workflow.name, document)
+            plates = {"workflow": workflow.name, "plates": document["definition"]["plates"]}
+            await store.put("plates", workflow.name, plates)
+
+    def _record(self, workflow: WorkflowDefinition, saved: Mapping[str, Any] | None) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "path": workflow.path,
+            "definition": to_document(workflow, resolved=True),
+            "saved": saved,
+        }
+        told = any(node.publish and "homeassistant" in node.publish for node in workflow.nodes.values())
+        if told or workflow.name in self._announced:
+            # It stays: whatever is changed, Home Assistant may still have to be told that something is gone.
+            document["homeassistant"] = True
+        return document

@@ -1,0 +1,282 @@
+"""One round of the service: an engine over the store with its connectors, from one set of workflows to the next.
+
+A round ends as the service does: the sources take nothing more, the engine finishes its step, commits and acknowledges,
+then the connectors end. What comes meanwhile waits at the broker, in the session that the next round takes up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MAX_TIME, MIN_TIME
+from hs_stream.core.value import Value
+from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+from hs_stream.engine.engine import Engine
+from hs_stream.engine.ports import Clock, Store
+from hs_stream.service.connectors import AllConnected, Connectors
+from hs_stream.service.lease import Lease
+from hs_stream.service.live import Hub
+from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.session import SessionBook
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import engine_settings, version
+from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
+from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.sink import MqttSink
+from hs_stream_connectors.mqtt.source import MqttSource
+
+__all__ = ["READY_LAG", "Round"]
+
+logger = structlog.get_logger(__name__)
+
+READY_LAG: Final = 300.0
+"""Seconds of event lag above which the service is not ready while it has something to do: it is catching up."""
+_STOP_SECONDS: Final = 6.0
+_STORE_PATIENCE: Final = 2.0
+_BROKER_SECONDS: Final = 5.0
+_PING_SECONDS: Final = 2.0
+
+
+class Round:
+    """`open` it over an open store, then `serve`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: MqttOptions,
+        store: Store,
+        clock: Clock,
+        telemetry: ServiceTelemetry,
+        lease: Lease,
+        workflows: Sequence[WorkflowDefinition],
+        *,
+        announced: bool = False,
+    ) -> None:
+        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there."""
+        self.workflows = list(workflows)
+        self._feeds = Connectors(settings).feeds(self.workflows)
+        publishes = any(node.publish is not None for node in _nodes(self.workflows))
+        self._broker_address = (options.host, options.port)
+        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
+        self._assistant = None
+        if announced or any(node.publish and "homeassistant" in node.publish for node in _nodes(self.workflows)):
+            self._assistant = HomeAssistant(
+                options, prefix=settings.mqtt.prefix, version=version(), newest=self._newest_value
+            )
+        told = None if self._assistant is None else self._assistant.observe
+        self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix, published=told) if publishes else None
+        self._store = store
+        self._lease = lease
+        self.engine = Engine(
+            store,
+            settings=engine_settings(settings),
+            clock=clock,
+            telemetry=telemetry,
+            sink=self._sink,
+            guard=lease,
+        )
+        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
+        self._session = SessionBook(store, clock, self.workflows, version(), self._counters)
+
+    async def open(self) -> None:
+        """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
+        await self.engine.open(self.workflows)
+        await self._session.write()
+
+    async def serve(
+        self, begun: Callable[[], Awaitable[None]], over: Callable[[], Awaitable[None]], hurry: asyncio.Event
+    ) -> None:
+        """Take readings in, compute and publish until ``over`` returns, then end in order.
+
+        ``begun`` is awaited first, with everything running. ``hurry``: the end must not take long, whatever waits.
+        """
+        async with asyncio.TaskGroup() as group:
+            engine = group.create_task(self.engine.run(), name="engine")
+            others = [
+                group.create_task(self._session.beat(), name="session"),
+                group.create_task(self._lease.beat(), name="lease"),
+            ]
+            if self._sink is not None:
+                others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
+            if self._assistant is not None:
+                self._assistant.announce(self._entities())
+                others.append(group.create_task(self._assistant.run(), name="home assistant"))
+            together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
+            for feed in self._feeds:
+                reading = feed.run(self.engine.deliver, together.of(feed.kind))
+                others.append(group.create_task(reading, name=f"{feed.kind} source"))
+            await begun()
+            await over()
+            # They come back with their last id, to the next round or the next start.
+            self.hub.stop("stopping" if hurry.is_set() else "reload")
+            await self._finish(engine, hurry)
+            for task in others:
+                task.cancel()
+
+    async def end_session(self) -> None:
+        """Write down that it is over. Raises `StoreUnavailable`."""
+        await self._session.write(stopped=True)
+
+    async def _finish(self, engine: asyncio.Task[None], hurry: asyncio.Event) -> None:
+        finishing = asyncio.create_task(self._drain(engine), name="finishing")
+        hurried = asyncio.create_task(hurry.wait(), name="in a hurry")
+        try:
+            await asyncio.wait((finishing, hurried), return_when=asyncio.FIRST_COMPLETED)
+            if finishing.done():
+                return
+            # A store that is away must not hold the end up: what is not acknowledged comes again.
+            away = bool(self.engine.store_trouble)
+            asyncio.get_running_loop().call_later(0.0 if away else _STORE_PATIENCE, self.engine.hurry)
+            async with asyncio.timeout(_STOP_SECONDS / 2 if away else _STOP_SECONDS):
+                await finishing
+        except TimeoutError:
+            # Nothing is lost: what was not acknowledged comes again, what was not published is in the outbox.
+            logger.warning("not everything was finished in time; it will be when the service starts again")
+            engine.cancel()
+        finally:
+            hurried.cancel()
+            finishing.cancel()
+
+    async def _drain(self, engine: asyncio.Task[None]) -> None:
+        for feed in self._feeds:
+            await feed.source.stop()
+        await self.engine.stop()
+        await asyncio.wait([engine])
+
+    async def check_broker(self) -> None:
+        """Raise when the broker refuses us; only say so when it does not answer."""
+        parts = [part for part in (self._source, self._sink) if part is not None]
+        if not parts:
+            return
+        host, port = self._broker_address
+        try:
+            async with asyncio.timeout(_BROKER_SECONDS):
+                _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            logger.warning("no MQTT broker answers yet; trying again", host=host, port=port)
+            return
+        for part in parts:
+            try:
+                await part.wait_connected(_BROKER_SECONDS)
+            except BrokerUnavailable as error:
+                if error.hint:
+                    raise
+                logger.warning("not connected yet; trying again", error=error.message)
+
+    # --- Home Assistant ---
+
+    def _entities(self) -> Iterator[Entity]:
+        """Every stream of today that is published as an entity."""
+        for workflow in self.workflows:
+            for name, node in workflow.nodes.items():
+                if not node.publish or "homeassistant" not in node.publish:
+                    continue
+                plates = workflow.node_plates[name]
+                for status in self.engine.status(name):
+                    meta = dict(status.stream.meta)
+                    values = tuple(meta[plate] for plate in plates)
+                    yield Entity(status.stream, workflow.name, values, status.tool, node.publish["homeassistant"])
+
+    async def _newest_value(self, stream: StreamId) -> Value:
+        batch = await self.engine.read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
+        return next(iter(batch))[1] if batch else None
+
+    # --- what it says of itself ---
+
+    async def ready(self) -> dict[str, Any]:
+        """``{"ready", "parts": {broker, store, lag}}``."""
+        parts = {"broker": self._broker_part(), "store": await self._store_part(), "lag": self._lag_part()}
+        return {"ready": all(part["ok"] for part in parts.values()), "parts": parts}
+
+    def _broker_part(self) -> dict[str, Any]:
+        parts = {"in": self._source, "out": self._sink}
+        states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
+        broken = [name for name, state in states.items() if not state.connected]
+        part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
+        if broken:
+            part["error"] = states[broken[0]].last_error or "not connected yet"
+        return part
+
+    async def _store_part(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_PING_SECONDS):
+                await self._store.ping()
+        except StoreUnavailable as error:
+            return {"ok": False, "error": error.message}
+        except TimeoutError:
+            return {"ok": False, "error": f"no answer within {_PING_SECONDS:g} s"}
+        return {"ok": True, "name": self._store.name}
+
+    def _lag_part(self) -> dict[str, Any]:
+        statistics = self.engine.statistics()
+        lag = dict(statistics.lag)
+        waiting = statistics.pending_steps or statistics.in_flight_readings or statistics.outbox_pending
+        slow = [name for name, seconds in lag.items() if seconds > READY_LAG and waiting]
+        part: dict[str, Any] = {"ok": not slow, "seconds": lag}
+        if slow:
+            part["error"] = f"{slow[0]} is {lag[slow[0]]:.0f} s behind"
+        return part
+
+    def _counters(self) -> dict[str, int]:
+        statistics = self.engine.statistics()
+        return {
+            "readings": statistics.readings,
+            "results": statistics.results,
+            "published": statistics.published,
+            "late": statistics.late,
+            "dead_letters": statistics.dead_letters,
+            "steps": statistics.steps,
+        }
+
+    # --- `hs_stream.service.metrics.Gauges` ---
+
+    def pending_steps(self) -> int:
+        """Streams that wait for a step."""
+        return self.engine.statistics().pending_steps
+
+    def in_flight_readings(self) -> int:
+        """Readings that are not durable yet."""
+        return self.engine.statistics().in_flight_readings
+
+    def outbox_pending(self) -> int:
+        """What is not published yet."""
+        return self.engine.statistics().outbox_pending
+
+    def lag(self) -> Mapping[str, float]:
+        """Seconds per workflow."""
+        return self.engine.statistics().lag
+
+    def mqtt_connected(self) -> bool:
+        """Whether every connection is there, and there is one."""
+        connections = self._connections()
+        return bool(connections) and all(state.connected for state in connections)
+
+    def live_subscribers(self) -> int:
+        """Who follows a stream over HTTP."""
+        return self.hub.count
+
+    def mqtt_reconnects(self) -> int:
+        """Connections after the first one of each."""
+        return sum(max(state.connects - 1, 0) for state in self._connections())
+
+    def _connections(self) -> list[Any]:
+        return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
+
+
+def _ignore(_: bool) -> None:
+    """The sink keeps its own state."""
+
+
+def _nodes(workflows: Iterable[WorkflowDefinition]) -> Iterator[NodeDefinition]:
+    for workflow in workflows:
+        yield from workflow.nodes.values()

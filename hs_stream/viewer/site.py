@@ -1,0 +1,76 @@
+"""The viewer's pages on an application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import FastAPI, Request, Response
+from nicegui import app as nicegui_app
+from nicegui import ui
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hs_stream.core.errors import NotFound
+from hs_stream.viewer.lists import ListPages
+from hs_stream.viewer.streams import StreamPages
+from hs_stream.viewer.workflows import WorkflowPages
+
+if TYPE_CHECKING:
+    from hs_stream.service.api import ApiContext
+
+__all__ = ["CONTENT_SECURITY_POLICY", "Site"]
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'self'"
+)
+"""Vue compiles templates in the browser, which needs eval; nothing comes from another host."""
+
+
+class Site:
+    """All pages over one context."""
+
+    def __init__(self, context: ApiContext) -> None:
+        lists, streams, workflows = ListPages(context), StreamPages(context), WorkflowPages(context)
+        self._pages: list[tuple[str, Any]] = [
+            ("/", lists.overview),
+            ("/streams", streams.streams),
+            ("/stream/{name:path}", streams.stream),
+            ("/compare", streams.compare),
+            ("/workflows", workflows.workflows),
+            ("/workflow/{name}", workflows.workflow),
+            ("/plates", lists.plates),
+            ("/tools", lists.tools),
+            ("/tool/{pin}", lists.tool),
+            ("/sessions", lists.sessions),
+            ("/dead-letters", lists.dead_letters),
+        ]
+
+    def mount(self, app: FastAPI) -> None:
+        """Add the pages to ``app`` behind everything that it serves already."""
+
+        async def unknown(request: Request) -> Response:
+            raise NotFound(f"there is no {request.url.path}", hint="see /docs")
+
+        app.add_api_route("/api/{path:path}", unknown, methods=["GET"], include_in_schema=False)
+        for path, page in self._pages:
+            ui.page(path)(page)
+        nicegui_app.add_middleware(_Headers)
+        ui.run_with(app, title="hs-stream", favicon="📈", dark=None, show_welcome_message=False)
+
+
+class _Headers:
+    """The viewer's own content security policy, in place of the API's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, add if scope["type"] == "http" else send)

@@ -1,0 +1,202 @@
+"""Tools on when readings come, whatever they say: gaps, silence, sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import Grid, TimeInterval, format_duration, from_ms
+from hs_stream.core.tool import (
+    SKIP,
+    Drive,
+    Duration,
+    FromInput,
+    OnGrid,
+    Previous,
+    PreviousTool,
+    Support,
+    Tool,
+    Window,
+    grid_times_near,
+)
+from hs_stream.core.value import Value
+
+__all__ = ["GapDetect", "OfflineDetect", "SessionWindow"]
+
+
+def _positive(tool: Tool, *names: str) -> None:
+    for name in names:
+        if getattr(tool, name) <= 0:
+            raise ValueError(f"{name} must be longer than 0, not {format_duration(getattr(tool, name))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapDetect(PreviousTool):
+    """How long nothing came, at the reading that ends the silence.
+
+    ``max_gap``: only where the reading before is further away than this (exactly this far is no gap). ``unit``: the
+    time that the output counts in (default 1s). Output: float, the distance to the reading before, so that the gap is
+    ``(t - output, t)``. Readings of any value count, missing ones (``None``, NaN) too: something came. A gap that has
+    not ended is seen by ``offline_detect``.
+
+    >>> GapDetect(max_gap=60_000).combine([(0, 1.0), (90_000, 1.0)], 90_000)
+    90.0
+    """
+
+    name = "gap_detect"
+    version = "1.0.0"
+    samples = ({"max_gap": "10s"}, {"max_gap": "1m", "unit": "1h"})
+    max_gap: Duration
+    unit: Duration = Duration(1000)
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_gap", "unit")
+
+    def combine(self, previous: Sequence[tuple[int, Value]], time: int) -> Value:
+        """The distance of the two readings, or SKIP."""
+        if len(previous) < 2 or time - previous[0][0] <= self.max_gap:
+            return SKIP
+        return (time - previous[0][0]) / self.unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineDetect(Tool):
+    """Whether nothing has come for some time, told on a grid, so that silence alone is enough.
+
+    Output, at each grid instant t (``every``; ``tz``: IANA zone): ``true`` if there is no reading in ``(t - after,
+    t]``, otherwise ``false``. So a reading that is exactly ``after`` old is too old. Readings of any value count,
+    missing ones (``None``, NaN) too: something came. ``change_detect`` behind it passes on only when it changes.
+
+    There is no output before the first reading ever: nobody knows then that there should be any. Nor is there one when
+    the last reading is ``forget`` old or older (default 7d, longer than ``after``), so that a sensor that was taken
+    away does not fill the store for ever.
+
+    t is told as soon as the stream is known up to t: at the next reading behind t, or when silence proves that nothing
+    came (``idle``, 10 s unless set otherwise, behind t). While the broker is away silence proves nothing, so nothing is
+    told; a reading that comes late turns the answers that it should have been in.
+
+    >>> readings = Batch.of([(1_000, 20.0), (62_000, 20.1)])
+    >>> tool = OfflineDetect(after=45_000, every=20_000)
+    >>> list(tool.evaluate(TimeInterval(0, 80_000), [readings]))
+    [(20000, False), (40000, False), (60000, True), (80000, False)]
+    """
+
+    name = "offline_detect"
+    version = "1.0.0"
+    kind = "previous"
+    samples = (
+        {"after": "10s", "every": "5s"},
+        {"after": "2s", "every": "10s", "forget": "1m"},
+        {"after": "25h", "every": "1d", "tz": "Europe/Brussels"},
+    )
+    after: Duration
+    every: Duration
+    tz: str | None = None
+    forget: Duration = Duration(7 * 86_400_000)
+
+    def __post_init__(self) -> None:
+        _positive(self, "after", "every")
+        if self.forget <= self.after:
+            raise ValueError(
+                f"forget must be longer than after ({format_duration(self.after)}), not {format_duration(self.forget)}"
+            )
+        Grid(self.every, self.tz)
+
+    def support(self, slot: int) -> Support:
+        """The last reading."""
+        return Previous(1)
+
+    def drive(self) -> Drive:
+        """The grid."""
+        return OnGrid(Grid(self.every, self.tz))
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The age of the last reading at the grid instants in ``interval``, against ``after``."""
+        readings = sources[0].times
+        times = grid_times_near(Grid(self.every, self.tz), readings, interval, self.forget)
+        last = readings.searchsorted(times, "right") - 1
+        times, last = times[last >= 0], last[last >= 0]
+        ages = times - readings[last]
+        known = ages < self.forget
+        return Batch.build(times[known], ages[known] >= self.after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionWindow(Tool):
+    """Runs of readings without a long gap: one output per session, at its last reading.
+
+    Readings less than ``gap`` apart are of one session; at exactly ``gap`` another one begins. Output, at the last
+    reading of a session: an object of ``start`` and ``end`` (the times of its first and last reading, UTC),
+    ``seconds`` between them (0.0 for a single reading), ``count`` of readings and ``complete``; with ``values: true``
+    also ``values``, a list of the readings in time order. Readings of any value count, missing ones (``None``, NaN)
+    too: something came.
+
+    A session is told ``gap`` behind its end, when it is known that nothing follows. A late reading that lengthens,
+    joins or begins one retracts and revises what it makes wrong, however late it is.
+
+    ``max_length`` (default 1d) bounds how far back is looked: a session of up to this length (exactly this long is
+    fine) is told as a whole. Of a longer one the same is told of its readings in ``[end - max_length, end]`` only, and
+    ``complete`` is ``false``.
+
+    >>> motion = Batch.of([(0, 1), (20_000, 1), (300_000, 1)])
+    >>> found = SessionWindow(gap=60_000).evaluate(TimeInterval(-1, 300_000), [motion])
+    >>> [(time, session["count"], session["seconds"]) for time, session in found]
+    [(20000, 2, 20.0), (300000, 1, 0.0)]
+    """
+
+    name = "session_window"
+    version = "1.0.0"
+    kind = "window"
+    samples = (
+        {"gap": "10s"},
+        {"gap": "2s", "max_length": "5s", "values": True},
+        {"gap": "1ms", "max_length": "1ms"},
+        {"gap": "1m", "max_length": "20s"},
+    )
+    gap: Duration
+    max_length: Duration = Duration(86_400_000)
+    values: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "gap", "max_length")
+
+    def support(self, slot: int) -> Support:
+        """Ahead, whether a reading follows; back, the longest session and whether one precedes."""
+        return Window(self.max_length + self.gap, self.gap - 1)
+
+    def drive(self) -> Drive:
+        """The input's times."""
+        return FromInput(0)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The sessions that end in ``interval``."""
+        source = sources[0]
+        breaks = np.flatnonzero(np.diff(source.times) >= self.gap)
+        firsts = np.concatenate(([0], breaks + 1))
+        lasts = np.concatenate((breaks, [len(source) - 1]))
+        low, high = source.times.searchsorted((interval.start, interval.end), "right")
+        inside = (low <= lasts) & (lasts < high)
+        outputs = [
+            self._session(source, first, last)
+            for first, last in zip(firsts[inside].tolist(), lasts[inside].tolist(), strict=True)
+        ]
+        return Batch.build([time for time, _ in outputs], [value for _, value in outputs])
+
+    def _session(self, source: Batch, first: int, last: int) -> tuple[int, Value]:
+        end = int(source.times[last])
+        bound = int(source.times.searchsorted(end - self.max_length))
+        complete, first = first >= bound, max(first, bound)
+        start = int(source.times[first])
+        session: dict[str, Value] = {
+            "start": from_ms(start),
+            "end": from_ms(end),
+            "seconds": (end - start) / 1000,
+            "count": last - first + 1,
+            "complete": complete,
+        }
+        if self.values:
+            session["values"] = source.slice_index(first, last + 1).plain()
+        return end, session
