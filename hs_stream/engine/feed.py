@@ -299,11 +299,11 @@ class Feed:
                 if spans not in marks.get(stream, EMPTY)
             }
             if news:
-                if self._epoch_at is None:
-                    self._epoch_at = self._clock.now()
                 await self._make_room()
                 self._marks[ticket.epoch] = marks | news
                 await self._write_marks(ticket.epoch)
+                if self._epoch_at is None and ticket.epoch == self._epoch:
+                    self._epoch_at = self._clock.now()
         except BaseException:
             self._tickets.discard(ticket)
             ticket.done.set()

@@ -46,7 +46,7 @@ _ALL_BYTES: Final = 128 << 20
 _LINGER: Final = 600.0
 """Seconds that a ring outlives its last subscriber, so that a short absence costs nothing."""
 _MOST_IDLE: Final = 256
-_PACE: Final = 0.0003
+_PACE: Final = 0.0002
 _SLOWEST_PACE: Final = 0.1
 """Seconds per subscriber, and at the most, between two deliveries: a little patience makes one write of many events."""
 _OPENING: Final = 5.0
