@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["machine", "save", "tables"]
+__all__ = ["described", "machine", "save", "table", "tables"]
 
 RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
 
@@ -19,12 +20,20 @@ def machine() -> dict[str, Any]:
     """Where and when; ``load`` says how much else was going on."""
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "load": os.getloadavg()[0],
         "loop_seconds": _speed(),
     }
+
+
+def _commit() -> str:
+    """What is measured; with a ``+`` where files differ from it, empty outside of a clone."""
+    command = ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
 
 
 def _speed() -> float:
@@ -35,6 +44,14 @@ def _speed() -> float:
     return time.perf_counter() - began
 
 
+def described(where: dict[str, Any]) -> str:
+    """One line for people of what `machine` found."""
+    return (
+        f"{where['time']}, commit {where['commit']}, {where['cpus']} cores, Python {where['python']}, load before "
+        f"{where['load']:.1f}, ten million additions in {where['loop_seconds']:.2f} s"
+    )
+
+
 def save(results: dict[str, Any], name: str) -> Path:
     """Write ``results`` below ``benchmarks/results``, which is not under version control."""
     RESULTS.mkdir(exist_ok=True)
@@ -43,7 +60,8 @@ def save(results: dict[str, Any], name: str) -> Path:
     return path
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     shown = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
@@ -53,11 +71,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def tables(results: dict[str, Any]) -> str:
     """Markdown, one table per measurement that is there."""
     made = []
-    where = results["machine"]
-    made.append(
-        f"{where['time']}, {where['cpus']} cores, Python {where['python']}, load before {where['load']:.1f}, "
-        f"ten million additions in {where['loop_seconds']:.2f} s"
-    )
+    made.append(described(results["machine"]))
     for name, show in (("rate", _rate), ("latency", _latency), ("stored", _stored), ("idle", _idle)):
         if name in results:
             made.append(show(results[name]))
@@ -73,7 +87,7 @@ def _rate(found: dict[str, Any]) -> str:
     head = ["steady", "readings/s", "CPU us/reading", "mongod us/reading", "RSS MB", "runs"]
     ratios = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
     return (
-        _table(head, [row("bare loop", found["bare"]), row("hs-stream serve", found["ours"])])
+        table(head, [row("bare loop", found["bare"]), row("hs-stream serve", found["ours"])])
         + f"\n\nratio {found['ratio']:.2f} (goal 0.6, then 0.8), of the runs: {ratios}; "
         f"{found['readings']:,} readings each"
     )
@@ -86,7 +100,7 @@ def _latency(found: dict[str, Any]) -> str:
         for name, one in (("bare loop", found["bare"]), ("hs-stream serve", found["ours"]))
     ]
     return (
-        _table(head, rows)
+        table(head, rows)
         + f"\n\nat {found['per_second']:,} readings/s for {found['seconds']} s (goal: p50 <= 10 ms, p99 <= 50 ms)"
     )
 
@@ -118,14 +132,14 @@ def _levels(found: dict[str, Any], key: str, label: str, extra: str, extra_label
         "RSS MB",
         extra_label,
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _stored(found: dict[str, Any]) -> str:
     return (
         _levels(found, "stored", "stored before", "start", "start s")
         + f"\n\ngoal: within 1.15 of each other; the largest store was filled in {found['fill_seconds']:.0f} s\n\n"
-        + _table(
+        + table(
             ["stored before", "one late reading, 3 levels: ms", "slowest"],
             [[f"{one['stored']:,}", f"{one['late']:.1f}", f"{one['latest']:.1f}"] for one in found["levels"]],
         )

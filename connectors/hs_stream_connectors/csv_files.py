@@ -159,8 +159,9 @@ class Columns:
     """Which columns are what.
 
     ``instant`` reads the cell of the column ``time``; it raises ``ValueError`` or `PayloadError`. ``value``: the column
-    of a bare value. ``fields``: the columns of an object, in which empty cells are left out. Without either, all other
-    columns are the value: one as a bare value, several as an object. ``plates``: per plate the column of its values.
+    of a bare value. ``fields``: the columns of an object, in which empty cells are left out, or with ``as_list`` those
+    of a list, in which they are ``None``. Without either, all other columns are the value: one as a bare value, several
+    as an object. ``plates``: per plate the column of its values. ``missing``: texts that stand for an empty cell.
     """
 
     time: str
@@ -169,6 +170,8 @@ class Columns:
     fields: tuple[str, ...] | None = None
     plates: tuple[tuple[str, str], ...] = ()
     delimiter: str = ","
+    as_list: bool = False
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,15 +325,21 @@ class _Layout:
         names = [columns.value] if columns.value else [*columns.fields] if columns.fields else others
         self._values = [(name, header.index(name)) for name in names]
         self._bare = bool(columns.value) or (columns.fields is None and len(names) == 1)
+        self._as_list = columns.as_list
+        self._missing = columns.missing
 
     def read(self, cells: Sequence[str]) -> tuple[Meta, int, Value]:
         """Plate values, time and value of a row. `PayloadError`, or ``ValueError`` for the time."""
         if len(cells) != self._width:
             raise PayloadError("csv", f"{len(cells)} cells, but the header has {self._width}")
+        if self._missing:
+            cells = ["" if cell.strip() in self._missing else cell for cell in cells]
         meta = tuple([(plate, _plate_value(plate, cells[at].strip())) for plate, at in self._plates])
         time = self._instant(cells[self._time].strip())
         if self._bare:
             return meta, time, _cell(cells[self._values[0][1]])
+        if self._as_list:
+            return meta, time, [_cell(cells[at]) for _, at in self._values]
         return meta, time, {name: _cell(cells[at]) for name, at in self._values if cells[at].strip()}
 
 

@@ -11,6 +11,9 @@ that changes.
 4. A row that is no reading is a dead letter with its file and line. So is a file without the columns that the source
    names; it is tried again when it changes.
 5. Silence means that there was nothing more once every file was read, and while every file that is there can be read.
+6. The value of a reading: ``value: COLUMN`` is that cell, ``fields: [COLUMN, COLUMN]`` an object without its empty
+   cells, ``list: [COLUMN, COLUMN]`` a list with ``None`` for them. Without these, all columns but that of the time are:
+   so a column that a file gains is a field that its readings gain. ``missing: ["-", NA]``: texts for an empty cell.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, Row, 
 __all__ = ["CsvConnector", "CsvSource", "CsvSpec"]
 
 _LOG: Final = logging.getLogger(__name__)
-_KEYS: Final = ("csv", "time", "value", "fields", "bind", "delimiter", "every")
+_KEYS: Final = ("csv", "time", "value", "fields", "list", "bind", "delimiter", "missing", "every")
 _ROUND: Final = 2_000
 _MOST_PAYLOAD: Final = 64 * 1024
 _EVERY: Final = 5_000
@@ -72,16 +75,24 @@ def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
     for key in options:
         if key not in _KEYS:
             raise ConfigurationError(f"source {name}: there is no key {key!r}", hint=f"the keys are {', '.join(_KEYS)}")
-    path, value, fields = options["csv"], options.get("value"), options.get("fields")
+    path, value = options["csv"], options.get("value")
     if not isinstance(path, str):
         raise wrong("csv", "is not text", 'write csv: "data/{country}.csv"')
-    if value is not None and (fields is not None or not isinstance(value, str)):
+    shapes = [key for key in ("value", "fields", "list") if options.get(key) is not None]
+    if len(shapes) > 1:
+        raise wrong(shapes[1], f"is one thing and {shapes[0]} another", "write one of value, fields and list")
+    if value is not None and not isinstance(value, str):
         raise wrong("value", "is not one column", "write value: COLUMN, or fields: [COLUMN, COLUMN]")
+    shape = "list" if "list" in shapes else "fields"
+    fields = options.get(shape)
     if fields is not None and not (isinstance(fields, list) and fields and all(isinstance(it, str) for it in fields)):
-        raise wrong("fields", "is not a list of columns", "write fields: [COLUMN, COLUMN]")
+        raise wrong(shape, "is not a list of columns", f"write {shape}: [COLUMN, COLUMN]")
     delimiter = options.get("delimiter", ",")
     if not (isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in '"\r\n'):
         raise wrong("delimiter", "is not one character", 'write delimiter: ";"')
+    missing = options.get("missing", [])
+    if not (isinstance(missing, list) and all(isinstance(text, str) for text in missing)):
+        raise wrong("missing", "is not a list of texts", 'write missing: ["-", NA]')
     bind = options.get("bind", {})
     if not (isinstance(bind, Mapping) and all(isinstance(column, str) for column in bind.values())):
         raise wrong("bind", "is not a mapping from plates to columns", "write bind: {room: COLUMN}")
@@ -96,7 +107,9 @@ def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
         raise wrong("every", "is shorter than 100ms", "write every: 5s")
     column, instant = _time(name, options.get("time"))
     plates = tuple((str(plate), str(column)) for plate, column in bind.items())
-    columns = Columns(column, instant, value, None if fields is None else tuple(fields), plates, delimiter)
+    names = None if fields is None else tuple(fields)
+    empty = frozenset(text.strip() for text in missing)
+    columns = Columns(column, instant, value, names, plates, delimiter, shape == "list", empty)
     return CsvSpec(name, template, columns, every)
 
 

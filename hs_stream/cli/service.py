@@ -10,7 +10,7 @@ import typer
 
 from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of
 from hs_stream.service.api import Viewer
-from hs_stream.service.logs import configure_logging
+from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import load_settings
 
 __all__ = ["register"]
@@ -35,7 +35,13 @@ def serve(config: Config = None) -> None:
     from hs_stream.service.app import run_service  # noqa: PLC0415 - only this command needs the server
 
     settings = load_settings(config)
-    configure_logging("debug" if DEBUG.get() else settings.logging.level, settings.logging.format)
+    logs = settings.logging
+    configure_logging(
+        "debug" if DEBUG.get() else logs.level,
+        logs.format,
+        levels=logs.levels,
+        file=LogFile(logs.file, logs.file_max, logs.file_keep) if logs.file else None,
+    )
     run_service(settings, viewer_of(settings.http.viewer))
 
 

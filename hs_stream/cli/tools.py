@@ -9,7 +9,7 @@ import typer
 
 from hs_stream.cli.common import Config, guarded, say_error, settings_of, show_table
 from hs_stream.cli.new_tool import new
-from hs_stream.core.errors import LawViolation
+from hs_stream.core.errors import LawViolation, MissingPackage
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.wiring import load_registry
 
@@ -69,6 +69,8 @@ def check(
     for tool in tools:
         try:
             check_tool(tool, examples=examples)
+        except MissingPackage as error:
+            typer.echo(f"skip {tool.name}@{tool.version}: {error}")
         except LawViolation as error:
             broken += 1
             say_error(f"{tool.name}@{tool.version}: {error}")

@@ -4,7 +4,8 @@
 
     HsStreamError
     |-- ConfigurationError   the author of a settings or workflow file (path, line, what to write instead)
-    |   `-- UnknownToolError a tool or a version of it that no registry holds
+    |   |-- UnknownToolError a tool or a version of it that no registry holds
+    |   `-- MissingPackage   what is asked for needs a package that is not installed
     |-- ToolError            the author of a tool: it raised, or broke its contract
     |-- PayloadError         the device: never raised out of ingest, ends as a dead letter
     |-- Unavailable          retry later
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigurationError",
     "HsStreamError",
     "LawViolation",
+    "MissingPackage",
     "NotFound",
     "PayloadError",
     "StoreUnavailable",
@@ -61,6 +63,10 @@ class ConfigurationError(HsStreamError):
 
 class UnknownToolError(ConfigurationError):
     """No tool of this name, or no version of it that the pin allows."""
+
+
+class MissingPackage(ConfigurationError):
+    """What is asked for needs a package that a plain installation does not bring; the hint says how to install it."""
 
 
 class ToolError(HsStreamError):

@@ -87,9 +87,11 @@ Takes = Literal[
     "[any, text]",
     "interval",
     "{interval}",
+    "examples",
 ]
 """What values a tool takes. ``[x]`` is a list of x, ``[x, y]`` one of an x and a y, ``{x}`` an object whose fields are
-all x; an ``interval`` at t is a `TimeInterval` inside of what the tool's `Window` supports let an output at t read."""
+all x; an ``interval`` at t is a `TimeInterval` inside of what the tool's `Window` supports let an output at t read;
+``examples`` is what only the tool itself can tell: see `Tool.examples`."""
 
 
 class _Skip:
@@ -230,6 +232,10 @@ class Tool(ABC):
     def takes_at(cls, slot: int) -> Takes:
         """What input ``slot`` takes."""
         return cls.takes if isinstance(cls.takes, str) else cls.takes[slot]
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Values of all kinds that input ``slot`` takes, for the checker, where no other word of `Takes` fits."""
+        raise TypeError(f"{type(self).__name__} takes examples and gives none")
 
     # --- parameters ---
 

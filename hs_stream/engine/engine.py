@@ -291,6 +291,7 @@ class Engine:
                 await executor
                 self._write_down_silence()
                 await self._executor.step()
+                await self._executor.write_history()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_PUBLISH):
                         await self._outbox.drained()
@@ -498,6 +499,15 @@ class Engine:
     def workflows(self) -> list[WorkflowDefinition]:
         """The running workflows."""
         return [ground.workflow for ground in self._graph.grounds.values()]
+
+    @property
+    def session(self) -> str:
+        """The session that history entries name, once the engine is open."""
+        return self._executor.tally.session
+
+    @session.setter
+    def session(self, session: str) -> None:
+        self._executor.tally.session = session
 
     @property
     def store_trouble(self) -> str:

@@ -453,7 +453,7 @@ class Executor:
         """The contents inside of ``spans`` (not empty) are ``new``: compare, remember, cover."""
         write = step.write(stream)
         start, end = spans[0][0], spans[-1][1]
-        fresh = start >= stream.frontier
+        fresh = start >= write.floor
         old = NOTHING if fresh else (await self.contents.before(stream, start, end)).within(spans)
         found = difference(old, new)
         if found:
@@ -461,10 +461,10 @@ class Executor:
             write.fresh = write.fresh and fresh
         write.written.append((spans, new))
         tail = stream.tail
-        if fresh and new:
-            tail.extend(stream.frontier, new)
-        elif not fresh:
+        if start < stream.frontier:
             tail.replace(spans, new)
+        elif new:
+            tail.extend(stream.frontier, new)
         write.low = min(write.low, start)
         if write.low < tail.low and stream.id not in self.contents.overlays:
             self.contents.overlays[stream.id] = Overlay(write.written)
@@ -483,7 +483,7 @@ class Executor:
             return
         changed = failed
         for found in write.differences:
-            changed |= _changed(found.times(), fresh=write.fresh)
+            changed |= _changed(found.times(), fresh=write.fresh and len(write.differences) == 1)
         cause = step.causes[stream.id]
         for child, slot in stream.children:
             step.touch(child, slot, changed, cause)
@@ -596,15 +596,24 @@ class Executor:
         history = self.tally.take(step.now)
         consumed = max(consumed, self._consumed)
         commit = Commit(self.seq + 1, changes, consumed, self.silence.proven, history)
-        async with self.feed.commit(commit):
-            await self._store("commit", self._store.store.commit, commit)
-        self.seq += 1
+        await self._write(commit)
         self.steps += 1
         self._consumed = consumed
         self.contents.overlays.clear()
         entries = [changes_of(commit.seq, change) for change in changes if change.publish]
         if self.committed is not None:
             self.committed(commit.seq, entries, arrival)
+
+    async def _write(self, commit: Commit) -> None:
+        async with self.feed.commit(commit):
+            await self._store("commit", self._store.store.commit, commit)
+        self.seq += 1
+
+    async def write_history(self) -> None:
+        """Write down what was not yet: by itself it waits for a commit that comes `PERIOD` after the last entries."""
+        async with self._lock:
+            if history := self.tally.take(self._clock.now(), everything=True):
+                await self._write(Commit(self.seq + 1, [], self._consumed, self.silence.proven, history))
 
     async def write_uppers(self, now: int) -> None:
         """Let readers of the store see how far raw streams are."""

@@ -34,9 +34,15 @@ class Write:
     low: int = MAX_TIME
     """The lowest start of all that was written."""
     fresh: bool = True
+    floor: int = field(init=False)
+    """The stream's frontier before the step: behind it there is nothing old to compare with, in whatever order the
+    step evaluates it."""
     revisions: dict[int, int] = field(default_factory=dict)
     snapshots: list[Snapshot] = field(default_factory=list)
     snapshots_dropped: TimeIntervals = EMPTY
+
+    def __post_init__(self) -> None:
+        self.floor = self.stream.frontier
 
     def merged(self) -> Difference:
         """All differences as one."""

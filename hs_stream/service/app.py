@@ -12,6 +12,7 @@ is stopped, so that a mistake leaves everything as it is.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
 from hs_stream.service.security import Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
@@ -73,6 +75,9 @@ class Service:
         self._catalog = Catalog(settings, self.registry, workflows)
         self._tokens = _tokens(settings.http)
         self._options = mqtt_options(settings)
+        logs = settings.logging
+        topic, dropped = logs.mqtt_topic, self.telemetry.log_dropped
+        self._log = MqttLog(self._options, topic, logs.mqtt_level, dropped) if topic else None
         self._clock = SystemClock()
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
@@ -111,6 +116,8 @@ class Service:
         listener = bind(self.settings.http.host, self.settings.http.port)
         self.port = int(listener.getsockname()[1])
         embedded = EmbeddedStore(self.settings)
+        if self._log is not None:
+            logging.getLogger().addHandler(self._log)
         try:
             self.store = await embedded.open()
             self._lease = Lease(self.store, self._clock)
@@ -123,6 +130,8 @@ class Service:
             finally:
                 await self._briefly(self.store.close())
         finally:
+            if self._log is not None:
+                logging.getLogger().removeHandler(self._log)
             listener.close()
             await embedded.close()
 
@@ -176,9 +185,14 @@ class Service:
         try:
             async with asyncio.TaskGroup() as group:
                 http = group.create_task(server.run(), name="http")
-                files = group.create_task(self._watch_files(), name="files")
+                others = [group.create_task(self._watch_files(), name="files")]
+                if self._log is not None:
+                    others.append(group.create_task(self._log.run(), name="mqtt log"))
                 await self._rounds(server)
-                files.cancel()
+                if self._log is not None:
+                    await self._log.wait_sent(_CLOSE_SECONDS)
+                for task in others:
+                    task.cancel()
                 server.stop()
                 await http
         except BaseExceptionGroup as errors:

@@ -1,50 +1,114 @@
-"""Logging of the service: structlog and the standard library through one formatter, to stderr."""
+"""Logging of the service: structlog and the standard library through one formatter, to stderr and perhaps to a file.
+
+The third way, over MQTT, needs a running service: see `hs_stream.service.mqtt_log`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Literal
 
 import structlog
 
-__all__ = ["configure_logging"]
+from hs_stream.core.errors import ConfigurationError
+
+__all__ = ["LogFile", "configure_logging", "json_formatter"]
 
 _QUIET = ("pymongo", "asyncio", "uvicorn.error", "uvicorn.access", "httpx")
+_levels_set: set[str] = set()
+"""Loggers that the last `configure_logging` gave a level of their own."""
+
+_shared: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
 
 
-def configure_logging(level: str = "info", form: Literal["console", "json"] = "console") -> None:
-    """Everything at ``level`` and above, one line per event. Libraries are kept to warnings. Idempotent."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """Where to log besides stderr. Beyond ``max_bytes`` it is renamed to ``.1``, and so on; ``keep`` old ones stay."""
+
+    path: str
+    max_bytes: int = 10_000_000
+    keep: int = 5
+
+
+def json_formatter(*processors: structlog.typing.Processor) -> logging.Formatter:
+    """One JSON object a line; ``processors`` go over the event, tracebacks included, before it is written."""
+    return _formatter([structlog.processors.format_exc_info, *processors, structlog.processors.JSONRenderer()])
+
+
+def _formatter(renderer: list[structlog.typing.Processor]) -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-        )
-    )
+
+
+def _formatter_of(form: Literal["console", "json"], *, colors: bool) -> logging.Formatter:
+    if form == "json":
+        return json_formatter()
+    # rich's tracebacks, the default, show the values of local variables, passwords among them.
+    plain = structlog.dev.plain_traceback
+    return _formatter([structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=plain)])
+
+
+def configure_logging(
+    level: str = "info",
+    form: Literal["console", "json"] = "console",
+    *,
+    levels: Mapping[str, str] | None = None,
+    file: LogFile | None = None,
+) -> None:
+    """Everything at ``level`` and above, one line per event. Idempotent.
+
+    Libraries are kept to warnings. ``levels``: of loggers by name (and those below it), instead of ``level``.
+    `ConfigurationError` when ``file`` cannot be written.
+    """
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(_formatter_of(form, colors=sys.stderr.isatty()))
+    handlers: list[logging.Handler] = [stderr]
+    if file is not None:
+        handlers.append(_file_handler(file, form))
     root = logging.getLogger()
-    root.handlers = [handler]
+    for old in root.handlers:
+        if isinstance(old, RotatingFileHandler):
+            old.close()
+    root.handlers = handlers
     root.setLevel(level.upper())
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _levels_set:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    _levels_set.clear()
+    for name, of_its_own in {**dict.fromkeys(_QUIET, "warning"), **(levels or {})}.items():
+        logging.getLogger(name).setLevel(of_its_own.upper())
+        _levels_set.add(name)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *shared,
+            *_shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _file_handler(file: LogFile, form: Literal["console", "json"]) -> logging.Handler:
+    path = Path(file.path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=file.max_bytes, backupCount=file.keep, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"logging.file: cannot write {path}: {error.strerror}", hint="name a file that the service's user may write"
+        ) from None
+    handler.setFormatter(_formatter_of(form, colors=False))
+    return handler

@@ -34,7 +34,7 @@ _END_TO_END_BUCKETS: Final = (
 
 
 class Gauges(Protocol):
-    """What a scrape asks for. ``lag`` is in seconds per workflow."""
+    """What a scrape asks for. ``lag`` is in seconds per workflow; ``ignored`` and ``remembered`` are per source."""
 
     def pending_steps(self) -> int: ...
     def in_flight_readings(self) -> int: ...
@@ -43,6 +43,8 @@ class Gauges(Protocol):
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
     def live_subscribers(self) -> int: ...
+    def ignored(self) -> dict[str, int]: ...
+    def remembered(self) -> dict[str, int]: ...
 
 
 class _Bounded:
@@ -77,6 +79,7 @@ class ServiceTelemetry(Telemetry):
         self._store_errors = self._counter(
             "store_errors", "Store operations that failed, to be tried again", "operation"
         )
+        self._log_dropped = self._counter("log_records_dropped", "Log records that did not get onto logging.mqtt_topic")
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
@@ -171,6 +174,10 @@ class ServiceTelemetry(Telemetry):
             child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
         child.inc()
 
+    def log_dropped(self) -> None:
+        """One log record was not published. From any thread."""
+        self._log_dropped.inc()
+
     def _keep(self, key: tuple[str, ...], child: Counter) -> Counter:
         # What shares the series `other` is looked up each time: keeping a child for each would not be bounded.
         if len(self._count_of) < 4 * MAX_LABELS:
@@ -233,8 +240,24 @@ class _GaugeCollector(Collector):
         yield CounterMetricFamily(
             "hs_mqtt_reconnects", "Connections to the broker after the first", gauges.mqtt_reconnects()
         )
+        ignored = CounterMetricFamily(
+            "hs_ignored_messages", "Messages that are neither readings nor errors", labels=["source"]
+        )
+        for source, count in _first(gauges.ignored()):
+            ignored.add_metric([source], count)
+        yield ignored
+        remembered = GaugeMetricFamily(
+            "hs_codec_entries", "What the codec of a source remembers between messages", labels=["source"]
+        )
+        for source, count in _first(gauges.remembered()):
+            remembered.add_metric([source], count)
+        yield remembered
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
-        for index, (workflow, seconds) in enumerate(sorted(gauges.lag().items())):
-            if index < MAX_LABELS:
-                lag.add_metric([workflow], seconds)
+        for workflow, seconds in _first(gauges.lag()):
+            lag.add_metric([workflow], seconds)
         yield lag
+
+
+def _first(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Rule 2 for what is read at scrape time."""
+    return sorted(values.items())[:MAX_LABELS]

@@ -88,7 +88,9 @@ class Round:
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
         await self.engine.open(self.workflows)
+        self.engine.session = self._session.id
         await self._session.write()
+        self.engine.session = self._session.id
 
     async def serve(
         self, begun: Callable[[], Awaitable[None]], over: Callable[[], Awaitable[None]], hurry: asyncio.Event
@@ -268,6 +270,14 @@ class Round:
     def mqtt_reconnects(self) -> int:
         """Connections after the first one of each."""
         return sum(max(state.connects - 1, 0) for state in self._connections())
+
+    def ignored(self) -> dict[str, int]:
+        """Messages of each source that were neither readings nor errors."""
+        return self._source.statistics().ignored if self._source is not None else {}
+
+    def remembered(self) -> dict[str, int]:
+        """What the codec of each source remembers."""
+        return self._source.remembered() if self._source is not None else {}
 
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]

@@ -215,11 +215,20 @@ class ToolSettings(_Section):
     recompute_on: Literal["minor", "major"] = "minor"
 
 
-class LoggingSettings(_Section):
-    """``[logging]``."""
+LogLevel = Literal["debug", "info", "warning", "error"]
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+
+class LoggingSettings(_Section):
+    """``[logging]``. ``levels``: of single loggers. ``file_max`` in bytes. Without ``mqtt_topic`` none goes to MQTT."""
+
+    level: LogLevel = "info"
     format: Literal["console", "json"] = "console"
+    levels: dict[str, LogLevel] = {}
+    file: str = ""
+    file_max: Annotated[int, Field(ge=10_000)] = 10_000_000
+    file_keep: Annotated[int, Field(ge=1, le=1000)] = 5
+    mqtt_topic: Annotated[str, Field(max_length=200, pattern=r"^$|^[^+#\x00/$][^+#\x00]*$")] = ""
+    mqtt_level: LogLevel = "warning"
 
 
 class Settings(BaseSettings):
@@ -370,6 +379,6 @@ def _line_of(text: str, place: tuple[str, ...]) -> int | None:
         elif assignment := re.match(r"([\w.-]+|\"[^\"]*\")\s*=", bare):
             key = assignment.group(1).strip('"')
             full = f"{section}.{key}" if section else key
-            if full == ".".join(place) or (not section and key == ".".join(place[:1]) and len(place) > 1):
+            if ".".join((*place, "")).startswith(f"{full}."):  # of an inline table the line that it is on
                 return number
     return found

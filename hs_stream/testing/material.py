@@ -14,7 +14,7 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, TimeInterval
 from hs_stream.core.tool import OnGrid, Tool, Window
-from hs_stream.core.value import Value
+from hs_stream.core.value import Value, canonical
 
 __all__ = ["ORIGINS", "Material"]
 
@@ -156,8 +156,13 @@ class Material:
 
     def values(self, slot: int, times: Sequence[int]) -> list[Value]:
         """Values at ``times`` that the tool says it takes."""
-        kind = self.pick(_KINDS[self.tool.takes_at(slot)])
-        values = [self.value(kind, time) for time in times]
+        takes = self.tool.takes_at(slot)
+        kind = "" if takes == "examples" else self.pick(_KINDS[takes])
+        if kind:
+            values = [self.value(kind, time) for time in times]
+        else:
+            examples = self.tool.examples(slot)
+            values = [canonical(self.pick(examples)) for _ in times]
         if (self.missing or kind == "anything") and self.chance(0.5):
             values = [None if self.chance(0.2) else value for value in values]
         return values

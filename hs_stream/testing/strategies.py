@@ -92,7 +92,10 @@ def values(takes: Takes = "any", *, missing: bool = False) -> st.SearchStrategy[
     """Canonical values that a tool with this ``takes`` accepts; with ``missing`` also ``None``.
 
     An ``interval`` is any: only `hs_stream.testing.material` knows which ones a tool accepts at which time.
+    ``ValueError`` for ``examples``, which the tool has itself.
     """
+    if takes == "examples":
+        raise ValueError("only the tool has examples: see Tool.examples")
     numbers: st.SearchStrategy[Value] = st.floats(width=64) | st.integers(-1000, 1000)
     scalars = numbers | st.booleans() | st.text(st.characters(codec="utf-8"), max_size=5)
     keys = st.sampled_from(("a", "b", "temperature", "value"))

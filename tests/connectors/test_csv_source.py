@@ -127,6 +127,29 @@ async def test_a_changed_file_is_read_again_as_a_whole(tmp_path: Path) -> None:
     assert taker.states == [True]
 
 
+async def test_columns_make_an_object_or_a_list_and_a_new_column_a_new_field(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("t,x,y\n1,-, -\n2,-9,21\n", encoding="utf-8")
+    for options, values in (
+        ({"list": ["y", "x"]}, [[None, None], [21, -9]]),
+        ({"fields": ["y", "x"]}, [{}, {"y": 21, "x": -9}]),
+        ({"value": "x"}, [None, -9]),
+    ):
+        async with running(make(csv=str(path), missing=["-"], **options, **FAST)) as taker:
+            await taker.until(lambda taker=taker: taker.states == [True])
+            assert [value for _, _, value in taker.readings] == values
+    path.write_text("t,x,y\n1,10,\n2,20,21\n", encoding="utf-8")
+    async with running(make(csv=str(path), list=["y", "x"], **FAST)) as taker:
+        await taker.until(lambda: taker.states == [True])
+        assert taker.readings == [({}, 1, [None, 10]), ({}, 2, [21, 20])]
+    async with running(make(csv=str(path), **FAST)) as taker:
+        await taker.until(lambda: taker.states == [True])
+        assert taker.readings == [({}, 1, {"x": 10}), ({}, 2, {"x": 20, "y": 21})]
+        path.write_text("t,x,y,z\n1,10,,12\n2,20,21,\n", encoding="utf-8")
+        await taker.until(lambda: len(taker.readings) == 4)
+        assert taker.readings[2:] == [({}, 1, {"x": 10, "z": 12}), ({}, 2, {"x": 20, "y": 21})]
+
+
 async def test_what_cannot_be_used_is_a_dead_letter_with_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"t,v,room\n1,10,hall\nnoon,20,hall\n3\n4,\xff,hall\n5,50,a=b\n6,60,\n7,70,hall\n")
@@ -190,7 +213,10 @@ def test_options_say_where_plates_and_times_are() -> None:
         ({"time": TIME, "csv": 3}, "csv is not text"),
         ({"time": TIME, "csv": "{a b}"}, "not a plate's name"),
         ({"time": TIME, "value": ["a"]}, "value is not one column"),
-        ({"time": TIME, "value": "a", "fields": ["b"]}, "value is not one column"),
+        ({"time": TIME, "value": "a", "fields": ["b"]}, "fields is one thing and value another"),
+        ({"time": TIME, "list": ["a"], "fields": ["b"]}, "list is one thing and fields another"),
+        ({"time": TIME, "missing": "-"}, "missing is not a list of texts"),
+        ({"time": TIME, "list": "a"}, "list is not a list of columns"),
         ({"time": TIME, "fields": "a"}, "fields is not a list"),
         ({"time": TIME, "bind": ["room"]}, "bind is not a mapping"),
         ({"time": TIME, "csv": "{room}.csv", "bind": {"room": "r"}}, "the path names it too"),

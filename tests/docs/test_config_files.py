@@ -110,7 +110,7 @@ CHECKS: dict[str, Callable[[Path, Path], None]] = {
     "compose/mosquitto.conf": check_mosquitto,
     "prometheus.yml": check_prometheus,
     "compose/prometheus.yml": check_prometheus,
-    **{f"workflows/{path.name}": check_workflow for path in sorted((CONFIG / "workflows").iterdir())},
+    **{str(path.relative_to(CONFIG)): check_workflow for path in sorted((CONFIG / "workflows").rglob("*.yaml"))},
 }
 
 
@@ -124,7 +124,7 @@ def test_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_names_are_global_over_all_workflows() -> None:
     seen: dict[str, Path] = {}
-    for path in sorted((CONFIG / "workflows").iterdir()):
+    for path in sorted((CONFIG / "workflows").rglob("*.yaml")):
         document = load_yaml(path)
         for name in [*document["sources"], *document["nodes"]]:
             assert name not in seen, f"{name} is in {path} and {seen[name]}: one service cannot run both"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -70,6 +70,7 @@ FITS: dict[str, Callable[[Value], bool]] = {
     "interval": lambda value: type(value) is TimeInterval,
     "{interval}": is_object_of(lambda value: type(value) is TimeInterval),
     "[any, text]": lambda value: type(value) is list and len(value) == 2 and type(value[1]) is str,
+    "examples": lambda value: value in ({"model": 1}, ["b"]),
 }
 
 
@@ -79,10 +80,17 @@ def test_a_tool_is_fed_with_what_it_takes(takes: Takes) -> None:
     class Probe(MapTool):
         """Only says what it takes."""
 
+        def examples(self, slot: int) -> Sequence[Value]:
+            return [{"model": 1}, ("b",)]
+
     Probe.takes = takes
     fed = [value for seed in range(30) for value in Material(Probe(), seed).values(0, range(10))]
     assert [value for value in fed if not FITS[takes](value)] == []
     assert len(fed) == 300
+    if takes == "examples":
+        with pytest.raises(ValueError, match="only the tool has examples"):
+            values(takes)
+        return
 
     @given(values(takes))
     @settings(deadline=None, max_examples=25)

@@ -43,6 +43,12 @@ recompute_on = "major"
 [logging]
 level = "debug"
 format = "json"
+levels = {"hs_stream.engine" = "warning"}
+file = "var/log/hs.log"
+file_max = 50000
+file_keep = 2
+mqtt_topic = "home/log"
+mqtt_level = "info"
 """
 
 
@@ -79,6 +85,8 @@ def test_every_key_is_read() -> None:
     assert settings.tools.paths == ("mine",)
     assert not settings.tools.allow_development_tools
     assert settings.http.port == 0
+    assert settings.logging.levels == {"hs_stream.engine": "warning"}
+    assert (settings.logging.mqtt_topic, settings.logging.mqtt_level) == ("home/log", "info")
 
 
 def test_without_a_file_everything_has_its_default() -> None:
@@ -137,6 +145,9 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
         ("[executor]\nbackend = 'dask'\n", 2, "'local'"),
         ("[tools]\nrecompute_on = 'patch'\n", 2, "'minor'"),
         ("workflows = 3\n", 1, "list of texts"),
+        ("[logging]\nmqtt_topic = 'home/#'\n", 2, "logging.mqtt_topic"),
+        ("[logging]\nlevels = {a = 'loud'}\n", 2, "'debug', 'info', 'warning'"),
+        ("[logging]\nfile_max = 10\n", 2, "10000"),
         ("store = 'x'\n", 1, "[store]"),
     ],
 )

@@ -62,7 +62,13 @@ def test_dict_values_to_const() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("component_set", {"keys": ["a"]}), ("dict_argmax", {}), ("dict_values_to_const", {})]
+    ("name", "parameters"),
+    [
+        ("component_set", {"keys": ["a"]}),
+        ("dict_argmax", {}),
+        ("dict_values_to_const", {}),
+        ("group_fields", {"endings": {"a": "b"}}),
+    ],
 )
 def test_what_is_no_object_is_an_error(name: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=rf"{name} needs objects, but got list \[1\]"):
@@ -72,6 +78,33 @@ def test_what_is_no_object_is_an_error(name: str, parameters: dict[str, Any]) ->
 def test_dict_argmax_names_the_field() -> None:
     with pytest.raises(TypeError, match="dict_argmax needs numbers, but got str 'on' in 'b'"):
         run("dict_argmax", [(1, {"a": 1, "b": "on"})])
+
+
+# --- group_fields ---
+
+
+def test_group_fields() -> None:
+    items = [
+        (1, {"TokyoMax": 11.2, "TokyoMin": None, "Canberramax": 24.5, "Max": 1, "wind": 3, "": 4}),
+        (2, {"wind": 3}),
+        (3, None),
+    ]
+    assert run("group_fields", items, endings={"high": "Max", "low": "MIN"}) == [
+        (1, {"Tokyo": {"high": 11.2, "low": None}, "Canberra": {"high": 24.5}}),
+        (2, {}),
+    ]
+    longest = run("group_fields", [(1, {"hall_air_t": 20.5, "hall_t": 21})], endings={"t": "_t", "air": "_air_t"})
+    assert longest == [(1, {"hall": {"air": 20.5, "t": 21}})]
+
+
+def test_group_fields_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="group_fields: 'AMAX' and another field are both 'high' of 'A'"):
+        run("group_fields", [(1, {"Amax": 1, "AMAX": 2})], endings={"high": "Max"})
+    with pytest.raises(ConfigurationError, match="endings gives two fields one ending"):
+        build("group_fields", endings={"high": "Max", "top": "max"})
+    for endings in ({}, {"high": 3}, {"high": ""}, ["Max"]):
+        with pytest.raises(ConfigurationError, match="endings must give an ending for each field"):
+            build("group_fields", endings=endings)
 
 
 # --- copy ---

@@ -24,6 +24,9 @@
 `gaps`                gap_detect, offline_detect, session_window
 `metering`            utility_meter
 `smart_home`          change_detect, state_duration, outlier_filter
+`datasets`            minibatch, minibatch_by_time, dataset
+`learning`            learn_classifier, learn_model, predict, anomaly_score, cluster (these two modules need
+                      ``hs_stream[learning]``, but for the minibatches)
 ====================  =============================================================================================
 
 What holds for all of them:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hs_stream.core.tool import SKIP, MapTool
 from hs_stream.core.value import Value
 from hs_stream_tools._values import number, wrong
 
-__all__ = ["ComponentSet", "DictArgmax", "DictValuesToConst"]
+__all__ = ["ComponentSet", "DictArgmax", "DictValuesToConst", "GroupFields"]
 
 
 def _fields(tool: str, value: Value) -> dict[str, Value] | None:
@@ -91,3 +93,50 @@ class DictValuesToConst(MapTool):
         """The object with other values, or SKIP."""
         fields = _fields(self.name, value)
         return SKIP if fields is None else dict.fromkeys(fields, self.const)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFields(MapTool):
+    """Fields with names of two parts as objects in an object: ``TokyoMax`` and ``TokyoMin`` under ``Tokyo``.
+
+    ``endings``: for each inner field the ending of the names that it is taken from, ``{high: Max, low: Min}``. Upper
+    and lower case do not matter in an ending; where several fit, the longest counts. What stands before the ending is
+    the outer name. Fields that end otherwise, or have nothing before the ending, are left out, so the output may be
+    ``{}``. Values of any type are passed on unchanged. ``ValueError`` for two fields with one place (``TokyoMax`` and
+    ``Tokyomax``), ``TypeError`` for what is no object. No output where the whole value is ``None``.
+
+    >>> row = {"TokyoMax": 11.2, "TokyoMin": 4.2, "Canberramax": 24.5}
+    >>> GroupFields(endings={"high": "Max", "low": "Min"}).map(row)
+    {'Tokyo': {'high': 11.2, 'low': 4.2}, 'Canberra': {'high': 24.5}}
+    """
+
+    name = "group_fields"
+    version = "1.0.0"
+    takes = "object"
+    samples = ({"endings": {"x": "emperature", "y": "PERATURE"}}, {"endings": {"a": "a", "b": "nothing"}})
+    endings: Any
+
+    def __post_init__(self) -> None:
+        endings = self.endings
+        texts = isinstance(endings, Mapping) and all(isinstance(text, str) for pair in endings.items() for text in pair)
+        if not texts or not endings or "" in endings.values():
+            raise ValueError(f"endings must give an ending for each field, such as {{high: Max}}, not {endings!r}")
+        if len({ending.lower() for ending in endings.values()}) < len(endings):
+            raise ValueError("endings gives two fields one ending")
+
+    def map(self, value: Value) -> Value:
+        """The objects by outer name, or SKIP."""
+        fields = _fields(self.name, value)
+        if fields is None:
+            return SKIP
+        endings = sorted(self.endings.items(), key=lambda pair: -len(pair[1]))
+        groups: dict[str, dict[str, Value]] = {}
+        for key, item in fields.items():
+            found = next(((inner, len(end)) for inner, end in endings if key.lower().endswith(end.lower())), None)
+            if found is None or not (outer := key[: -found[1]]):
+                continue
+            group = groups.setdefault(outer, {})
+            if found[0] in group:
+                raise ValueError(f"{self.name}: {key!r} and another field are both {found[0]!r} of {outer!r}")
+            group[found[0]] = item
+        return groups

@@ -1,0 +1,137 @@
+"""What the service logs, also on an MQTT topic: HyperStream's MQTT logger.
+
+1. A record becomes one message at QoS 1, JSON: ``event``, ``level``, ``logger``, ``timestamp``, ``service`` (the client
+   id of the service) and whatever else the event says. Texts are cut at `LONGEST` characters.
+2. Logging never waits: a record is put into a queue of `QUEUE`, from whatever thread. While the queue is full (the
+   broker is away, or slower than we log) new records are dropped and counted: the first ones say what happened.
+3. What our own connection logs goes to the other handlers only, so that a failing broker is no reason to talk to it.
+4. The connection is one of its own, with ``-log`` behind the client id. Whether it works decides about nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from hs_stream.service.logs import json_formatter
+from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
+from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
+from hs_stream_connectors.mqtt.options import MqttOptions
+
+__all__ = ["LONGEST", "QUEUE", "MqttLog"]
+
+QUEUE: Final = 1_000
+LONGEST: Final = 4_000
+_WINDOW: Final = 100
+_LAST_MID: Final = 60_000
+_POLL_SECONDS: Final = 0.02
+
+_ours: contextvars.ContextVar[bool] = contextvars.ContextVar("ours", default=False)
+
+
+class MqttLog(logging.Handler):
+    """A handler for the root logger. Records wait until `run` runs. ``dropped()`` is called for each that is lost."""
+
+    def __init__(self, options: MqttOptions, topic: str, level: str, dropped: Callable[[], None]) -> None:
+        super().__init__(level.upper())
+        service = options.client_id
+
+        def ours(_: Any, __: str, event: Any) -> Any:
+            return {key: value[:LONGEST] if isinstance(value, str) else value for key, value in event.items()} | {
+                "service": service
+            }
+
+        self.setFormatter(json_formatter(ours))
+        self._topic = topic
+        self._dropped = dropped
+        self._waiting: deque[bytes] = deque()
+        self._in_flight: dict[int, bytes] = {}
+        self._mid = FIRST_MID
+        self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._context: contextvars.Context
+        self._woken = False
+        self._client = MqttClient(
+            options.with_client_id(f"{service}-log"),
+            clean=True,
+            ready=self._on_ready,
+            lost=self._on_lost,
+            confirmed=self._on_confirmed,
+        )
+
+    def connection_statistics(self) -> ClientStatistics:
+        """The live counters of the connection; read only."""
+        return self._client.statistics()
+
+    # --- any thread ---
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Rules 2 and 3. `logging.Handler.handle` lets one thread in at a time."""
+        if _ours.get():
+            return
+        try:
+            payload = self.format(record).encode()
+        except Exception:  # noqa: BLE001 - a record that cannot be shown must not break whoever logs it
+            self.handleError(record)
+            return
+        if len(self._waiting) >= QUEUE:
+            self._dropped()
+            return
+        self._waiting.append(payload)
+        loop = self._loop
+        if loop is not None and not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed: nothing is sent any more
+                loop.call_soon_threadsafe(self._pump, context=self._context)
+
+    # --- the loop's thread ---
+
+    async def run(self) -> None:
+        """Send, over one connection after the other, until cancelled."""
+        _ours.set(True)
+        self._context = contextvars.copy_context()
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._client.run()
+        finally:
+            self._loop = None
+
+    async def wait_sent(self, seconds: float) -> None:
+        """Return when everything is confirmed, the broker is away, or ``seconds`` have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._connection is not None and (self._waiting or self._in_flight):  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    def _pump(self) -> None:
+        self._woken = False
+        while self._connection is not None and self._waiting and len(self._in_flight) < _WINDOW:
+            payload = self._waiting.popleft()
+            while self._mid in self._in_flight:
+                self._mid = self._after(self._mid)
+            self._in_flight[self._mid] = payload
+            self._connection.publish(self._topic, payload, mid=self._mid)
+            self._mid = self._after(self._mid)
+
+    @staticmethod
+    def _after(mid: int) -> int:
+        return mid + 1 if mid < _LAST_MID else FIRST_MID
+
+    def _on_ready(self, connection: Connection) -> None:
+        self._connection = connection
+        for mid, payload in self._in_flight.items():
+            connection.publish(self._topic, payload, mid=mid)
+        self._pump()
+
+    def _on_lost(self) -> None:
+        self._connection = None
+
+    def _on_confirmed(self, mid: int, error: str) -> None:
+        if self._in_flight.pop(mid, None) is not None and error:
+            self._dropped()
+        self._pump()
