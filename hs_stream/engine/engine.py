@@ -26,6 +26,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
@@ -120,6 +121,7 @@ class Engine:
         self.store = store
         self._telemetry = telemetry or Telemetry()
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
+        self.feed = Feed(self._patient, self.clock)
         self._sink = sink
         self._graph = Graph()
         self._executor: Executor
@@ -140,6 +142,7 @@ class Engine:
         Raises `ConfigurationError` (definitions that contradict each other) and `StoreUnavailable`.
         """
         recovery = await self.store.open()
+        await self.feed.open()
         records = await self.store.streams()
         self._graph = Graph(records, restrict_to_major=self.settings.recompute_on == "major")
         settings = self.settings
@@ -150,6 +153,7 @@ class Engine:
             silence,
             self.clock,
             self._telemetry,
+            self.feed,
             commit_seq=recovery.commit_seq,
             chunk=settings.chunk,
         )
@@ -436,6 +440,25 @@ class Engine:
         """Write down what was computed and is not in the store's history yet. `run` does it by itself."""
         await self._executor.write_history()
 
+    def want(self, stream: StreamId, start: int, token: int | None = None) -> int:
+        """Keep ``stream`` computed from ``start`` on, whether or not its workflow is online, until `unwant`.
+
+        With the ``token`` of an earlier call: look again, as inputs may have joined or fallen silent. `NotFound`.
+        """
+        if token is None:
+            self._requests += 1
+            token = self._requests
+        target = self._stream(stream)
+        if not target.demand or target.demand.end < MAX_TIME:
+            involved, _ = self._request([target], TimeIntervals.of(start, MAX_TIME), token)
+            self._executor.look_at((one for one in involved if one.kind == "derived"), "request")
+        return token
+
+    def unwant(self, token: int) -> None:
+        """Undo `want`."""
+        for stream in self._graph.by_id.values():
+            stream.requests.pop(token, None)
+
     async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
 
@@ -496,6 +519,13 @@ class Engine:
     def failed(self) -> list[StreamStatus]:
         """The status of every stream of which something failed, by id."""
         return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
+
+    def find_id(self, identity: int) -> StreamStatus:
+        """The status of the stream with this id. Raises `NotFound`."""
+        found = self._graph.by_id.get(identity)
+        if found is None:
+            raise NotFound(f"there is no stream with the id {identity}", hint="see /api/streams, or hs-stream streams")
+        return self._status(found)
 
     def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
         """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""

@@ -30,6 +30,7 @@ from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluated, Evaluator
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder, Invalid
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
@@ -67,11 +68,13 @@ class Executor:
         silence: Silence,
         clock: Clock,
         telemetry: Telemetry,
+        feed: Feed,
         *,
         commit_seq: int,
         chunk: int,
     ) -> None:
         self.graph = graph
+        self.feed = feed
         self.silence = silence
         self.contents = Contents(store)
         self.tally = Tally()
@@ -624,7 +627,8 @@ class Executor:
             self.committed(commit.seq, entries, arrival)
 
     async def _write(self, commit: Commit) -> None:
-        await self._store("commit", self._store.store.commit, commit)
+        async with self.feed.commit(commit):
+            await self._store("commit", self._store.store.commit, commit)
         self.seq += 1
 
     async def write_history(self) -> None:

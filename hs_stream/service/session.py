@@ -27,8 +27,9 @@ _ALIVE_MS: Final = 30_000
 
 
 class SessionBook:
-    """The document of one run. ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now;
-    ``workflows`` may grow meanwhile.
+    """The document of one run.
+
+    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now; ``workflows`` may grow meanwhile.
     """
 
     def __init__(
