@@ -97,7 +97,7 @@ async def _compute(
 ) -> None:
     async with writing_engine(settings, workflows, "query it over HTTP with compute=true") as engine:
         if engine.find(stream).kind == "derived":
-            await engine.compute([stream], start, end)
+            await engine.compute([stream], start, end, complete=True)
 
 
 async def _query(

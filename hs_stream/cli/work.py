@@ -102,7 +102,11 @@ async def _compute(
             computed: set[StreamId] = set()
             while fresh := [stream for stream in streams if stream not in computed]:
                 await engine.compute(
-                    fresh, start, end, lambda done, total: bar.update(task, completed=done, total=max(total, 1))
+                    fresh,
+                    start,
+                    end,
+                    lambda done, total: bar.update(task, completed=done, total=max(total, 1)),
+                    complete=True,
                 )
                 computed.update(fresh)
                 streams = wanted()

@@ -124,6 +124,12 @@ class WorkflowDefinition:
         start = MIN_TIME if self.start is None else self.start
         return self.requested_intervals | TimeIntervals.of(start, MAX_TIME)
 
+    @property
+    def begin(self) -> int | None:
+        """Where nodes without inputs begin, if not at the earliest reading of the sources."""
+        demand = self.demand
+        return demand.start if demand and demand.start > MIN_TIME else self.start
+
     def consumers(self, name: str) -> list[NodeDefinition]:
         """The nodes that read ``name``, in topological order."""
         return [self.nodes[other] for other in self.order if name in self.nodes[other].inputs]
@@ -418,8 +424,7 @@ def _sources_on(workflow: WorkflowDefinition, plate: str) -> set[str]:
 
 def _begin(workflow: WorkflowDefinition) -> Any:
     """What decides when nodes without inputs begin."""
-    demand = workflow.demand
-    return demand.start if demand and demand.start > MIN_TIME else sorted(workflow.sources)
+    return sorted(workflow.sources) if workflow.begin is None else workflow.begin
 
 
 def _identity(tool: Tool) -> Any:

@@ -142,8 +142,8 @@ class Graph:
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
         stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)
         self._share(stream, workflow, event)
-        if not stream.inputs and stream.demand and stream.demand.start > MIN_TIME:
-            stream.begin = stream.demand.start
+        if not stream.inputs:
+            stream.begin = workflow.begin
         if record is not None:
             if self._unchanged(record.fingerprint, stream.fingerprint):
                 stream.remember(record)

@@ -100,6 +100,19 @@ def test_streams_are_listed_by_pattern() -> None:
     assert run("streams", "none*", "--format", "csv").stdout.count("\n") == 1
 
 
+def test_compute_without_any_reading() -> None:
+    """No source is connected, so nothing is waited for: a clock ticks."""
+    Path("ticks.yaml").write_text(
+        "workflow: ticks\nonline: false\nstart: 2026-01-01T00:00:00Z\nplates: {}\nsources: {}\n"
+        "nodes:\n  tick: {tool: clock@^1, with: {every: 20s}}\n",
+        encoding="utf-8",
+    )
+    run("compute", "ticks.yaml", "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:01:00Z")
+    rows = json.loads(run("query", "tick", "--format", "json").stdout)
+    assert [row["time"][-9:] for row in rows] == ["00:00:20Z", "00:00:40Z", "00:01:00Z"]
+
+
+@pytest.mark.usefixtures("in_site")
 def test_compute_on_request() -> None:
     text = Path("comfort.yaml").read_text(encoding="utf-8")
     Path("comfort.yaml").write_text(
