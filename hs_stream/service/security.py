@@ -50,6 +50,8 @@ WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 4096
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _OPEN: Final = "/healthz"
+_VIEWER: Final = "/_nicegui_ws/"
+"""Where a WebSocket does not get through, the viewer's browser posts what is clicked. It only reads, whatever it is."""
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -187,7 +189,7 @@ class Guard:
         scope["hs_access"] = access
         if scope["method"] in _READING or scope["path"] == _OPEN:
             return None
-        if access != "write":
+        if access != "write" and not scope["path"].startswith(_VIEWER):
             return _answer(403, "this token may only read", "use the token of http.token_file, as a Bearer token")
         if not self._tokens and not _is_for_us(headers):
             error = "this service changes nothing for a request to a name that anybody may give it"
