@@ -263,12 +263,12 @@ async def test_what_is_purged_is_gone() -> None:
 async def test_what_retention_forgets_is_gone(name: str) -> None:
     site, here, away = await Site().start(), Client(), Client()
     minutes = [NOW - 3_600_000 + 60_000 * index for index in range(60)]
-    await site.deliver({time: 1.0 for time in minutes[:30]}, "short")
+    await site.deliver(dict.fromkeys(minutes[:30], 1.0), "short")
     lines = [await site.subscribe(name, client, MIN_TIME) for client in (here, away)]
     for line in lines:
         await line.read()
     await lines[1].close()
-    await site.deliver({time: 2.0 for time in minutes[30:]}, "short")
+    await site.deliver(dict.fromkeys(minutes[30:], 2.0), "short")
     await site.engine.forget()
     await lines[0].read()
     assert here.table == await site.contents(name)
