@@ -290,7 +290,8 @@ class Ingest:
             if some:
                 gone = TimeIntervals.of(MIN_TIME, some.last_time)
                 append = Append(self.seq + 1, purged={stream.id: gone})
-                await self._store("append", self._store.store.append, append)
+                async with self._executor.feed.append(append):
+                    await self._store("append", self._store.store.append, append)
                 self.seq += 1
                 stream.tail.replace(gone.pairs, NOTHING)
                 self._telemetry.forgotten(len(some))

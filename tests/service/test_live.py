@@ -40,6 +40,12 @@ sources: {other: {mqtt: other}}
 nodes:
   double: {tool: sliding_mean, from: other, with: {width: 5s}}
 """
+KEPT = """
+workflow: kept
+sources: {short: {mqtt: short, retention: 10m}}
+nodes:
+  smooth: {tool: sliding_mean, from: short, with: {width: 5s}, retention: 10m}
+"""
 registry = lru_cache(default_registry)
 
 
@@ -60,7 +66,7 @@ class Site:
         settings = EngineSettings(lateness=self.lateness)
         self.engine = Engine(self.store, settings=settings, clock=self.clock)
         self.hub = Hub(self.engine, limit=20, ended=self.ended.append)
-        await self.engine.open([parse_workflow(text, registry()) for text in (WORKFLOW, LATER)])
+        await self.engine.open([parse_workflow(text, registry()) for text in (WORKFLOW, LATER, KEPT)])
         return self
 
     async def deliver(self, items: dict[int, float], source: str = "raw") -> None:
@@ -251,6 +257,26 @@ async def test_what_is_purged_is_gone() -> None:
     line = await site.subscribe("raw", client)
     await line.read()
     assert client.table == await site.contents("raw")
+
+
+@pytest.mark.parametrize("name", ["short", "smooth"])
+async def test_what_retention_forgets_is_gone(name: str) -> None:
+    site, here, away = await Site().start(), Client(), Client()
+    minutes = [NOW - 3_600_000 + 60_000 * index for index in range(60)]
+    await site.deliver(dict.fromkeys(minutes[:30], 1.0), "short")
+    lines = [await site.subscribe(name, client, MIN_TIME) for client in (here, away)]
+    for line in lines:
+        await line.read()
+    await lines[1].close()
+    await site.deliver(dict.fromkeys(minutes[30:], 2.0), "short")
+    await site.engine.forget()
+    await lines[0].read()
+    assert here.table == await site.contents(name)
+    assert minutes[0] not in here.table
+    await site.start()
+    line = await site.subscribe(name, away, MIN_TIME)
+    await line.read()
+    assert away.table == here.table
 
 
 async def test_a_slow_subscriber_is_ended_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
