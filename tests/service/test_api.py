@@ -321,17 +321,19 @@ async def test_purges_that_cannot_be(path: str, status: int, words: str) -> None
 
 async def test_nothing_is_purged_without_a_token(api: Api) -> None:
     for path in (f"{SMOOTH}/instances", "/api/streams?name=climate"):
-        answer = await api.client.delete(path)
-        assert answer.status_code == 403
-        assert answer.json()["hint"] == "set http.token_file"
+        for host, hint in (("localhost", "set http.token_file"), ("page.example", "use its IP address")):
+            answer = await api.client.delete(path, headers={"Host": host})
+            assert answer.status_code == 403
+            assert answer.json()["hint"].startswith(hint)
     assert len((await api.get(f"{SMOOTH}/instances"))["instances"]) == 10
 
 
-async def test_only_get_is_possible(api: Api) -> None:
-    answer = await api.client.post("/api/streams")
-    assert answer.status_code == 405
-    assert answer.json()["hint"] == "use GET"
-    assert answer.headers["allow"] == "GET"
+async def test_other_methods_are_not_allowed(api: Api) -> None:
+    for path, allowed in (("/api/sessions", "GET"), ("/api/streams", "DELETE, GET")):
+        answer = await api.client.post(path)
+        assert answer.status_code == 405
+        assert answer.json()["hint"] == f"use {allowed}"
+        assert answer.headers["allow"] == allowed
 
 
 async def test_a_store_that_is_away_is_503_and_a_bug_is_500(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
