@@ -6,8 +6,9 @@ SECONDS_OF_DEMO ?= 60
 PYTEST_ARGS ?=
 EXAMPLES ?= 20000
 SEED ?= 1
+PAYLOADS ?= 100000
 
-.PHONY: demo test lint benchmark parity chaos machine clean
+.PHONY: demo test lint benchmark parity chaos machine fuzz notebooks clean
 
 demo:
 	@scripts/bootstrap demo
@@ -38,6 +39,14 @@ chaos:
 machine:
 	@scripts/bootstrap test
 	@HS_STREAM_MACHINE=$(EXAMPLES) $(BIN)/python -m pytest tests/laws/test_machine.py -k memory --hypothesis-seed $(SEED) --durations 1
+
+fuzz:
+	@scripts/bootstrap test
+	@HS_STREAM_FUZZ=$(PAYLOADS) $(BIN)/python -m pytest tests/connectors/test_codec_fuzz.py --hypothesis-seed $(SEED) --durations 0
+
+notebooks:
+	@scripts/bootstrap test
+	@$(BIN)/python scripts/notebooks.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

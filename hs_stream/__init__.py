@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hs_stream.builder import Workflow
+    from hs_stream.hyperstream import HyperStream
 
-__all__ = ["Workflow"]
+__all__ = ["HyperStream", "Workflow"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from hs_stream.builder import Workflow  # noqa: PLC0415
 
         return Workflow
+    if name == "HyperStream":
+        from hs_stream.hyperstream import HyperStream  # noqa: PLC0415
+
+        return HyperStream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,7 +22,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hs_stream.core.registry import ToolRegistry
     from hs_stream.core.workflow import WorkflowDefinition
 
-__all__ = ["Node", "Workflow"]
+__all__ = ["Node", "Workflow", "bind_parameters"]
 
 
 class Node:
@@ -213,7 +213,9 @@ class Workflow:
         """The output of ``tool`` applied to the nodes in ``arguments``; ``w.factor("clock", every="1m")`` has none."""
         inputs = [argument for argument in arguments if isinstance(argument, Node)]
         pin = f"{tool}@{version}" if version else tool
-        given = self._parameters(pin, [item for item in arguments if not isinstance(item, Node)], parameters)
+        positional = [item for item in arguments if not isinstance(item, Node)]
+        # Checked at once, so that the error points at the line of the caller.
+        given = bind_parameters(self.registry.resolve(pin), positional, parameters)
         if name is None:
             name = "_".join([*(node.name for node in inputs[:1]), tool])
         self._check_free(name)
@@ -243,21 +245,21 @@ class Workflow:
                 f"workflow {self.name}: there is a node {name!r} already", hint="give this one a name: name=..."
             )
 
-    def _parameters(self, pin: str, positional: list[Any], parameters: dict[str, Any]) -> dict[str, Any]:
-        """Checked at once, so that the error points at the line of the caller."""
-        kind: type[Tool] = self.registry.resolve(pin)
-        fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        if len(positional) > len(fields):
-            raise ConfigurationError(
-                f"{kind.name} has {len(fields)} parameters, but {len(positional)} are given",
-                hint=f"its parameters are {', '.join(fields) or 'none'}",
-            )
-        by_position = dict(zip(fields, positional, strict=False))
-        for twice in by_position.keys() & parameters.keys():
-            raise ConfigurationError(f"{kind.name}: the parameter {twice} is given twice")
-        given = by_position | parameters
-        kind.build(given)
-        return given
+
+def bind_parameters(kind: type[Tool], positional: Sequence[Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by name, the positional ones in the order in which ``kind`` declares them; checked."""
+    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    if len(positional) > len(fields):
+        raise ConfigurationError(
+            f"{kind.name} has {len(fields)} parameters, but {len(positional)} are given",
+            hint=f"its parameters are {', '.join(fields) or 'none'}",
+        )
+    by_position = dict(zip(fields, positional, strict=False))
+    for twice in by_position.keys() & parameters.keys():
+        raise ConfigurationError(f"{kind.name}: the parameter {twice} is given twice")
+    given = {**by_position, **parameters}
+    kind.build(given)
+    return given
 
 
 def _plate_name(plate: Plate | str | None) -> str | None:

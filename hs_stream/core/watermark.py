@@ -46,6 +46,10 @@ class Silence:
             self._proven = max(self._proven, now)
         return self.horizon
 
+    def assume(self, until: int, now: int) -> None:
+        """Take it that up to ``until`` nothing was sent but what is here, as far as silence could prove that by now."""
+        self._proven = max(self._proven, min(shift(until, self.idle), now))
+
     def wait(self, horizon: int, now: int) -> int | None:
         """Milliseconds from ``now`` until `horizon` can reach ``horizon``; ``None`` while silence proves nothing."""
         if self._trusted_from is None:

@@ -406,7 +406,8 @@ def _difference(one: WorkflowDefinition, other: WorkflowDefinition, name: str) -
         return "their tools, parameters or plates differ"
     if left.into is not None and _sources_on(one, left.into) != _sources_on(other, left.into):
         return f"other sources bring values of {left.into}"
-    if not left.inputs and _begin(one) != _begin(other):
+    # Where nothing is wanted of either, the first of them that is added says where it begins.
+    if not left.inputs and (one.demand or other.demand) and _begin(one) != _begin(other):
         return "without inputs they begin with their workflows, and these begin differently"
     return ""
 

@@ -26,6 +26,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
@@ -120,6 +121,7 @@ class Engine:
         self.store = store
         self._telemetry = telemetry or Telemetry()
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
+        self.feed = Feed(self._patient, self.clock)
         self._sink = sink
         self._graph = Graph()
         self._executor: Executor
@@ -140,6 +142,7 @@ class Engine:
         Raises `ConfigurationError` (definitions that contradict each other) and `StoreUnavailable`.
         """
         recovery = await self.store.open()
+        await self.feed.open()
         records = await self.store.streams()
         self._graph = Graph(records, restrict_to_major=self.settings.recompute_on == "major")
         settings = self.settings
@@ -150,6 +153,7 @@ class Engine:
             silence,
             self.clock,
             self._telemetry,
+            self.feed,
             commit_seq=recovery.commit_seq,
             chunk=settings.chunk,
         )
@@ -378,17 +382,23 @@ class Engine:
         start: int,
         end: int,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        complete: bool = False,
     ) -> None:
         """Compute exactly what is missing of ``streams`` in ``(start, end]``, also without `run`.
 
         ``progress(done, total)`` is called with milliseconds of stream time. Returns when all that the inputs allow
-        is computed. Raises `NotFound`, `ToolError` when an interval failed, and `Unavailable` when `stop` is called.
+        is computed. ``complete``: no source is connected, and what is not here by now is taken not to exist, as if
+        silence had proven it up to where the request reads; what comes after all is late. Raises `NotFound`,
+        `ToolError` when an interval failed, and `Unavailable` when `stop` is called.
         """
         targets = [self._stream(stream) for stream in streams]
         self._requests += 1
         token = self._requests
         window = TimeIntervals.of(start, end)
-        involved = self._request(targets, window, token)
+        involved, until = self._request(targets, window, token)
+        if complete:
+            self._executor.silence.assume(until, self.clock.now())
         total = sum((window - target.coverage).measure() for target in targets)
         try:
             for stream in involved:
@@ -407,11 +417,14 @@ class Engine:
             if stream.failed & window:
                 raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
 
-    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> list[Stream]:
+    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> tuple[list[Stream], int]:
+        """The derived streams that take part, each with what is wanted of it; and the latest instant that is read."""
         involved: dict[int, Stream] = {}
+        until = window.end
         stack = [(target, window) for target in targets]
         while stack:
             stream, wanted = stack.pop()
+            until = max(until, wanted.end)
             if stream.kind == "raw":
                 continue
             known = stream.requests.get(token, EMPTY)
@@ -421,7 +434,30 @@ class Engine:
             involved[stream.id] = stream
             for slot, source in enumerate(stream.inputs):
                 stack.append((source, required(stream.support(slot), wanted)))
-        return list(involved.values())
+        return list(involved.values()), until
+
+    async def write_history(self) -> None:
+        """Write down what was computed and is not in the store's history yet. `run` does it by itself."""
+        await self._executor.write_history()
+
+    def want(self, stream: StreamId, start: int, token: int | None = None) -> int:
+        """Keep ``stream`` computed from ``start`` on, whether or not its workflow is online, until `unwant`.
+
+        With the ``token`` of an earlier call: look again, as inputs may have joined or fallen silent. `NotFound`.
+        """
+        if token is None:
+            self._requests += 1
+            token = self._requests
+        target = self._stream(stream)
+        if not target.demand or target.demand.end < MAX_TIME:
+            involved, _ = self._request([target], TimeIntervals.of(start, MAX_TIME), token)
+            self._executor.look_at((one for one in involved if one.kind == "derived"), "request")
+        return token
+
+    def unwant(self, token: int) -> None:
+        """Undo `want`."""
+        for stream in self._graph.by_id.values():
+            stream.requests.pop(token, None)
 
     async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.
@@ -483,6 +519,13 @@ class Engine:
     def failed(self) -> list[StreamStatus]:
         """The status of every stream of which something failed, by id."""
         return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
+
+    def find_id(self, identity: int) -> StreamStatus:
+        """The status of the stream with this id. Raises `NotFound`."""
+        found = self._graph.by_id.get(identity)
+        if found is None:
+            raise NotFound(f"there is no stream with the id {identity}", hint="see /api/streams, or hs-stream streams")
+        return self._status(found)
 
     def status(self, name: str | None = None, meta: Mapping[str, str] | None = None) -> list[StreamStatus]:
         """The status of every stream of this name (all names if ``None``) that agrees with ``meta``, by id."""

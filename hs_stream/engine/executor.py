@@ -30,6 +30,7 @@ from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluated, Evaluator
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder, Invalid
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
@@ -67,11 +68,13 @@ class Executor:
         silence: Silence,
         clock: Clock,
         telemetry: Telemetry,
+        feed: Feed,
         *,
         commit_seq: int,
         chunk: int,
     ) -> None:
         self.graph = graph
+        self.feed = feed
         self.silence = silence
         self.contents = Contents(store)
         self.tally = Tally()
@@ -140,7 +143,7 @@ class Executor:
         for stream in self.sourceless:
             if stream.workflow == workflow and stream.begin is None:
                 if known is not None:
-                    stream.coverage -= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
+                    stream.moved |= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
@@ -333,6 +336,9 @@ class Executor:
         """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
         end = stream.end()
         lost, invalid = self._take_joined(stream, step), None
+        if stream.moved:
+            lost |= stream.moved & stream.coverage
+            stream.moved = EMPTY
         known_until = end if stream.fold is None else max(end, stream.fold.until)
         for slot, spans in changed.items():
             if slot < 0 or not spans:
@@ -621,7 +627,8 @@ class Executor:
             self.committed(commit.seq, entries, arrival)
 
     async def _write(self, commit: Commit) -> None:
-        await self._store("commit", self._store.store.commit, commit)
+        async with self.feed.commit(commit):
+            await self._store("commit", self._store.store.commit, commit)
         self.seq += 1
 
     async def write_history(self) -> None:

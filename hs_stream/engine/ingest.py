@@ -235,7 +235,8 @@ class Ingest:
         if not inserts and not upserts and not dead:
             return
         append = Append(self.seq + 1, inserts, upserts, marks, dead)
-        await self._store("append", self._store.store.append, append)
+        async with self._executor.feed.append(append):
+            await self._store("append", self._store.store.append, append)
         self.seq += 1
         if marks:
             self._executor.marked = self.seq
@@ -271,7 +272,8 @@ class Ingest:
             count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
-            await self._store("append", self._store.store.append, append)
+            async with self._executor.feed.append(append):
+                await self._store("append", self._store.store.append, append)
             self.seq += 1
             self._executor.marked = self.seq
             stream.tail.replace(spans.pairs, NOTHING)

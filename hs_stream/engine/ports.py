@@ -210,7 +210,7 @@ class Recovery:
     proven: int | None
 
 
-DocumentKind = Literal["workflows", "plates", "sessions"]
+DocumentKind = Literal["workflows", "plates", "sessions", "feed"]
 
 
 class Store(Protocol):

@@ -86,6 +86,7 @@ class Stream:
         "kind",
         "line",
         "lookaheads",
+        "moved",
         "node",
         "old",
         "order",
@@ -162,6 +163,8 @@ class Stream:
         self.failed = EMPTY
         self.error = ""
         self.due: int | None = None
+        self.moved = EMPTY
+        """Of a stream without inputs: what its workflow's begin has moved over, and the next step takes back."""
         self.old: int | None = None
         """The first instance stored behind the coverage, where there is one: silence does not prove it right."""
         self.wanted_until = MIN_TIME

@@ -1,31 +1,29 @@
 """The HTTP API: ``create_api(context)`` gives the ASGI application.
 
-1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 422, 500, 503.
-2. With a token every request needs ``Authorization: Bearer TOKEN``, but for ``/healthz``. Without one, who reaches us
-   may read and change workflows, but remove no instances (403); a web page that a name of its own led here may do
-   nothing (403), and no code runs that a request names.
+1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 422, 429, 500, 503.
+2. Who may do what: `hs_stream.service.security`.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
-5. While the workflows are being replaced, requests wait at the gate, but for ``/healthz`` and ``/metrics``.
+5. What changes seldom has an ``ETag``: with ``If-None-Match`` the answer is 304 while it is the same.
+6. While the workflows are being replaced, requests wait at the gate, but for ``/healthz`` and ``/metrics``.
 """
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
+import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from hs_stream.core.errors import (
     BrokerUnavailable,
@@ -40,22 +38,29 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.catalog import FromFile, Plan
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
+from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
+from hs_stream.service.security import Guard, Tokens, access_of
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["ApiContext", "Changes", "JsonResponse", "Viewer", "create_api", "problem"]
+__all__ = [
+    "ApiContext",
+    "Changes",
+    "JsonResponse",
+    "TaggedResponse",
+    "Viewer",
+    "create_api",
+    "problem",
+    "require_write",
+]
 
 logger = structlog.get_logger(__name__)
 
-_SECURITY_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-]
+_COMPRESSED: Final = 1024
+"""Bytes from which on an answer is compressed for who accepts it; never live events."""
 
 
 class Changes(Protocol):
@@ -82,7 +87,11 @@ class ApiContext:
     metrics: Callable[[], bytes]
     ready: Callable[[], Awaitable[dict[str, Any]]]
     version: str
-    token: str = ""
+    tokens: Tokens = field(default_factory=Tokens)
+    hub: Hub | None = None
+    origins: Sequence[str] = ()
+    """Origins whose pages may use the API (CORS)."""
+    tls: bool = False
     gate: Gate = field(default_factory=Gate)
     changes: Changes | None = None
 
@@ -100,19 +109,42 @@ class JsonResponse(Response):
         return dumps(content)
 
 
+class TaggedResponse(JsonResponse):
+    """The same with an ``ETag``; rule 5."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tag = f'W/"{hashlib.blake2b(self.body, digest_size=12).hexdigest()}"'
+        self.headers["ETag"] = tag
+        self.headers["Cache-Control"] = "private, no-cache"
+        given = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
+        if tag in (part.strip() for part in given.split(",")):
+            kept = {name: self.headers[name] for name in ("ETag", "Cache-Control")}
+            await Response(status_code=304, headers=kept)(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
+def require_write(request: Request) -> None:
+    """Refuse a request whose token may only read."""
+    if access_of(request.scope) != "write":
+        raise HTTPException(403, "this token may only read")
+
+
 def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     """The application. It holds no state of its own. ``viewer`` adds its pages; without it ``/`` is a status page."""
-    from hs_stream.service.routes import Routes  # noqa: PLC0415 - routes use JsonResponse from here
+    from hs_stream.service.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
+    from hs_stream.service.routes import Routes  # noqa: PLC0415
 
     app = FastAPI(
         title="hs-stream",
         version=context.version,
-        description="Streams, workflows and tools of this service. Only PUT and DELETE change anything.",
+        description="Streams, workflows and tools of this service. What changes something says so.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
         default_response_class=JsonResponse,
     )
+    LiveRoutes(context).register(app)
     Routes(context, app.openapi).register(app, overview=viewer is None)
 
     @app.get("/metrics", tags=["service"], response_class=Response)
@@ -126,7 +158,18 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     if viewer is not None:
         viewer(app, context)
-    app.add_middleware(_Guard, token=context.token, gate=context.gate)
+    # The last one is the outermost.
+    app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED, compresslevel=5)
+    app.add_middleware(Guard, tokens=context.tokens, gate=context.gate, origins=context.origins, tls=context.tls)
+    if context.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(context.origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID", "X-Request-Id"],
+            expose_headers=["ETag", "Retry-After", "X-Request-Id"],
+            max_age=3600,
+        )
     return app
 
 
@@ -177,7 +220,8 @@ async def _on_ours(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status == 500:
         logger.error("request failed", path=request.url.path, error=str(error))
-    return problem(status, _located(error), error.hint)
+    again = {"Retry-After": "5"} if status == 503 else None
+    return problem(status, _located(error), error.hint, again)
 
 
 def _located(error: HsStreamError) -> str:
@@ -189,72 +233,3 @@ def _located(error: HsStreamError) -> str:
 async def _on_bug(request: Request, error: Exception) -> Response:
     logger.error("request failed", path=request.url.path, exc_info=error)
     return problem(500, "the service failed to answer", "see its log; this is a bug")
-
-
-class _Guard:
-    """Checks the token in constant time, waits at the gate, and adds headers that keep browsers careful."""
-
-    def __init__(self, app: ASGIApp, token: str, gate: Gate) -> None:
-        self._app = app
-        self._gate = gate
-        self._expected = f"Bearer {token}".encode() if token else b""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_careful(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                given = message.get("headers", [])
-                names = {name for name, _ in given}
-                message["headers"] = [*given, *(header for header in _SECURITY_HEADERS if header[0] not in names)]
-            await send(message)
-
-        denied = None
-        if self._expected and scope["path"] != "/healthz" and not self._allowed(scope):
-            denied = problem(
-                401,
-                "this service asks for a token",
-                "send the header Authorization: Bearer TOKEN with the content of http.token_file",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        elif not self._expected and scope["method"] in ("PUT", "DELETE") and not _is_for_us(scope):
-            denied = problem(
-                403,
-                "this service changes nothing for a request to a name that anybody may give it",
-                "use its IP address or localhost, or set http.token_file",
-            )
-        if denied is not None:
-            await denied(scope, receive, send_careful)
-            return
-        try:
-            async with nullcontext() if scope["path"] in ("/healthz", "/metrics") else self._gate.passing():
-                await self._app(scope, receive, send_careful)
-        except Unavailable as error:
-            await problem(503, error.message, error.hint)(scope, receive, send_careful)
-
-    def _allowed(self, scope: Scope) -> bool:
-        given = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                given = value
-        # Everything but the scheme's case is compared in constant time.
-        scheme, _, rest = given.partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(b"Bearer " + rest.strip(), self._expected)
-
-
-def _is_for_us(scope: Scope) -> bool:
-    """Whether the request names this machine in a way that no name server decides.
-
-    A web page may let its own name lead to 127.0.0.1, and then ask us whatever it likes.
-    """
-    given = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    host = urlsplit(f"//{given.decode('latin-1')}").hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -31,12 +31,13 @@ from hs_stream.service.api import ApiContext, Viewer, create_api
 from hs_stream.service.catalog import Catalog, Plan
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.gate import Gate
-from hs_stream.service.http import HttpServer, bind
+from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
-from hs_stream.service.settings import Settings, read_secret
+from hs_stream.service.security import Tokens
+from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import EmbeddedStore, load_registry, version
 
@@ -72,14 +73,11 @@ class Service:
         self.port = 0
         self.store: Store
         self._catalog = Catalog(settings, self.registry, workflows)
-        self._token = read_secret(settings.http.token_file, "http.token_file") if settings.http.token_file else ""
+        self._tokens = _tokens(settings.http)
         self._options = mqtt_options(settings)
         logs = settings.logging
-        self._log = (
-            MqttLog(self._options, logs.mqtt_topic, logs.mqtt_level, self.telemetry.log_dropped)
-            if logs.mqtt_topic
-            else None
-        )
+        topic, dropped = logs.mqtt_topic, self.telemetry.log_dropped
+        self._log = MqttLog(self._options, topic, logs.mqtt_level, dropped) if topic else None
         self._clock = SystemClock()
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
@@ -92,7 +90,8 @@ class Service:
     def url(self) -> str:
         """Where HTTP is served."""
         host = self.settings.http.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "https" if self.settings.http.cert_file else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def engine(self) -> Engine:
@@ -174,11 +173,15 @@ class Service:
             metrics=self.telemetry.exposition,
             ready=self.ready,
             version=version(),
-            token=self._token,
+            tokens=self._tokens,
+            hub=self._round.hub,
+            origins=self.settings.http.cors_origins,
+            tls=bool(self.settings.http.cert_file),
             gate=self._gate,
             changes=self,
         )
-        server = HttpServer(create_api(self._context, self._viewer), listener)
+        api = create_api(self._context, self._viewer)
+        server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
         try:
             async with asyncio.TaskGroup() as group:
                 http = group.create_task(server.run(), name="http")
@@ -236,6 +239,7 @@ class Service:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._context.engine, self._context.workflows = self.engine, self.workflows
+                self._context.hub = self._round.hub
                 logger.info("workflows loaded", workflows=[item.name for item in self.workflows])
                 return True
         return False
@@ -246,7 +250,7 @@ class Service:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""
         async with self._changing:
             workflow = await asyncio.to_thread(
-                self._catalog.parse, name, text, as_json=as_json, allow_code=bool(self._token)
+                self._catalog.parse, name, text, as_json=as_json, allow_code=bool(self._tokens.write)
             )
             return self._changed(await self._catalog.save(self.store, workflow))
 
@@ -286,6 +290,16 @@ class Service:
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}}``."""
         return await self._round.ready()
+
+
+def _tokens(http: HttpSettings) -> Tokens:
+    """Reads the files. `ConfigurationError` where one cannot be used."""
+    if http.cert_file:
+        check_certificate(http.cert_file, http.key_file)
+    return Tokens(
+        read_secret(http.token_file, "http.token_file") if http.token_file else "",
+        read_secret(http.read_token_file, "http.read_token_file") if http.read_token_file else "",
+    )
 
 
 async def serve(settings: Settings, viewer: Viewer | None = None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 
 from hs_stream.core.errors import ConfigurationError
 
-__all__ = ["HttpServer", "bind"]
+__all__ = ["HttpServer", "bind", "check_certificate"]
 
 _STOP_SECONDS = 2
 
@@ -46,6 +47,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def check_certificate(cert_file: str, key_file: str) -> None:
+    """`ConfigurationError` when a server cannot use them."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password=lambda: "")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+        raise ConfigurationError(
+            f"http.cert_file {cert_file} and http.key_file {key_file} cannot be used: {reason}",
+            hint="name a certificate and its key in PEM files without a password",
+        ) from None
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,7 +69,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves ``app`` on ``listener`` from `run` until `stop`."""
 
-    def __init__(self, app: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, app: FastAPI, listener: socket.socket, cert_file: str = "", key_file: str = "") -> None:
         self._listener = listener
         config = uvicorn.Config(
             app,
@@ -67,6 +80,8 @@ class HttpServer:
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=15,
             limit_concurrency=1000,
+            ssl_certfile=cert_file or None,
+            ssl_keyfile=key_file or None,
         )
         self._server = _Server(config)
 

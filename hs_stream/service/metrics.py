@@ -34,7 +34,7 @@ _END_TO_END_BUCKETS: Final = (
 
 
 class Gauges(Protocol):
-    """What a scrape asks for. ``lag`` is in seconds per workflow."""
+    """What a scrape asks for. ``lag`` is in seconds per workflow; ``ignored`` and ``remembered`` are per source."""
 
     def pending_steps(self) -> int: ...
     def in_flight_readings(self) -> int: ...
@@ -42,6 +42,9 @@ class Gauges(Protocol):
     def lag(self) -> Mapping[str, float]: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
+    def live_subscribers(self) -> int: ...
+    def ignored(self) -> dict[str, int]: ...
+    def remembered(self) -> dict[str, int]: ...
 
 
 class _Bounded:
@@ -68,6 +71,7 @@ class ServiceTelemetry(Telemetry):
         self._sources, self._reasons, self._tools, self._operations = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._readings = self._counter("readings", "Readings stored, repeats included", "source")
         self._dead = self._counter("dead_letters", "What could not be used", "source", "reason")
+        self._live_ended = self._counter("live_ended", "Live subscriptions that ended", "reason")
         self._late = self._counter("late_readings", "Readings below the watermark of their stream")
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
@@ -127,6 +131,10 @@ class ServiceTelemetry(Telemetry):
 
     def store_back(self) -> None:
         logger.info("the store answers again")
+
+    def live_ended(self, reason: str) -> None:
+        """A live subscription ended; ``reason`` is one of few words."""
+        self._live_ended.labels(reason).inc()
 
     def late(self, count: int) -> None:
         self._late.inc(count)
@@ -229,19 +237,31 @@ class _GaugeCollector(Collector):
             ("hs_in_flight_readings", "Readings taken in but not yet durable", gauges.in_flight_readings),
             ("hs_outbox_pending", "Steps with results that are not published yet", gauges.outbox_pending),
             ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected),
-            ("hs_live_subscribers", "Live subscribers over HTTP", _none),
+            ("hs_live_subscribers", "Live subscribers over HTTP", gauges.live_subscribers),
         )
         for name, text, read in simple:
             yield GaugeMetricFamily(name, text, value=float(read()))
         yield CounterMetricFamily(
             "hs_mqtt_reconnects", "Connections to the broker after the first", gauges.mqtt_reconnects()
         )
+        ignored = CounterMetricFamily(
+            "hs_ignored_messages", "Messages that are neither readings nor errors", labels=["source"]
+        )
+        for source, count in _first(gauges.ignored()):
+            ignored.add_metric([source], count)
+        yield ignored
+        remembered = GaugeMetricFamily(
+            "hs_codec_entries", "What the codec of a source remembers between messages", labels=["source"]
+        )
+        for source, count in _first(gauges.remembered()):
+            remembered.add_metric([source], count)
+        yield remembered
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
-        for index, (workflow, seconds) in enumerate(sorted(gauges.lag().items())):
-            if index < MAX_LABELS:
-                lag.add_metric([workflow], seconds)
+        for workflow, seconds in _first(gauges.lag()):
+            lag.add_metric([workflow], seconds)
         yield lag
 
 
-def _none() -> float:
-    return 0.0
+def _first(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Rule 2 for what is read at scrape time."""
+    return sorted(values.items())[:MAX_LABELS]

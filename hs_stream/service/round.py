@@ -21,9 +21,10 @@ from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Clock, Store
-from hs_stream.engine.telemetry import Telemetry
 from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease
+from hs_stream.service.live import Hub
+from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.states import failed_json
@@ -54,7 +55,7 @@ class Round:
         options: MqttOptions,
         store: Store,
         clock: Clock,
-        telemetry: Telemetry,
+        telemetry: ServiceTelemetry,
         lease: Lease,
         workflows: Sequence[WorkflowDefinition],
         *,
@@ -83,6 +84,7 @@ class Round:
             sink=self._sink,
             guard=lease,
         )
+        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
         failed = functools.partial(failed_json, self.engine)
         self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
 
@@ -117,6 +119,8 @@ class Round:
                 others.append(group.create_task(reading, name=f"{feed.kind} source"))
             await begun()
             await over()
+            # They come back with their last id, to the next round or the next start.
+            self.hub.stop("stopping" if hurry.is_set() else "reload")
             await self._finish(engine, hurry)
             for task in others:
                 task.cancel()
@@ -262,9 +266,21 @@ class Round:
         connections = self._connections()
         return bool(connections) and all(state.connected for state in connections)
 
+    def live_subscribers(self) -> int:
+        """Who follows a stream over HTTP."""
+        return self.hub.count
+
     def mqtt_reconnects(self) -> int:
         """Connections after the first one of each."""
         return sum(max(state.connects - 1, 0) for state in self._connections())
+
+    def ignored(self) -> dict[str, int]:
+        """Messages of each source that were neither readings nor errors."""
+        return self._source.statistics().ignored if self._source is not None else {}
+
+    def remembered(self) -> dict[str, int]:
+        """What the codec of each source remembers."""
+        return self._source.remembered() if self._source is not None else {}
 
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]

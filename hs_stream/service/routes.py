@@ -12,13 +12,13 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
-from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
-from hs_stream.service.api import ApiContext, JsonResponse, problem
+from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, problem, require_write
 from hs_stream.service.catalog import Plan
 from hs_stream.service.json_values import encode, intervals
+from hs_stream.service.lookup import find_stream, parse_span
 from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.states import failed_json, letter_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
@@ -26,7 +26,7 @@ from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_documen
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
 from hs_stream.service.yaml_items import did_you_mean
 
-__all__ = ["Routes", "parse_instant"]
+__all__ = ["Routes"]
 
 _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
@@ -79,8 +79,9 @@ class Routes:
     # --- service ---
 
     async def healthz(self) -> Response:
-        """Whether the process answers. Needs no token."""
-        return JsonResponse({"ok": True, "version": self._context.version})
+        """Whether the process answers. Needs no token; where others do, it says nothing else."""
+        open_to_all = not self._context.tokens
+        return JsonResponse({"ok": True} | ({"version": self._context.version} if open_to_all else {}))
 
     async def readyz(self) -> Response:
         """Whether broker, store and lag are fine: 200 or 503, with each part."""
@@ -147,13 +148,14 @@ class Routes:
 
     async def stream(self, stream: str, start: Start = "-inf", end: End = "now") -> Response:
         """One stream, by id or as ``name[house=1,room=kitchen]``, with the states of ``(start, end]``."""
-        status = self._find(stream)
-        first, last = self._span(start, end)
+        status = find_stream(self._context.engine, stream)
+        first, last = parse_span(start, end, self._context.clock.now())
         states = await stream_states(self._context.engine, status, first, last)
         return JsonResponse(stream_json(status) | {"start": format_time(first), "end": format_time(last)} | states)
 
     async def instances(
         self,
+        request: Request,
         stream: str,
         start: Start = "-inf",
         end: End = "inf",
@@ -166,12 +168,13 @@ class Routes:
 
         Where there are more, ``next`` is the cursor of the next page. ``revision`` is there when it is not 0.
         """
-        status = self._find(stream)
-        first, last = self._span(start, end)
+        status = find_stream(self._context.engine, stream)
+        first, last = parse_span(start, end, self._context.clock.now())
         error = None
         if compute:
+            require_write(request)
             error = await self._compute(status, first, last)
-            status = self._find(stream)
+            status = find_stream(self._context.engine, stream)
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
             raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
@@ -215,7 +218,7 @@ class Routes:
 
         What is demanded of it, and of what is computed from it, is computed again from what is left.
         """
-        return await self._purge([self._find(stream)], start, end)
+        return await self._purge([find_stream(self._context.engine, stream)], start, end)
 
     async def purge_all(
         self,
@@ -231,9 +234,9 @@ class Routes:
         return await self._purge(found, start, end)
 
     async def _purge(self, found: Sequence[StreamStatus], start: str, end: str) -> Response:
-        if not self._context.token:
+        if not self._context.tokens.write:
             return problem(403, "nothing is removed for whoever asks without a token", "set http.token_file")
-        first, last = self._span(start, end)
+        first, last = parse_span(start, end, self._context.clock.now())
         engine = self._context.engine
         rows = [
             {
@@ -256,32 +259,8 @@ class Routes:
                 )
         return sorted(self._context.engine.status(name, meta), key=lambda status: status.id)
 
-    def _find(self, text: str) -> StreamStatus:
-        engine = self._context.engine
-        if text.isdigit():
-            number = int(text)
-            found = next((status for status in engine.status() if status.id == number), None)
-            if found is None:
-                raise NotFound(f"there is no stream with the id {number}", hint="see /api/streams")
-            return found
-        try:
-            stream = StreamId.parse(text)
-        except ValueError as error:
-            raise ConfigurationError(str(error), hint="use the stream's id, or its text") from None
-        return engine.find(stream)
-
-    def _span(self, start: str, end: str) -> tuple[int, int]:
-        now = self._context.clock.now()
-        first, last = parse_instant("start", start, now), parse_instant("end", end, now)
-        if first >= last:
-            raise ConfigurationError(
-                f"start {format_time(first)} is not before end {format_time(last)}",
-                hint="start is excluded, end included",
-            )
-        return first, last
-
     def _cursor(self, text: str) -> int:
-        if not re.fullmatch(r"-?\d{1,19}", text):
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
             raise ConfigurationError(f"cursor: {text[:40]!r} is none", hint="pass what the page before had as next")
         return int(text)
 
@@ -297,7 +276,7 @@ class Routes:
         resolved: Annotated[bool, Query(description="false: pins as they were given, not exact versions")] = True,
     ) -> Response:
         """One workflow as a document in the shape of its file."""
-        return JsonResponse(encode(to_document(self._workflow(workflow), resolved=resolved)))
+        return TaggedResponse(encode(to_document(self._workflow(workflow), resolved=resolved)))
 
     async def save(self, workflow: str, request: Request) -> Response:
         """Save a workflow and run it. The body is that of a workflow file: YAML, or JSON with that content type.
@@ -322,7 +301,7 @@ class Routes:
         """The factor graph of a workflow."""
         found = self._workflow(workflow)
         if form == "json":
-            return JsonResponse(encode(graph_json(found)))
+            return TaggedResponse(encode(graph_json(found)))
         if form in ("mermaid", "dot"):
             return PlainTextResponse(mermaid(found) if form == "mermaid" else dot(found))
         raise ConfigurationError(f"format: {form!r} is not one of json, mermaid, dot")
@@ -345,7 +324,7 @@ class Routes:
 
     async def tools(self) -> Response:
         """Every version of every tool, with its parameters."""
-        return JsonResponse({"tools": [tool_json(tool) for tool in self._context.registry]})
+        return TaggedResponse({"tools": [tool_json(tool) for tool in self._context.registry]})
 
     @property
     def _workflows(self) -> dict[str, WorkflowDefinition]:
@@ -400,16 +379,3 @@ def _planned(plan: Plan) -> Response:
         answer | {"nodes": {state: list(names) for state, names in nodes.items()}},
         200 if plan.action == "nothing" else 202,
     )
-
-
-def parse_instant(name: str, text: str, now: int) -> int:
-    """Rule 3 of the API. `ConfigurationError` names the parameter."""
-    text = text.strip()
-    if re.fullmatch(r"-?\d{1,19}", text):
-        return int(text)
-    # In a query string "+" is a space: 2026-01-01T00:00:00+01:00 arrives as "... 01:00".
-    text = re.sub(r"^(\S+T\S+) (\d\d:?\d\d)$", r"\1+\2", text)
-    try:
-        return parse_time(text, now=now)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None

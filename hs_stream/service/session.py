@@ -27,7 +27,10 @@ _ALIVE_MS: Final = 30_000
 
 
 class SessionBook:
-    """The document of one run. ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now."""
+    """The document of one run.
+
+    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now; ``workflows`` may grow meanwhile.
+    """
 
     def __init__(
         self,
@@ -38,21 +41,20 @@ class SessionBook:
         counters: Callable[[], Mapping[str, int]],
         failed: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
     ) -> None:
-        self._store, self._clock, self._counters, self._failed = store, clock, counters, failed
+        self._store, self._clock, self._workflows = store, clock, workflows
+        self._counters, self._failed = counters, failed
         self._started = format_time(clock.now())
         self.id = f"{self._started}-{secrets.token_hex(3)}"
-        tools = {node.tool.pin for workflow in workflows for node in workflow.nodes.values()}
-        self._fixed = {
-            "started": self._started,
-            "versions": {"hs_stream": version, "python": platform.python_version(), "tools": sorted(tools)},
-            "workflows": [workflow.name for workflow in workflows],
-        }
+        self._versions = {"hs_stream": version, "python": platform.python_version()}
 
     async def write(self, *, stopped: bool = False) -> None:
         """Put the document. Raises `StoreUnavailable`."""
         now = format_time(self._clock.now())
+        tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
         document = {
-            **self._fixed,
+            "started": self._started,
+            "versions": {**self._versions, "tools": sorted(tools)},
+            "workflows": [workflow.name for workflow in self._workflows],
             "seen": now,
             "stopped": now if stopped else None,
             "counters": dict(self._counters()),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hs_stream.core.errors import ConfigurationError
@@ -146,15 +146,38 @@ class MqttSettings(_Section):
 
 
 class HttpSettings(_Section):
-    """``[http]``. ``port`` 0 takes any free one. With a ``token_file`` every request but /healthz needs the token.
+    """``[http]``. ``port`` 0 takes any free one.
 
-    ``viewer``: ``true``, ``false``, or ``"auto"`` for where ``hs_stream[viewer]`` is installed.
+    ``token_file`` holds the token that may do everything, ``read_token_file`` one that may read; with either, every
+    request but /healthz needs one. ``cert_file`` and ``key_file`` (PEM) turn TLS on. ``cors_origins``: other sites
+    whose pages may use the API. ``viewer``: ``true``, ``false``, or ``"auto"`` for where ``hs_stream[viewer]`` is
+    installed.
     """
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     token_file: str = ""
+    read_token_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    cors_origins: Texts = ()
+    max_subscribers: Annotated[int, Field(ge=0, le=900)] = 500
     viewer: bool | Literal["auto"] = "auto"
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError(f"{origin!r} is no origin: write for example 'https://dashboard.example:8443'")
+        return origins
+
+    @model_validator(mode="after")
+    def _both_files(self) -> HttpSettings:
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("TLS needs both: write cert_file and key_file")
+        return self
 
     @property
     def loopback(self) -> bool:
@@ -280,7 +303,7 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Map
         if type(error).__name__ != "SettingsError":
             raise
         raise ConfigurationError(f"the environment: {error}", hint="lists are JSON or separated by commas") from None
-    if not settings.http.loopback and not settings.http.token_file:
+    if not settings.http.loopback and not (settings.http.token_file or settings.http.read_token_file):
         raise ConfigurationError(
             f"http.host = {settings.http.host!r} lets other machines in, but there is no http.token_file",
             hint='write host = "127.0.0.1", or name a token_file that holds a secret',

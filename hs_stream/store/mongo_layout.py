@@ -27,7 +27,9 @@ __all__ = ["LAYOUT", "create", "history_document", "history_entry", "stream_docu
 
 LAYOUT: Final = 1
 _CLUSTERED: Final = ("instances", "snapshots", "retracted", "outbox")
-_PLAIN: Final = ("streams", "history", "dead_letters", "marks", "large", "state", "workflows", "plates", "sessions")
+_PLAIN: Final = (
+    *("streams", "history", "dead_letters", "marks", "large", "state", "workflows", "plates", "sessions", "feed"),
+)
 _NAMESPACE_EXISTS: Final = 48
 _INDEX_CONFLICTS: Final = (85, 86)
 _DAY: Final = 86_400

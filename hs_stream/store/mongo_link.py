@@ -19,6 +19,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.value import Value
 from hs_stream.store import mongo_errors
+from hs_stream.store.mongo_replies import find_raw
 from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode
 
 __all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "span"]
@@ -237,14 +238,15 @@ class Link:
         if limit is not None and limit <= 0:
             return NOTHING
         with self.talking():
-            # The stubs say that raw batches are documents; they are bytes.
-            cursor: Any = self.collection("instances").find_raw_batches(
+            found = find_raw(
+                self.database,
+                "instances",
                 where,
-                sort=[("_id", -1 if newest and limit else 1)],
+                descending=newest and bool(limit),
                 limit=limit or 0,
-                batch_size=min(limit or _READ_AT_ONCE, _READ_AT_ONCE),
+                at_once=_READ_AT_ONCE,
             )
-            batches = [batch_of(raw) async for raw in cursor]
+            batches = [batch_of(raw) async for raw in found]
             if newest and limit:
                 batches = [Batch(one.times[::-1], one.values[::-1]) for one in reversed(batches)]
             batch = Batch.concat(batches)

@@ -14,7 +14,7 @@ from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
 from hs_stream.engine.ports import Source
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.testing.check_source import check_source
-from hs_stream_connectors.codecs import codec
+from hs_stream_connectors.codecs import Decoded, codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MAX_DEAD_PAYLOAD, MqttSource, SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
@@ -36,8 +36,9 @@ class NumbersCodec:
     """The number itself is both the value and the offset of its time."""
 
     name = "numbers"
+    plates: tuple[str, ...] = ()
 
-    def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> list[tuple[int, object]]:
+    def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         return [(T0 + int(payload), int(payload))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from ruamel.yaml import YAML
@@ -99,18 +101,45 @@ def check_prometheus(path: Path, scratch: Path) -> None:
         text = path.read_text(encoding="utf-8").replace("/run/secrets/hs_stream_token", str(secret))
         path = scratch / "prometheus.yml"
         path.write_text(text, encoding="utf-8")
+        shutil.copy(CONFIG / "prometheus" / "alerts.yml", scratch)  # as compose.yaml mounts it
     result = subprocess.run([program("promtool"), "check", "config", path], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "SUCCESS" in result.stdout + result.stderr
 
 
+def check_alerts(path: Path, scratch: Path) -> None:
+    """promtool plays a day on which all is well, and one on which nothing is."""
+    test = (ROOT / "tests" / "docs" / "alerts_test.yml").read_text(encoding="utf-8")
+    played = scratch / "alerts_test.yml"
+    played.write_text(f"rule_files: [{path}]\n{test}", encoding="utf-8")
+    for command in (["check", "rules", str(path)], ["test", "rules", str(played)]):
+        result = subprocess.run([program("promtool"), *command], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+    check_metrics(path, scratch)
+
+
+def check_metrics(path: Path, _: Path) -> None:
+    """Every metric that it names is one of ours."""
+    from hs_stream.service.metrics import ServiceTelemetry
+
+    telemetry = ServiceTelemetry()
+    telemetry.attach(MagicMock(**{f"{name}.return_value": 0 for name in GAUGES}))
+    exposed = telemetry.exposition().decode()
+    ours = set(re.findall(r"^# TYPE (\w+) ", exposed, re.MULTILINE))
+    named = set(re.findall(r"\bhs_\w+", path.read_text(encoding="utf-8"))) - {"hs_stream"}
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= ours
+
+
+GAUGES = ("pending_steps", "in_flight_readings", "outbox_pending", "mqtt_connected", "mqtt_reconnects")
 CHECKS: dict[str, Callable[[Path, Path], None]] = {
     "hs-stream.toml": check_settings,
     "mosquitto.conf": check_mosquitto,
     "compose/mosquitto.conf": check_mosquitto,
     "prometheus.yml": check_prometheus,
     "compose/prometheus.yml": check_prometheus,
-    **{f"workflows/{path.name}": check_workflow for path in sorted((CONFIG / "workflows").iterdir())},
+    "prometheus/alerts.yml": check_alerts,
+    "grafana/hs_stream.json": check_metrics,
+    **{str(path.relative_to(CONFIG)): check_workflow for path in sorted((CONFIG / "workflows").rglob("*.yaml"))},
 }
 
 
@@ -124,7 +153,7 @@ def test_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_names_are_global_over_all_workflows() -> None:
     seen: dict[str, Path] = {}
-    for path in sorted((CONFIG / "workflows").iterdir()):
+    for path in sorted((CONFIG / "workflows").rglob("*.yaml")):
         document = load_yaml(path)
         for name in [*document["sources"], *document["nodes"]]:
             assert name not in seen, f"{name} is in {path} and {seen[name]}: one service cannot run both"

@@ -29,6 +29,15 @@ class Figures:
     def mqtt_reconnects(self) -> int:
         return 2
 
+    def live_subscribers(self) -> int:
+        return 6
+
+    def ignored(self) -> dict[str, int]:
+        return {"climate": 6}
+
+    def remembered(self) -> dict[str, int]:
+        return {"plc": 8}
+
 
 def exercised() -> ServiceTelemetry:
     telemetry = ServiceTelemetry()
@@ -64,7 +73,9 @@ def exercised() -> ServiceTelemetry:
         "hs_outbox_pending 5.0",
         "hs_mqtt_connected 1.0",
         "hs_mqtt_reconnects_total 2.0",
-        "hs_live_subscribers 0.0",
+        "hs_live_subscribers 6.0",
+        'hs_ignored_messages_total{source="climate"} 6.0',
+        'hs_codec_entries{source="plc"} 8.0',
     ],
 )
 def test_every_metric_by_its_name(sample: str) -> None:

@@ -90,8 +90,15 @@ def nodes_like(draw: st.DrawFn, workflow: WorkflowDefinition, node: NodeDefiniti
             optional={
                 "retain": st.booleans(),
                 "payload": st.sampled_from(["json", "msgpack", "value"]),
-                "homeassistant": st.dictionaries(
-                    texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1), max_size=3
+                "homeassistant": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "name": texts,
+                        "icon": texts,
+                        "force_update": st.booleans(),
+                        "expire_after": st.sampled_from(["10m", "1h", 60]),
+                        "suggested_display_precision": st.integers(0, 20),
+                    },
                 ),
             },
         )

@@ -1,14 +1,21 @@
 """Codecs: from payloads to readings. ``codec("json", time={"field": "ts", "unit": "ms"})``.
 
-================  =====================================================  =========================
-name              payload                                                module
-================  =====================================================  =========================
-``json``          object, array of objects, or bare value                `codecs.objects`
-``msgpack``       the same in MessagePack                                `codecs.objects`
-``number``        ``21.43``                                              `codecs.bare`
-``text``          UTF-8 text                                             `codecs.bare`
-``zigbee2mqtt``   object of properties, ``last_seen``                    `codecs.zigbee2mqtt`
-================  =====================================================  =========================
+===============  =========================================================  =============================
+name             payload                                                    module
+===============  =========================================================  =============================
+``json``         object, array of objects, or bare value                    `codecs.objects`
+``msgpack``      the same in MessagePack                                    `codecs.objects`
+``number``       ``21.43``                                                  `codecs.bare`
+``text``         UTF-8 text                                                 `codecs.bare`
+``zigbee2mqtt``  object of properties, ``last_seen``                        `codecs.zigbee2mqtt`
+``tasmota``      nested object with local ``Time``; ``ON``                  `codecs.tasmota`
+``shelly``       JSON-RPC notification of what changed, ``params.ts``       `codecs.shelly`
+``shelly1``      a bare value per topic (first generation)                  `codecs.states`
+``esphome``      a bare value per topic                                     `codecs.states`
+``statestream``  a bare value or JSON per topic (Home Assistant)            `codecs.states`
+``sparkplug``    protobuf with aliases, a time per metric                   `codecs.sparkplug`
+``sphere``       ``{"uid", "bt", "e": [{"n", "v"}]}``                       `codecs.sphere`
+===============  =========================================================  =============================
 """
 
 from __future__ import annotations
@@ -20,21 +27,36 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream_connectors.codecs.bare import NumberCodec, TextCodec
 from hs_stream_connectors.codecs.base import REASONS, BatchError, Codec, CodecOptions, Decoded, TimeSpec
 from hs_stream_connectors.codecs.objects import JsonCodec, MsgpackCodec
+from hs_stream_connectors.codecs.shelly import ShellyCodec
+from hs_stream_connectors.codecs.sparkplug import SparkplugCodec
+from hs_stream_connectors.codecs.sphere import SphereCodec
+from hs_stream_connectors.codecs.states import EspHomeCodec, Shelly1Codec, StatestreamCodec
+from hs_stream_connectors.codecs.tasmota import TasmotaCodec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 
-__all__ = ["CODECS", "REASONS", "BatchError", "Codec", "CodecOptions", "Decoded", "TimeSpec", "codec"]
+__all__ = ["CODECS", "OPTIONS", "REASONS", "BatchError", "Codec", "CodecOptions", "Decoded", "TimeSpec", "codec"]
 
 CODECS: Final[Mapping[str, Callable[[Mapping[str, Any]], Codec]]] = {
+    "esphome": EspHomeCodec.make,
     "json": JsonCodec.make,
     "msgpack": MsgpackCodec.make,
     "number": NumberCodec.make,
+    "shelly": ShellyCodec.make,
+    "shelly1": Shelly1Codec.make,
+    "sparkplug": SparkplugCodec.make,
+    "sphere": SphereCodec.make,
+    "statestream": StatestreamCodec.make,
+    "tasmota": TasmotaCodec.make,
     "text": TextCodec.make,
     "zigbee2mqtt": Zigbee2MqttCodec.make,
 }
 
+OPTIONS: Final = ("time", "fields", "bind", "earliest", "max_payload", "base", "zone", "scope", "rebirth")
+"""Every option that some codec has."""
+
 
 def codec(name: str, **options: Any) -> Codec:
-    """The codec ``name`` with the options of a workflow file (``time fields earliest max_payload``).
+    """The codec ``name`` with the options of a workflow file (`OPTIONS`, of which each codec takes its own).
 
     `ConfigurationError` for an unknown name or option.
     """

@@ -1,4 +1,4 @@
-"""What every codec shares: reasons, options, the time of a reading, and objects and batches of them.
+"""What every codec shares: reasons, options, and objects and batches of them. Times are in `times`.
 
 1. A codec turns one payload into readings ``(event time in ms, canonical value)``, or raises `PayloadError` with a
    reason from `REASONS`. Nothing else is ever raised, whatever the bytes are.
@@ -7,38 +7,49 @@
 3. With ``time: arrival`` any payload is exactly one reading, at the arrival; an array is then a value. (A batch would
    put many readings on one millisecond, where only one can stay.) A retained message says nothing about when it was
    measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat changes nothing.
-4. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
+4. ``bind`` takes plate values from the payload: ``bind: {device: id}`` makes a stream of each ``id``. Such a reading is
+   ``(time, value, plate values)``. What is bound is not part of the value, unless ``fields`` names it.
+5. A key may be a path: ``ENERGY.Power`` is the ``Power`` inside of ``ENERGY``, where no key is called so as a whole.
+6. A codec of a gateway knows which topics of it are no readings at all (availability, commands, logs); for them
+   `Codec.decode` returns an empty list, and for a retained repeat where the gateway retains by default.
+7. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
    1 to 9999. Whether it lies too far in the future is decided by the engine, which has the clock.
 """
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, Protocol, cast, get_args
-from zoneinfo import ZoneInfo
+from datetime import datetime
+from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.core.time import format_time, to_ms, zone
+from hs_stream.core.stream import Meta, check_plate_value
+from hs_stream.core.time import to_ms
 from hs_stream.core.value import MAX_DEPTH, Value, canonical
+from hs_stream_connectors.codecs.times import ARRIVAL, TimeSpec
 
 __all__ = [
     "ARRIVAL",
     "DEFAULT_EARLIEST",
     "DEFAULT_MAX_PAYLOAD",
+    "MISSING",
     "REASONS",
     "BatchError",
     "Codec",
     "CodecOptions",
     "Decoded",
+    "Gathered",
     "TimeSpec",
+    "is_command",
+    "no_time",
+    "pick",
     "to_value",
 ]
 
-Decoded = list[tuple[int, Value]]
-Unit = Literal["ms", "s", "us", "ns", "iso"]
+Decoded = list[tuple[int, Value] | tuple[int, Value, Meta]]
+"""Readings in the payload's order; with plate values where the codec binds some."""
 
 REASONS: Final = frozenset(
     {
@@ -51,10 +62,12 @@ REASONS: Final = frozenset(
         "future",
         "json",
         "msgpack",
+        "no_birth",
         "not_finite",
         "number",
         "plate_full",
         "plate_value",
+        "protobuf",
         "retained",
         "time_invalid",
         "time_missing",
@@ -67,11 +80,7 @@ REASONS: Final = frozenset(
 
 DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
-_FIRST: Final = to_ms(datetime(1, 1, 2, tzinfo=UTC))
-_LAST: Final = to_ms(datetime(9999, 12, 30, tzinfo=UTC))
-_PER_MS: Final = {"us": 1_000, "ns": 1_000_000}
-_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_TIME_HINT: Final = "write for example {field: ts, unit: ms}, {field: Time, unit: iso, zone: Europe/Berlin} or arrival"
+_PLATE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class BatchError(PayloadError):
@@ -93,8 +102,39 @@ class Codec(Protocol):
     def name(self) -> str:
         """The word for it in a workflow file."""
 
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """The plates whose values it takes from payloads."""
+
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """Readings in the payload's order; an empty list when the message is no reading and no error either."""
+
+
+class _Missing:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+"""What `pick` returns for a path that an object does not have."""
+
+
+def pick(item: Mapping[str, Any], path: str) -> Any:
+    """What stands in ``item`` under ``path`` (rule 5), or `MISSING`.
+
+    >>> pick({"ENERGY": {"Power": 12.5}, "a.b": 1}, "ENERGY.Power"), pick({"a.b": 1}, "a.b"), pick({}, "a.b")
+    (12.5, 1, MISSING)
+    """
+    found = item.get(path, MISSING)
+    if found is MISSING and "." in path:
+        found = item
+        for key in path.split("."):
+            if not isinstance(found, dict) or key not in found:
+                return MISSING
+            found = found[key]
+    return found
 
 
 def to_value(value: Any) -> Value:
@@ -120,132 +160,33 @@ def _deeper(value: Any, levels: int) -> bool:
     return True
 
 
-# --- time ---
-
-
-@dataclass(frozen=True, slots=True)
-class TimeSpec:
-    """Where the event time of a reading is.
-
-    ``field`` is the key of it, ``None`` for the arrival. ``unit`` is that of a number (also of one sent as text) since
-    the Unix epoch; what is finer than a millisecond is cut off towards the past. A text is ISO 8601; with ``unit: iso``
-    nothing else is allowed. A text without an offset needs ``zone``; of an hour that occurs twice it means the first.
-    """
-
-    field: str | None = None
-    unit: Unit = "iso"
-    zone: ZoneInfo | None = None
-
-    @classmethod
-    def parse(cls, spec: object) -> TimeSpec:
-        """From ``arrival``, ``{field, unit, zone}``, ``(field, unit)`` or a `TimeSpec`; else `ConfigurationError`."""
-        if isinstance(spec, TimeSpec):
-            return spec
-        if spec is None or spec == "arrival":
-            return ARRIVAL
-        if isinstance(spec, Sequence) and not isinstance(spec, str) and 1 <= len(spec) <= 2:
-            spec = dict(zip(("field", "unit"), spec, strict=False))
-        if not isinstance(spec, Mapping) or not set(spec) <= {"field", "unit", "zone"} or "field" not in spec:
-            raise ConfigurationError(f"time: {spec!r} is not understood", hint=_TIME_HINT)
-        field, unit, name = spec["field"], spec.get("unit", "iso"), spec.get("zone")
-        if not isinstance(field, str) or not field:
-            raise ConfigurationError(f"time.field: {field!r} is not a key", hint=_TIME_HINT)
-        if unit not in get_args(Unit):
-            raise ConfigurationError(f"time.unit: {unit!r} is unknown", hint="write ms, s, us, ns or iso")
-        try:
-            where = zone(name) if name is not None else None
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"time.zone: {error}", hint="write an IANA name such as Europe/Brussels") from None
-        return cls(field, cast(Unit, unit), where)
-
-    def instant(self, raw: Any, earliest: int) -> int:
-        """Milliseconds since the epoch of a field's content. `PayloadError`: ``time_invalid``, ``before_earliest``."""
-        if type(raw) is int and self.unit == "ms":
-            time = raw
-        elif isinstance(raw, str):
-            time = self._from_text(raw)
-        elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
-            time = self._from_number(raw)
-        elif isinstance(raw, datetime) and raw.tzinfo is not None:
-            time = to_ms(raw)
-        else:
-            raise self._invalid(raw, "is neither a number nor a text")
-        if not _FIRST <= time <= _LAST:
-            raise self._invalid(raw, "is outside of the years 1 to 9999; is the unit right?")
-        if time < earliest:
-            raise PayloadError(
-                "before_earliest",
-                f"the time {format_time(time)} is before {format_time(earliest)}; is the device's clock set?",
-            )
-        return time
-
-    def _from_number(self, raw: float) -> int:
-        unit = self.unit
-        if unit == "iso":
-            raise self._invalid(raw, "is a number, but the time is configured as text; add `unit: ms` or `unit: s`")
-        if isinstance(raw, int):
-            return raw * 1000 if unit == "s" else raw // _PER_MS.get(unit, 1)
-        # To whole microseconds first: 1423072260.123 s is stored as ...122999 and must not lose its millisecond.
-        microseconds = raw / _PER_SECOND[unit] * 1_000_000
-        if not math.isfinite(microseconds):
-            raise self._invalid(raw, "is not finite")
-        return round(microseconds) // 1000
-
-    def _from_text(self, raw: str) -> int:
-        if self.unit != "iso":
-            number = _number(raw)
-            if number is not None:
-                return self._from_number(number)
-        try:
-            moment = datetime.fromisoformat(raw.strip())
-            if moment.tzinfo is None:
-                if self.zone is None:
-                    raise self._invalid(raw, "has no offset; send it with Z or +01:00, or configure `zone`")
-                moment = moment.replace(tzinfo=self.zone)
-            return to_ms(moment)
-        except (ValueError, OverflowError):
-            raise self._invalid(raw, "is not an ISO 8601 time") from None
-
-    def _invalid(self, raw: object, why: str) -> PayloadError:
-        return PayloadError("time_invalid", f"the time in {self.field!r}, {repr(raw)[:60]}, {why}")
-
-
-def _number(text: str) -> int | float | None:
-    text = text.strip()
-    if len(text) > 32 or "_" in text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return None
-
-
-ARRIVAL: Final = TimeSpec()
-
-
 # --- options, objects and batches ---
 
 
 @dataclass(frozen=True, slots=True)
 class CodecOptions:
-    """The options that every codec takes. ``fields`` keeps only these keys; ``None`` keeps all."""
+    """The options that every codec takes. ``fields`` keeps only these keys or paths; ``None`` keeps all.
+
+    ``bind``: pairs of a plate and the key or path whose content is its value.
+    """
 
     time: TimeSpec = ARRIVAL
     fields: tuple[str, ...] | None = None
     earliest: int = DEFAULT_EARLIEST
     max_payload: int = DEFAULT_MAX_PAYLOAD
+    bind: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, codec: str, options: Mapping[str, Any]) -> CodecOptions:
-        """From a workflow file's ``time fields earliest max_payload``. `ConfigurationError` names the bad one."""
-        unknown = sorted(set(options) - {"time", "fields", "earliest", "max_payload"})
+    def parse(cls, codec: str, options: Mapping[str, Any], also: Sequence[str] = ()) -> CodecOptions:
+        """From a workflow file's options. ``also``: further ones, which the codec reads itself.
+
+        `ConfigurationError` names the bad one.
+        """
+        known = ("time", "fields", "bind", "earliest", "max_payload", *also)
+        unknown = sorted(set(options) - set(known))
         if unknown:
             raise ConfigurationError(
-                f"codec {codec}: unknown option {unknown[0]!r}",
-                hint="the options are time, fields, earliest, max_payload",
+                f"codec {codec}: unknown option {unknown[0]!r}", hint=f"the options are {', '.join(known)}"
             )
         fields = options.get("fields")
         if fields is not None:
@@ -259,7 +200,17 @@ class CodecOptions:
         size = options.get("max_payload", DEFAULT_MAX_PAYLOAD)
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise ConfigurationError(f"codec {codec}: max_payload is {size!r}", hint="write a number of bytes")
-        return cls(TimeSpec.parse(options.get("time")), fields, _earliest(codec, options.get("earliest")), size)
+        time, earliest = TimeSpec.parse(options.get("time")), _earliest(codec, options.get("earliest"))
+        return cls(time, fields, earliest, size, _bind(codec, options.get("bind")))
+
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """The plates in ``bind``."""
+        return tuple([plate for plate, _ in self.bind])
+
+    def bound(self, item: Mapping[str, Any]) -> Meta:
+        """The plate values in ``item``. `PayloadError` with ``plate_value`` where one is missing or cannot be one."""
+        return tuple([(plate, _plate_value(plate, key, pick(item, key))) for plate, key in self.bind])
 
     def check(self, payload: bytes, retained: bool) -> None:
         """Refuse what needs no decoding: ``too_large``, and ``retained`` where the time is the arrival."""
@@ -280,11 +231,11 @@ class CodecOptions:
             return self._batch(decoded, arrival)
         return [self.reading(decoded, arrival)]
 
-    def reading(self, item: Any, arrival: int) -> tuple[int, Value]:
+    def reading(self, item: Any, arrival: int) -> tuple[int, Value] | tuple[int, Value, Meta]:
         """One reading. ``item`` may be changed."""
         field = self.time.field
         if type(item) is not dict:
-            if field is not None or self.fields is not None:
+            if field is not None or self.fields is not None or self.bind:
                 wanted = f"the time field {field!r}" if field is not None else "the fields"
                 raise PayloadError("type", f"the payload is {_kind(item)}, not an object, so {wanted} cannot be in it")
             return arrival, to_value(item)
@@ -295,30 +246,69 @@ class CodecOptions:
             except KeyError:
                 raise PayloadError("time_missing", f"the object has no {field!r}, where its time is expected") from None
             time = self.time.instant(raw, self.earliest)
-        return time, to_value(self.select(item, field))
+        return self.timed(time, item, field)
+
+    def timed(self, time: int, item: dict[str, Any], drop: str | None) -> tuple[int, Value] | tuple[int, Value, Meta]:
+        """The reading at ``time`` whose value is in ``item``, which may be changed."""
+        if self.bind:
+            meta = self.bound(item)
+            return time, to_value(self.select(item, drop)), meta
+        return time, to_value(self.select(item, drop))
 
     def select(self, item: dict[str, Any], drop: str | None) -> dict[str, Any]:
-        """The part of ``item`` that is the value: ``fields``, or everything but ``drop``."""
+        """The part of ``item`` that is the value: ``fields``, or everything but ``drop`` and what is bound."""
         if self.fields is None:
             if drop is not None:
                 item.pop(drop, None)
+            for _, key in self.bind:
+                item.pop(key, None)
             return item
-        chosen = {key: item[key] for key in self.fields if key in item}
+        chosen = {key: found for key in self.fields if (found := pick(item, key)) is not MISSING}
         if not chosen:
             raise PayloadError("fields_missing", f"the object has none of the fields {', '.join(self.fields)}")
         return chosen
 
     def _batch(self, items: list[Any], arrival: int) -> Decoded:
-        good: Decoded = []
-        bad: list[PayloadError] = []
+        gathered = Gathered()
         for index, item in enumerate(items):
             try:
-                good.append(self.reading(item, arrival))
+                gathered.readings.append(self.reading(item, arrival))
             except PayloadError as error:
-                bad.append(PayloadError(error.reason, f"element {index}: {error.message}"))
-        if bad:
-            raise BatchError(good, bad)
-        return good
+                gathered.refuse(f"element {index}", error)
+        return gathered.done()
+
+
+class Gathered:
+    """The readings of one payload, part by part: a part that is none does not lose the others."""
+
+    __slots__ = ("_errors", "readings")
+
+    def __init__(self) -> None:
+        self.readings: Decoded = []
+        self._errors: list[PayloadError] = []
+
+    def refuse(self, part: str, error: PayloadError) -> None:
+        """``part`` is no reading, because of ``error``."""
+        self._errors.append(PayloadError(error.reason, f"{part[:80]}: {error.message}"))
+
+    def done(self) -> Decoded:
+        """All readings. `BatchError` when a part was none."""
+        if self._errors:
+            raise BatchError(self.readings, self._errors)
+        return self.readings
+
+
+def no_time(codec: str, options: Mapping[str, Any], where: str) -> None:
+    """`ConfigurationError` where a workflow file chooses a time although the format says ``where`` it is."""
+    if options.get("time", "arrival") != "arrival":
+        raise ConfigurationError(
+            f"codec {codec}: time: cannot be chosen, it is {where}", hint="leave `time` out, or use codec: json"
+        )
+
+
+def is_command(levels: Sequence[str], words: frozenset[str]) -> bool:
+    """Whether one of a topic's levels behind the first says that the message is for the gateway, not from it."""
+    return not words.isdisjoint(levels[1:])
 
 
 def retained_error() -> PayloadError:
@@ -330,6 +320,31 @@ def _kind(item: object) -> str:
     return {list: "an array", str: "a text", bool: "a boolean", type(None): "null", bytes: "binary data"}.get(
         type(item), "a number" if isinstance(item, (int, float)) else f"a {type(item).__name__}"
     )
+
+
+def _plate_value(plate: str, key: str, raw: Any) -> str:
+    text = str(raw) if type(raw) is int else raw
+    if not isinstance(text, str):
+        what = "is not there" if raw is MISSING else f"is {_kind(raw)}"
+        raise PayloadError("plate_value", f"plate {plate}: {key!r} {what}, where its value is expected")
+    try:
+        return check_plate_value(text)
+    except ValueError as error:
+        raise PayloadError("plate_value", f"plate {plate}: {error}") from None
+
+
+def _bind(codec: str, bind: object) -> tuple[tuple[str, str], ...]:
+    if bind is None:
+        return ()
+    if not isinstance(bind, Mapping) or not bind or not all(isinstance(word, str) and word for word in bind.values()):
+        raise ConfigurationError(f"codec {codec}: bind is {bind!r}", hint="write bind: {PLATE: KEY}")
+    for plate in bind:
+        if not isinstance(plate, str) or not _PLATE.fullmatch(plate):
+            raise ConfigurationError(
+                f"codec {codec}: bind: {plate!r} is not a plate's name",
+                hint="a plate name has letters, digits and _, and begins with a letter",
+            )
+    return tuple(bind.items())
 
 
 def _earliest(codec: str, value: object) -> int:

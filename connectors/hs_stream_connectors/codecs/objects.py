@@ -4,7 +4,8 @@
 
     codec: json                      # or msgpack: the same shapes
     time: {field: ts, unit: ms}      # {"ts": 1423072260000, "temperature": 21.4}; or an array of such objects
-    fields: [temperature, humidity]  # optional
+    fields: [temperature, humidity]  # optional; a path such as data.temperature goes into nested objects
+    bind: {device: id}               # optional: a stream per content of `id`
     earliest: 1971-01-01T00:00:00Z   # optional; earlier times are a clock that was never set
     max_payload: 1048576             # optional, bytes
 
@@ -96,6 +97,11 @@ class JsonCodec:
         """From the options of a workflow file."""
         return cls(CodecOptions.parse("json", options))
 
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """See `hs_stream_connectors.codecs.base.Codec`."""
+        return self.options.plates
+
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
         options = self.options
@@ -114,6 +120,11 @@ class MsgpackCodec:
     def make(cls, options: Mapping[str, Any]) -> Self:
         """From the options of a workflow file."""
         return cls(CodecOptions.parse("msgpack", options))
+
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """See `hs_stream_connectors.codecs.base.Codec`."""
+        return self.options.plates
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""

@@ -5,6 +5,7 @@
     mqtt: "zigbee2mqtt/{device#}"    # a friendly name may hold /, so bind all remaining levels
     codec: zigbee2mqtt
     fields: [temperature, humidity]  # optional
+    base: zigbee2mqtt                # optional: mqtt.base_topic of zigbee2mqtt, if it has more than one level
 
 The event time is ``last_seen`` where zigbee2mqtt sends it (``advanced.last_seen: ISO_8601``, ``ISO_8601_local`` or
 ``epoch``; numbers from 10^11 on are milliseconds, smaller ones seconds), and the arrival otherwise. It is not part of
@@ -15,7 +16,7 @@ own restart. With ``last_seen`` a repeat is the same reading at the same time an
 Without it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
 
 ``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also with a property behind) are not readings:
-`Zigbee2MqttCodec.decode` returns an empty list for them.
+`Zigbee2MqttCodec.decode` returns an empty list for them, and for an empty payload, which only removes a retained one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, retained_error, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, is_command, retained_error
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["Zigbee2MqttCodec"]
@@ -43,6 +44,7 @@ class Zigbee2MqttCodec:
     """See the module."""
 
     options: CodecOptions
+    base: str = ""
     name: str = "zigbee2mqtt"
 
     @classmethod
@@ -52,12 +54,20 @@ class Zigbee2MqttCodec:
             raise ConfigurationError(
                 "codec zigbee2mqtt: the time is last_seen or the arrival", hint="leave `time` out, or use codec: json"
             )
-        parsed = CodecOptions.parse("zigbee2mqtt", options)
-        return cls(replace(parsed, time=_ISO))
+        base = options.get("base", "")
+        if not isinstance(base, str) or not set(base).isdisjoint("+#{}"):
+            raise ConfigurationError(f"codec zigbee2mqtt: base is {base!r}", hint="write base: zigbee2mqtt")
+        parsed = CodecOptions.parse("zigbee2mqtt", options, ("base",))
+        return cls(replace(parsed, time=_ISO), base.strip("/"))
+
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """See `hs_stream_connectors.codecs.base.Codec`."""
+        return self.options.plates
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
-        if self.is_ignored(topic):
+        if not payload or self.is_ignored(topic):
             return []
         self.options.check_size(payload)
         item = load_json(payload)
@@ -72,10 +82,11 @@ class Zigbee2MqttCodec:
             number = isinstance(seen, (int, float)) and not isinstance(seen, bool)
             spec = _ISO if not number else _MS if abs(seen) >= _MILLISECONDS_FROM else _S
             time = spec.instant(seen, self.options.earliest)
-        return [(time, to_value(self.options.select(item, None)))]
+        return [self.options.timed(time, item, None)]
 
-    @staticmethod
-    def is_ignored(topic: str) -> bool:
+    def is_ignored(self, topic: str) -> bool:
         """Whether the topic carries something else than a device's properties."""
-        levels = topic.split("/")
-        return levels[1:2] == ["bridge"] or levels[-1] == "availability" or not _COMMANDS.isdisjoint(levels[2:])
+        base = self.base + "/"
+        rest = topic.removeprefix(base) if self.base and topic.startswith(base) else topic.partition("/")[2]
+        levels = rest.split("/")
+        return levels[0] == "bridge" or levels[-1] == "availability" or is_command(levels, _COMMANDS)

@@ -260,7 +260,10 @@ class Connection:
                 self._subscribing[mid] = part
 
     def publish(self, topic: str, payload: bytes, *, mid: int, retain: bool = False, dup: bool = False) -> None:
-        """Send one message at QoS 1. The caller gives packet ids from `FIRST_MID` on, and bounds what is in flight."""
+        """Send one message at QoS 1. The caller gives packet ids from `FIRST_MID` on, and bounds what is in flight.
+
+        At QoS 0 where ``mid`` is 0.
+        """
         if self.is_open:
             self._send_raw(publish(topic.encode(), payload, mid=mid, retain=retain, dup=dup, v5=self._v5))
 

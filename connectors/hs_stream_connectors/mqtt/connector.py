@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream_connectors.codecs import codec
+from hs_stream_connectors.codecs import OPTIONS, codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
 
 __all__ = ["MqttConnector"]
 
-_KEYS: Final = ("mqtt", "codec", "time", "fields", "earliest", "max_payload")
+_KEYS: Final = ("mqtt", "codec", *OPTIONS)
 
 
 class MqttConnector:
@@ -28,8 +28,11 @@ class MqttConnector:
         self._defaults = dict(defaults)
 
     def plates(self, source: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names in the topic. `ConfigurationError` for a bad topic, codec, time or key."""
-        return self._spec(source, options).template.names
+        """The names in the topic, and those that ``bind`` takes from payloads.
+
+        `ConfigurationError` for a bad topic, codec, time or key.
+        """
+        return self._spec(source, options).plates
 
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> MqttSource:
         """One connection and one session for all ``sources``."""
@@ -47,4 +50,10 @@ class MqttConnector:
         if not isinstance(options["mqtt"], str):
             raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
         rest = {key: value for key, value in options.items() if key not in ("mqtt", "codec")}
-        return SourceSpec(name, TopicTemplate(options["mqtt"]), codec(kind, **(self._defaults | rest)))
+        spec = SourceSpec(name, TopicTemplate(options["mqtt"]), codec(kind, **(self._defaults | rest)))
+        if twice := set(spec.template.names) & set(spec.codec.plates):
+            raise ConfigurationError(
+                f"source {name}: bind: the topic binds {min(twice)} already",
+                hint="use + in the topic, or drop it in bind",
+            )
+        return spec

@@ -142,16 +142,17 @@ def puback(mids: Iterable[int]) -> bytes:
 
 
 def publish(topic: bytes, payload: bytes, *, mid: int, retain: bool, dup: bool, v5: bool) -> bytes:
-    """A PUBLISH at QoS 1."""
-    length = len(topic) + len(payload) + (5 if v5 else 4)
-    head = bytearray((0x32 | retain | dup << 3,))
+    """A PUBLISH at QoS 1, or at QoS 0 where ``mid`` is 0."""
+    length = len(topic) + len(payload) + (5 if v5 else 4) - (0 if mid else 2)
+    head = bytearray(((0x32 if mid else 0x30) | retain | dup << 3,))
     while length > 0x7F:
         head.append(length & 0x7F | 0x80)
         length >>= 7
     head.append(length)
     head += _U16.pack(len(topic))
     head += topic
-    head += _U16.pack(mid)
+    if mid:
+        head += _U16.pack(mid)
     if v5:
         head.append(0)
     head += payload

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
@@ -39,6 +39,11 @@ class SourceSpec:
     template: TopicTemplate
     codec: Codec
 
+    @property
+    def plates(self) -> tuple[str, ...]:
+        """The plates that its readings are on."""
+        return (*self.template.names, *self.codec.plates)
+
 
 @dataclass(slots=True)
 class SourceStatistics:
@@ -64,6 +69,18 @@ class _Route:
     error: PayloadError | None
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A codec with a memory that may want to say something to a gateway (Sparkplug)."""
+
+    @property
+    def remembered(self) -> int:
+        """How much it remembers."""
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """Topics and payloads to publish at QoS 0, each once."""
+
+
 class MqttSource:
     """Implements `hs_stream.engine.ports.Source` for all ``specs`` over one connection. ``now`` gives arrivals (ms)."""
 
@@ -75,6 +92,7 @@ class MqttSource:
         names = [spec.name for spec in self._specs]
         if len(set(names)) != len(names):
             raise ConfigurationError(f"MQTT source {name}: two sources have the same name")
+        self._remembering = {spec.name: spec.codec for spec in self._specs if isinstance(spec.codec, Remembering)}
         self._now = now
         self._routes: dict[bytes, list[_Route]] = {}
         self._connected: Callable[[bool], None] = lambda _: None
@@ -113,10 +131,19 @@ class MqttSource:
         """The live counters of the connection; read only."""
         return self._client.statistics()
 
+    def remembered(self) -> dict[str, int]:
+        """How much the codec of each source remembers, of those that have a memory."""
+        return {name: codec.remembered for name, codec in self._remembering.items()}
+
     async def _deliver(self, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
         while True:
             connection, messages = await self._client.receive()
-            await deliver(self.decode(messages, partial(connection.acknowledge, messages)))
+            delivery = self.decode(messages, partial(connection.acknowledge, messages))
+            # Several sources that miss the same thing ask for it once.
+            requests = dict(request for codec in self._remembering.values() for request in codec.requests())
+            for topic, payload in requests.items():
+                connection.publish(topic, payload, mid=0)
+            await deliver(delivery)
 
     def decode(self, messages: list[Message], ack: Callable[[], None]) -> Delivery:
         """One delivery of all ``messages``, in their order."""
@@ -145,8 +172,9 @@ class MqttSource:
                     if not decoded:
                         self._statistics.ignored[route.source] = self._statistics.ignored.get(route.source, 0) + 1
                 origins.append((len(readings), route.topic, payload))
-                for when, value in decoded:
-                    readings.append(Reading(route.source, route.meta, when, value))
+                for reading in decoded:
+                    meta = route.meta if len(reading) == 2 else tuple(sorted(route.meta + reading[2]))
+                    readings.append(Reading(route.source, meta, reading[0], reading[1]))
         statistics = self._statistics
         statistics.messages += len(messages)
         statistics.readings += len(readings)

@@ -1,0 +1,126 @@
+"""Where the time of a reading is in a payload, and how it is written there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, cast, get_args
+from zoneinfo import ZoneInfo
+
+from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.time import format_time, to_ms, zone
+
+__all__ = ["ARRIVAL", "TimeSpec"]
+
+Unit = Literal["ms", "s", "us", "ns", "iso"]
+
+_FIRST: Final = to_ms(datetime(1, 1, 2, tzinfo=UTC))
+_LAST: Final = to_ms(datetime(9999, 12, 30, tzinfo=UTC))
+_PER_MS: Final = {"us": 1_000, "ns": 1_000_000}
+_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_TIME_HINT: Final = "write for example {field: ts, unit: ms}, {field: Time, unit: iso, zone: Europe/Berlin} or arrival"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSpec:
+    """Where the event time of a reading is.
+
+    ``field`` is the key of it, ``None`` for the arrival. ``unit`` is that of a number (also of one sent as text) since
+    the Unix epoch; what is finer than a millisecond is cut off towards the past. A text is ISO 8601; with ``unit: iso``
+    nothing else is allowed. A text without an offset needs ``zone``; of an hour that occurs twice it means the first.
+    """
+
+    field: str | None = None
+    unit: Unit = "iso"
+    zone: ZoneInfo | None = None
+
+    @classmethod
+    def parse(cls, spec: object) -> TimeSpec:
+        """From ``arrival``, ``{field, unit, zone}``, ``(field, unit)`` or a `TimeSpec`; else `ConfigurationError`."""
+        if isinstance(spec, TimeSpec):
+            return spec
+        if spec is None or spec == "arrival":
+            return ARRIVAL
+        if isinstance(spec, Sequence) and not isinstance(spec, str) and 1 <= len(spec) <= 2:
+            spec = dict(zip(("field", "unit"), spec, strict=False))
+        if not isinstance(spec, Mapping) or not set(spec) <= {"field", "unit", "zone"} or "field" not in spec:
+            raise ConfigurationError(f"time: {spec!r} is not understood", hint=_TIME_HINT)
+        field, unit, name = spec["field"], spec.get("unit", "iso"), spec.get("zone")
+        if not isinstance(field, str) or not field:
+            raise ConfigurationError(f"time.field: {field!r} is not a key", hint=_TIME_HINT)
+        if unit not in get_args(Unit):
+            raise ConfigurationError(f"time.unit: {unit!r} is unknown", hint="write ms, s, us, ns or iso")
+        try:
+            where = zone(name) if name is not None else None
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"time.zone: {error}", hint="write an IANA name such as Europe/Brussels") from None
+        return cls(field, cast(Unit, unit), where)
+
+    def instant(self, raw: Any, earliest: int) -> int:
+        """Milliseconds since the epoch of a field's content. `PayloadError`: ``time_invalid``, ``before_earliest``."""
+        if type(raw) is int and self.unit == "ms":
+            time = raw
+        elif isinstance(raw, str):
+            time = self._from_text(raw)
+        elif isinstance(raw, (int, float)) and not isinstance(raw, bool):
+            time = self._from_number(raw)
+        elif isinstance(raw, datetime) and raw.tzinfo is not None:
+            time = to_ms(raw)
+        else:
+            raise self._invalid(raw, "is neither a number nor a text")
+        if not _FIRST <= time <= _LAST:
+            raise self._invalid(raw, "is outside of the years 1 to 9999; is the unit right?")
+        if time < earliest:
+            raise PayloadError(
+                "before_earliest",
+                f"the time {format_time(time)} is before {format_time(earliest)}; is the device's clock set?",
+            )
+        return time
+
+    def _from_number(self, raw: float) -> int:
+        unit = self.unit
+        if unit == "iso":
+            raise self._invalid(raw, "is a number, but the time is configured as text; add `unit: ms` or `unit: s`")
+        if isinstance(raw, int):
+            return raw * 1000 if unit == "s" else raw // _PER_MS.get(unit, 1)
+        # To whole microseconds first: 1423072260.123 s is stored as ...122999 and must not lose its millisecond.
+        microseconds = raw / _PER_SECOND[unit] * 1_000_000
+        if not math.isfinite(microseconds):
+            raise self._invalid(raw, "is not finite")
+        return round(microseconds) // 1000
+
+    def _from_text(self, raw: str) -> int:
+        if self.unit != "iso":
+            number = _number(raw)
+            if number is not None:
+                return self._from_number(number)
+        try:
+            moment = datetime.fromisoformat(raw.strip())
+            if moment.tzinfo is None:
+                if self.zone is None:
+                    raise self._invalid(raw, "has no offset; send it with Z or +01:00, or configure `zone`")
+                moment = moment.replace(tzinfo=self.zone)
+            return to_ms(moment)
+        except (ValueError, OverflowError):
+            raise self._invalid(raw, "is not an ISO 8601 time") from None
+
+    def _invalid(self, raw: object, why: str) -> PayloadError:
+        return PayloadError("time_invalid", f"the time in {self.field!r}, {repr(raw)[:60]}, {why}")
+
+
+def _number(text: str) -> int | float | None:
+    text = text.strip()
+    if len(text) > 32 or "_" in text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return None
+
+
+ARRIVAL: Final = TimeSpec()

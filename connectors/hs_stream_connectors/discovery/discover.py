@@ -1,0 +1,140 @@
+"""The workflow file for what a broker carries.
+
+1. Gateways first (`gateways`), then every other topic by its payload (`payloads`) and pattern (`patterns`).
+2. Our own results, the discovery topics of Home Assistant, and topics that only say ``online`` or ``offline`` are no
+   readings. What no codec reads is unknown. Both are counted, and named in the file's head.
+3. A number in an object becomes a node, so that it can be looked at and computed with at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hs_stream_connectors.discovery.gateways import GATEWAYS, Context, Found
+from hs_stream_connectors.discovery.patterns import Names, split
+from hs_stream_connectors.discovery.payloads import Shape, shape_of
+from hs_stream_connectors.discovery.survey import Seen, Survey
+
+__all__ = ["Discovery", "discover"]
+
+_AVAILABILITY: Final = frozenset({b"online", b"offline", b"Online", b"Offline", b'{"state":"online"}'})
+# A template gives these a meaning of their own.
+_UNREADABLE: Final = frozenset("{}")
+_MOST_FIELDS: Final = 30
+_MOST_NODES: Final = 10
+_SHOWN: Final = 5
+
+
+@dataclass(slots=True)
+class Discovery:
+    """What was found. ``silent`` are topics without readings, ``unknown`` those that no codec reads."""
+
+    sources: list[Found]
+    plates: dict[str, str | None]
+    messages: int
+    topics: int
+    beyond: int
+    silent: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    def counts(self) -> list[str]:
+        """Lines for people: what was heard, and what became of it."""
+        read = self.topics - len(self.silent) - len(self.unknown)
+        lines = [f"{self.messages} messages on {self.topics} topics: {read} are read by {len(self.sources)} sources"]
+        for what, topics in (("carry no readings", self.silent), ("are unknown", self.unknown)):
+            if topics:
+                shown = ", ".join(topic[:80] for topic in topics[:_SHOWN])
+                lines.append(f"{len(topics)} {what}: {shown}{', ...' if len(topics) > _SHOWN else ''}")
+        if self.beyond:
+            lines.append(f"{self.beyond} messages on more topics than can be kept were not looked at")
+        return lines
+
+    def workflow_file(self, name: str) -> str:
+        """The text of a workflow file."""
+        lines = [f"# {line}" for line in map(_comment, self.counts())]
+        lines += [f"workflow: {name}", "description: What hs-stream discover has found"]
+        if self.plates:
+            lines.append("plates:")
+        for plate, parent in self.plates.items():
+            lines.append(f"  {plate}: {_flow({'parent': parent} if parent else {})}")
+        lines.append("sources:" if self.sources else "sources: {}")
+        nodes: list[str] = []
+        for source in self.sources:
+            lines.append(f"  # {source.topics} topics" + (f"; {source.note}" if source.note else ""))
+            lines.append(f"  {source.name}: {_flow(source.options)}")
+            for number, key in _nodes(source):
+                node = {"tool": "component@^1", "from": source.name, "with": {"key": key}}
+                nodes.append(f"  {source.name}.{number}: {_flow(node)}")
+        return "\n".join([*lines, *(["nodes:", *nodes] if nodes else []), ""])
+
+
+def _nodes(source: Found) -> list[tuple[str, str]]:
+    names: dict[str, str] = {}
+    for key in source.numbers[:_MOST_NODES]:
+        word = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in key)
+        names.setdefault(word, key)
+    return list(names.items())
+
+
+def _flow(value: Any) -> str:
+    """JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def discover(survey: Survey, *, own_prefix: str = "hs", zone: str | None = None) -> Discovery:
+    """The sources for what ``survey`` has heard. ``own_prefix`` is that of our results; ``zone`` that of Tasmota."""
+    left = list(survey)
+    context = Context(Names(), zone)
+    silent = [seen.topic for seen in left if _is_silent(seen, own_prefix)]
+    unreadable = [seen.topic for seen in left if not _UNREADABLE.isdisjoint(seen.topic) and seen.topic not in silent]
+    left = _without(left, [*silent, *unreadable])
+    for gateway in GATEWAYS:
+        left = _without(left, [seen.topic for seen in gateway(left, context)])
+    unknown = [*unreadable, *_others(left, context)]
+    return Discovery(context.found, context.names.plates, survey.messages, len(survey), survey.beyond, silent, unknown)
+
+
+def _without(left: Iterable[Seen], topics: Sequence[str]) -> list[Seen]:
+    gone = set(topics)
+    return [seen for seen in left if seen.topic not in gone]
+
+
+def _is_silent(seen: Seen, own_prefix: str) -> bool:
+    levels = seen.levels
+    if seen.topic.startswith(f"{own_prefix}/") or (levels[0] == "homeassistant" and levels[-1] == "config"):
+        return True
+    return not seen.samples or all(sample in _AVAILABILITY for sample in seen.samples)
+
+
+def _others(left: Iterable[Seen], context: Context) -> list[str]:
+    groups: dict[Any, list[tuple[Seen, Shape]]] = defaultdict(list)
+    unknown = []
+    for seen in left:
+        shape = shape_of(seen.samples, seen.arrival)
+        if shape is None or len(seen.topic) > 1000:
+            unknown.append(seen.topic)
+        else:
+            alike = shape.fields if len(shape.fields) <= _MOST_FIELDS else ()
+            groups[shape.codec, shape.time, alike, len(seen.levels), seen.levels[0]].append((seen, shape))
+    for members in groups.values():
+        shapes = {seen.topic: shape for seen, shape in members}
+        for topics in split([seen.levels for seen, _ in members]):
+            shape = shapes["/".join(topics[0])]
+            topic, literals = context.names.pattern(topics)
+            options: dict[str, Any] = {"mqtt": topic, "codec": shape.codec}
+            if shape.time:
+                options["time"] = dict(shape.time)
+            if 0 < len(shape.fields) <= _MOST_FIELDS:
+                options["fields"] = list(shape.fields)
+            note = "times without an offset: is the zone right?" if "zone" in dict(shape.time) else ""
+            name = context.names.source(*literals[-1:])
+            context.found.append(Found(name, options, len(topics), shape.numbers, note))
+    return unknown

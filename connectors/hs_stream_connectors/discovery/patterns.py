@@ -1,0 +1,84 @@
+"""Topics that differ in an identifier become one pattern; names for its plates and for sources.
+
+1. Topics are put together when they have the same shape, first level and number of levels. Where some last level stands
+   behind several others (``.../kitchen/climate``, ``.../bath/climate``), it says what is measured: a pattern for each.
+2. A level that differs, or looks like an identifier (a number, a hardware address), is a plate. A plate is named after
+   the level before it; one that follows another plate is its child.
+3. What stands at one place of the topics has one plate, in every pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Container, Sequence
+from typing import Final
+
+__all__ = ["Names", "split"]
+
+_IDENTIFIER: Final = re.compile(r"\d+|(?:0x)?(?=[0-9a-fA-F:-]*\d)[0-9a-fA-F:-]{6,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}")
+_WORD: Final = re.compile(r"[^A-Za-z0-9_]+")
+
+
+def split(topics: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
+    """Groups of topics (as levels) of one length, each for one pattern."""
+    lasts = Counter(topic[-1] for topic in topics)
+    if len(topics[0]) < 2 or max(lasts.values()) == 1:
+        return [list(topics)]
+    groups: dict[str, list[Sequence[str]]] = defaultdict(list)
+    for topic in topics:
+        groups[topic[-1]].append(topic)
+    return list(groups.values())
+
+
+class Names:
+    """Plates and sources of one workflow. ``plates``: parent by name."""
+
+    def __init__(self) -> None:
+        self.plates: dict[str, str | None] = {}
+        self._of_place: dict[tuple[str, ...], str] = {}
+        self._sources: set[str] = set()
+
+    def plate(self, name: str, parent: str | None = None) -> str:
+        """A plate called ``name``, the same at every call."""
+        self.plates.setdefault(name, parent)
+        return name
+
+    def source(self, *words: str) -> str:
+        """A name that no other source or node has."""
+        name = _unused("_".join(filter(None, map(_word, words))) or "readings", self._sources)
+        self._sources.add(name)
+        return name
+
+    def pattern(self, topics: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
+        """The template that all ``topics`` match, and its literal levels."""
+        levels: list[str] = []
+        place: tuple[str, ...] = ()
+        literals: list[str] = []
+        parent: str | None = None
+        for values in map(set, zip(*topics, strict=True)):
+            value = min(values)
+            if len(values) == 1 and not _IDENTIFIER.fullmatch(value):
+                levels.append(value)
+                literals.append(value)
+                place = (*place, value)
+                continue
+            place = (*place, "{}")
+            if place not in self._of_place:
+                wanted = _word(literals[-1]).removesuffix("s") if literals else ""
+                self._of_place[place] = self.plate(_unused(wanted or "device", self.plates), parent)
+            parent = self._of_place[place]
+            levels.append(f"{{{parent}}}")
+        return "/".join(levels), literals
+
+
+def _word(text: str) -> str:
+    word = _WORD.sub("_", text).strip("_").lower()
+    return f"n{word}" if word[:1].isdigit() else word
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found

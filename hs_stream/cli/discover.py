@@ -1,0 +1,71 @@
+"""``discover``: listen to a broker, and write a workflow file for what it carries."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hs_stream.cli.common import Config, guarded, run, settings_of
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.time import zone
+from hs_stream.service.connectors import mqtt_options
+from hs_stream.service.wiring import load_registry, source_check
+from hs_stream.service.workflow_file import parse_workflow
+from hs_stream_connectors.discovery.discover import discover
+from hs_stream_connectors.discovery.survey import Survey
+from hs_stream_connectors.mqtt.listen import listen
+
+__all__ = ["register"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("discover")(discover_)
+
+
+@guarded
+def discover_(
+    seconds: Annotated[float, typer.Option("--for", min=1, max=86_400, help="Listen for so many seconds.")] = 30,
+    url: Annotated[str | None, typer.Option(help="The broker; default: that of the settings.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file to write; default: stdout.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the workflow; default: the file's name.")] = None,
+    tz: Annotated[str | None, typer.Option(help="The zone of Tasmota devices, such as Europe/Brussels.")] = None,
+    config: Config = None,
+) -> None:
+    """Listen to a broker and write a workflow file for what it carries: topics, codecs, times, plates, fields."""
+    name = name or (output.stem if output is not None else "discovered")
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{name!r} is no name for a workflow", hint="give --name, such as home")
+    if output is not None and output.exists():
+        raise ConfigurationError(f"{output} is there already", hint="remove it, or give another -o")
+    if tz is not None:
+        try:
+            zone(tz)
+        except ValueError as error:
+            raise ConfigurationError(f"--tz: {error}") from None
+    settings = settings_of(config)
+    options = mqtt_options(settings)
+    if url is not None:
+        options = replace(options, url=url)
+    logging.disable()  # what goes wrong is the one line of the error
+    survey = Survey()
+    run(listen(options, seconds, survey.add))
+    found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz)
+    text = found.workflow_file(name)
+    # What is written is checked as `workflow check` would.
+    parse_workflow(text, load_registry(settings), str(output or "<discovered>"), source_check(settings))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")
+    for line in found.counts():
+        typer.echo(line, err=True)
+    for source in found.sources:
+        typer.echo(f"  {source.name}: {source.options['codec']}, {source.options['mqtt']}", err=True)

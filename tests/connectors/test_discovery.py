@@ -1,0 +1,216 @@
+"""What `discover` makes of the simulated house, of each gateway's golden messages, and of junk."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.plugins import default_registry
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import source_check
+from hs_stream.service.workflow_file import parse_workflow
+from hs_stream_connectors.discovery import survey as survey_module
+from hs_stream_connectors.discovery.discover import Discovery, discover
+from hs_stream_connectors.discovery.survey import Survey
+from hs_stream_connectors.simulated_house import HOUSE_SOURCES, SimulatedHouse
+
+NOW = 1_700_000_000_000
+REGISTRY = default_registry()
+
+
+def heard(messages: Iterable[tuple[str, bytes | str]], **options: Any) -> Discovery:
+    survey = Survey()
+    for topic, payload in messages:
+        survey.add(topic, payload.encode() if isinstance(payload, str) else payload, NOW)
+    return discover(survey, **options)
+
+
+def workflow(found: Discovery) -> WorkflowDefinition:
+    """The file is accepted as `hs-stream workflow check` would."""
+    return parse_workflow(found.workflow_file("found"), REGISTRY, "found.yaml", source_check(Settings()))
+
+
+def sources(messages: Iterable[tuple[str, bytes | str]], **options: Any) -> dict[str, dict[str, Any]]:
+    found = heard(messages, **options)
+    workflow(found)
+    return {source.name: source.options for source in found.sources}
+
+
+def test_the_simulated_house_is_found_as_its_authors_describe_it() -> None:
+    houses = [SimulatedHouse(house, ("kitchen", "living", "bath"), 1, 1.0) for house in ("1", "2")]
+    found = heard((one.topic, one.payload) for house in houses for one in house.live(NOW - 600_000, NOW))
+    made = workflow(found)
+    assert made.sources["climate"].options == {
+        **HOUSE_SOURCES["climate"],
+        "mqtt": "home/{home}/{home_2}/climate",
+        "fields": ["humidity", "temperature"],
+    }
+    assert made.sources["co2"].options == {"mqtt": "home/{home}/{home_2}/co2", "codec": "number"}
+    assert made.sources["power"].options["codec"] == "msgpack"
+    assert made.sources["power"].options["time"] == {"field": "ts", "unit": "ms"}
+    assert made.sources["zigbee"].options == {"mqtt": "zigbee2mqtt/{zigbee_device#}", "codec": "zigbee2mqtt"}
+    assert made.plates["home_2"].parent == "home"
+    assert set(made.nodes) == {"climate.humidity", "climate.temperature", "power.watts"}
+    assert found.unknown == []
+
+
+def golden(*codecs: str) -> list[tuple[str, bytes]]:
+    """The topics and payloads of the golden cases that are readings."""
+    cases = YAML(typ="safe").load(Path(__file__).with_name("golden") / "gateways.yaml")
+    return [
+        (case["topic"], bytes.fromhex(case["hex"]) if "hex" in case else case["text"].encode())
+        for title, group in cases.items()
+        if title in codecs
+        for case in group["cases"]
+        if case.get("readings") and not case.get("retained")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tasmota", {"tasmota", "tasmota_sensor", "tasmota_state", "tasmota_power"}),
+        ("shelly", {"shelly"}),
+        ("shelly1", {"shelly1"}),
+        ("esphome", {"esphome"}),
+        ("statestream", {"statestream"}),
+        ("sparkplug", {"sparkplug"}),
+        ("zigbee2mqtt base", {"zigbee2mqtt"}),
+    ],
+)
+def test_gateways_are_recognised_by_their_golden_messages(name: str, expected: set[str]) -> None:
+    messages = golden(name)
+    if name == "statestream":
+        messages.append(("homeassistant/sensor/outside/last_changed", b'"2023-11-14T22:13:20+00:00"'))
+    if name == "zigbee2mqtt base":
+        messages.append(("home/zigbee/bridge/state", b'{"state":"online"}'))
+    found = heard(messages)
+    workflow(found)
+    assert found.sources
+    assert {source.options["codec"] for source in found.sources} == {name.partition(" ")[0]}
+    assert {source.name.partition("_")[0] for source in found.sources} <= {
+        *(word.partition("_")[0] for word in expected),
+        "zigbee",
+        "ha",
+    }
+
+
+def test_topics_of_the_gateways() -> None:
+    assert sources([("tele/a/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}'), ("stat/a/POWER1", "ON")]) == {
+        "tasmota_sensor": {"mqtt": "tele/{tasmota_device}/SENSOR", "codec": "tasmota", "zone": "Etc/GMT-2"},
+        "tasmota_power1": {"mqtt": "stat/{tasmota_device}/POWER1", "codec": "tasmota", "zone": "Etc/GMT-2"},
+    }
+    given = sources([("tele/a/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}')], zone="Europe/Brussels")
+    assert given["tasmota_sensor"]["zone"] == "Europe/Brussels"
+    shelly = '{"method":"NotifyStatus","params":{"ts":1699999999.5,"switch:0":{"output":true}}}'
+    assert sources([("a/events/rpc", shelly), ("b/events/rpc", shelly), ("a/online", "true")]) == {
+        "shelly": {
+            "mqtt": "{shelly}/events/rpc",
+            "codec": "shelly",
+            "bind": {"component": "component", "property": "property"},
+        }
+    }
+    sphere = '{"uid":"a","bt":"2023-11-14T22:13:20Z","e":[{"n":"T","v":1}]}'
+    assert sources([("sphere/house1/env", sphere), ("sphere/house2/env", sphere)]) == {
+        "sphere_env": {"mqtt": "sphere/{sphere}/env", "codec": "sphere", "bind": {"uid": "uid"}}
+    }
+    assert sources(
+        [("hall/sensor/t/state", "21.5"), ("hall/status", "online"), ("hall/debug", "[D] x"), ("hall/other", "1")]
+    ) == {
+        "other": {"mqtt": "hall/other", "codec": "number"},
+        "esphome_sensor": {"mqtt": "{esphome_node}/sensor/{esphome_name}/state", "codec": "esphome"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "time"),
+    [
+        ('{"ts": 1699999999000, "v": 1}', {"field": "ts", "unit": "ms"}),
+        ('{"time": 1699999999, "v": 1}', {"field": "time", "unit": "s"}),
+        ('{"timestamp": 1699999999000000, "v": 1}', {"field": "timestamp", "unit": "us"}),
+        ('[{"t": "2023-11-14T22:13:20Z", "v": 1}]', {"field": "t", "unit": "iso"}),
+        ('{"date": "2023-11-14T22:13:20", "v": 1}', {"field": "date", "unit": "iso", "zone": "UTC"}),
+        ('{"t": 21.5, "v": 1}', None),
+        ('{"ts": 4102444800000, "v": 1}', None),
+        ('{"v": 1}', None),
+    ],
+)
+def test_times_are_found(payload: str, time: dict[str, str] | None) -> None:
+    (options,) = sources([("a/b", payload)]).values()
+    assert options.get("time") == time
+    assert "v" in options["fields"]
+
+
+@pytest.mark.parametrize(
+    ("topics", "templates"),
+    [
+        (["sensors/a/t", "sensors/b/t", "sensors/a/h", "sensors/b/h"], ["sensors/{sensor}/h", "sensors/{sensor}/t"]),
+        (["sensors/a", "sensors/b"], ["sensors/{sensor}"]),
+        (["plug/17/power"], ["plug/{plug}/power"]),
+        (["x/00:1a:2b:3c:4d:5e/t"], ["x/{x}/t"]),
+        (["house/power"], ["house/power"]),
+        (["single"], ["single"]),
+        (["a//c"], ["a//c"]),
+    ],
+)
+def test_patterns(topics: list[str], templates: list[str]) -> None:
+    assert sorted(one["mqtt"] for one in sources((topic, "21.5") for topic in topics).values()) == templates
+
+
+def test_what_is_no_reading_and_what_is_unknown_is_counted() -> None:
+    found = heard(
+        [
+            ("hs/comfort/smooth/1", '{"time": 1, "value": 2}'),
+            ("homeassistant/sensor/x/config", '{"name": "x"}'),
+            ("lamp/status", "online"),
+            ("camera/image", b"\xff\xd8\xff\xe0" + bytes(200)),
+            ("cut", '{"ts": 1699999999000, "v'),
+            ("climate", '{"ts": 1699999999000, "v": 1}'),
+        ]
+    )
+    workflow(found)
+    assert (found.messages, found.topics) == (6, 6)
+    assert found.silent == ["homeassistant/sensor/x/config", "hs/comfort/smooth/1", "lamp/status"]
+    assert found.unknown == ["camera/image", "cut"]
+    assert "2 are unknown: camera/image, cut" in found.workflow_file("found")
+
+
+def test_one_cut_off_message_does_not_hide_what_a_topic_is() -> None:
+    good = '{"ts": 1699999999000, "v": 1}'
+    assert sources([("a", good), ("a", good[:-5]), ("a", good)])["a"]["codec"] == "json"
+
+
+def test_nothing_heard_is_a_workflow_without_sources() -> None:
+    assert workflow(heard([])).sources == {}
+
+
+def test_a_survey_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_module, "MAX_TOPICS", 10)
+    found = heard((f"sensors/{n % 12}", "1") for n in range(24))
+    assert (found.topics, found.beyond, found.messages) == (10, 4, 24)
+    assert "4 messages on more topics" in found.workflow_file("found")
+
+
+def test_any_broker_gives_a_file_that_is_accepted() -> None:
+    """Random trees of topics with random payloads, golden messages among them."""
+    random_ = random.Random(7)
+    words = ["a", "b-1", "é", "12", "{x}", "", "state", "sensor", "SENSOR", "tele", "stat", "POWER", "events", "rpc"]
+    words += ["spBv1.0", "NDATA", "DDATA", "shellies", "bridge", "zigbee2mqtt", '"', "yes", "*", "- x", "#c", "a: b"]
+    contents = ["1", "on", "{}", "[]", "null", '{"Time":"x"}', '{"bt":1,"e":[]}', '{"last_seen":1}', '{"a b":1,"":2}']
+    contents += ['{"params":{}}', '{"ts":1699999999000,"\\u0007":1}', json.dumps({str(n): n for n in range(40)})]
+    for _ in range(100):
+        messages = [
+            (
+                "/".join(random_.choice(words) for _ in range(random_.randint(1, 5))).replace("#", ""),
+                random_.choice(contents),
+            )
+            for _ in range(random_.randint(0, 25))
+        ]
+        workflow(heard([(topic or "x", content) for topic, content in messages]))

@@ -1,0 +1,250 @@
+"""Tokens, failed attempts, headers, request ids, CORS, TLS; over the real application."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.engine.engine import Engine
+from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.http import check_certificate
+from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.security import MOST_FAILURES, WINDOW, Attempts, Tokens
+from hs_stream.service.settings import load_settings
+from hs_stream.store.memory import MemoryStore
+from hs_stream.testing.clock import VirtualClock
+from tests.service.test_api import registry_once
+
+WRITE, READ = "w" * 32, "r" * 32
+
+
+@asynccontextmanager
+async def served(tokens: Tokens, **more: Any) -> AsyncIterator[httpx.AsyncClient]:
+    clock, store, telemetry = VirtualClock(1_800_000_000_000), MemoryStore(), ServiceTelemetry()
+    engine = Engine(store, clock=clock, telemetry=telemetry)
+    await engine.open([])
+
+    async def ready() -> dict[str, Any]:
+        return {"ready": True, "parts": {}}
+
+    context = ApiContext(
+        engine, store, clock, [], registry_once(), telemetry.exposition, ready, "1.2.3", tokens, **more
+    )
+    transport = httpx.ASGITransport(create_api(context), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def basic(token: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"me:{token}".encode()).decode()}
+
+
+COMPUTE = {"streams": ["x"], "start": "-1h"}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/metrics", "/readyz", "/openapi.json", "/api/streams", "/nowhere"])
+async def test_without_a_token_every_answer_is_the_same(path: str) -> None:
+    async with served(Tokens(WRITE, READ)) as client:
+        for headers in ({}, bearer("wrong"), basic("wrong"), {"Authorization": "Basic ???"}, {"Authorization": WRITE}):
+            answer = await client.get(path, headers=headers)
+            assert answer.status_code == 401
+            assert answer.json()["error"] == "a token is needed"
+            assert "1.2.3" not in answer.text + str(answer.headers)
+        assert (await client.get("/healthz")).json() == {"ok": True}
+
+
+async def test_the_read_only_token_reads() -> None:
+    async with served(Tokens(WRITE, READ)) as client:
+        for headers in (bearer(READ), bearer(WRITE), basic(READ), basic(WRITE)):
+            assert (await client.get("/api/streams", headers=headers)).status_code == 200
+        for headers in (bearer(READ), basic(READ), basic(WRITE)):
+            assert (await client.post("/api/compute", headers=headers, json=COMPUTE)).status_code == 403
+        assert (await client.post("/api/compute", headers=bearer(WRITE), json=COMPUTE)).status_code == 404
+
+
+async def test_with_only_a_read_token_nobody_writes() -> None:
+    async with served(Tokens(read=READ)) as client:
+        assert (await client.get("/api/streams", headers=bearer(READ))).status_code == 200
+        assert (await client.post("/api/compute", headers=bearer(READ), json=COMPUTE)).status_code == 403
+        assert (await client.get("/api/streams", headers=bearer(""))).status_code == 401
+
+
+async def test_wrong_tokens_are_counted_and_missing_ones_are_not() -> None:
+    async with served(Tokens(WRITE)) as client:
+        for _ in range(MOST_FAILURES * 2):
+            assert (await client.get("/api/streams")).status_code == 401
+        with capture_logs() as logs:
+            for _ in range(MOST_FAILURES):
+                assert (await client.get("/api/streams", headers=bearer("secret-guess"))).status_code == 401
+            refused = await client.get("/api/streams", headers=bearer(WRITE))
+        assert refused.status_code == 429
+        assert 0 < int(refused.headers["retry-after"]) <= WINDOW + 1
+        assert [log["times"] for log in logs if log["event"] == "a wrong token was sent"] == [1, MOST_FAILURES]
+        assert "secret-guess" not in str(logs)
+        assert WRITE not in str(logs)
+
+
+def test_attempts_by_address() -> None:
+    now = [1000.0]
+    attempts = Attempts(lambda: now[0])
+    for _ in range(MOST_FAILURES):
+        assert attempts.wait("10.0.0.1") == 0
+        attempts.failed("10.0.0.1")
+    assert attempts.wait("10.0.0.1") == WINDOW
+    assert attempts.wait("10.0.0.2") == 0
+    now[0] += WINDOW
+    assert attempts.wait("10.0.0.1") == 0
+    assert attempts.failed("10.0.0.1") == 1
+    for index in range(MOST_FAILURES):
+        attempts.failed(f"2001:db8::{index:x}")
+    assert attempts.wait("2001:db8::ffff") > 0
+    assert attempts.wait("2001:db8:1::1") == 0
+    for index in range(10_000):
+        attempts.failed(f"h{index}")
+    assert len(attempts._failures) <= 4096
+
+
+def test_no_repr_shows_a_token() -> None:
+    assert WRITE not in repr(Tokens(WRITE, READ))
+
+
+async def test_requests_have_ids() -> None:
+    async with served(Tokens()) as client:
+        one, two = await client.get("/api/streams"), await client.get("/api/streams")
+        assert one.headers["x-request-id"] != two.headers["x-request-id"]
+        given = await client.get("/api/streams", headers={"X-Request-Id": "abc-1"})
+        assert given.headers["x-request-id"] == "abc-1"
+        for bad in ("a b", "x" * 65, "a\tb"):
+            answer = await client.get("/api/streams", headers={"X-Request-Id": bad})
+            assert answer.headers["x-request-id"] != bad
+
+
+async def test_security_headers() -> None:
+    async with served(Tokens(), tls=True) as client:
+        headers = (await client.get("/api/streams")).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "max-age" in headers["strict-transport-security"]
+    async with served(Tokens()) as client:
+        assert "strict-transport-security" not in (await client.get("/api/streams")).headers
+
+
+async def test_a_page_of_another_site_cannot_write() -> None:
+    async with served(Tokens()) as client:
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+            assert (await client.post("/api/compute", headers=headers, json=COMPUTE)).status_code == 403
+        assert (
+            await client.post("/api/compute", headers={"Origin": "http://localhost"}, json=COMPUTE)
+        ).status_code == 404
+    async with served(Tokens(), origins=["https://dash.example"]) as client:
+        headers = {"Origin": "https://dash.example"}
+        assert (await client.post("/api/compute", headers=headers, json=COMPUTE)).status_code == 404
+
+
+async def test_cors_is_off_until_an_origin_is_named() -> None:
+    asked = {"Origin": "https://dash.example", "Access-Control-Request-Method": "GET"}
+    async with served(Tokens(WRITE)) as client:
+        answer = await client.options("/api/streams", headers=asked)
+        assert answer.status_code == 401
+        assert "access-control-allow-origin" not in answer.headers
+    async with served(Tokens(WRITE), origins=["https://dash.example"]) as client:
+        answer = await client.options("/api/streams", headers=asked)
+        assert answer.headers["access-control-allow-origin"] == "https://dash.example"
+        refused = await client.get("/api/streams", headers={"Origin": "https://dash.example"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://dash.example"
+        other = await client.get("/api/streams", headers={"Origin": "https://evil.example", **bearer(WRITE)})
+        assert "access-control-allow-origin" not in other.headers
+
+
+async def test_what_changes_seldom_is_asked_for_again_cheaply() -> None:
+    async with served(Tokens()) as client:
+        first = await client.get("/api/tools")
+        assert first.headers["content-encoding"] == "gzip"
+        tag = first.headers["etag"]
+        again = await client.get("/api/tools", headers={"If-None-Match": f'"x", {tag}'})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == tag
+        assert (await client.get("/api/tools", headers={"If-None-Match": '"x"'})).status_code == 200
+        assert "etag" not in (await client.get("/api/streams")).headers
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    try:
+        subprocess.run(
+            [*command, "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"],
+            check=True,
+            capture_output=True,
+        )
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    return cert, key
+
+
+def test_a_certificate_is_looked_at_before_the_start(certificate: tuple[str, str], tmp_path: Path) -> None:
+    check_certificate(*certificate)
+    with pytest.raises(ConfigurationError, match=r"http\.cert_file"):
+        check_certificate(certificate[1], certificate[1])
+    with pytest.raises(ConfigurationError, match="No such file"):
+        check_certificate(str(tmp_path / "none.pem"), certificate[1])
+
+
+async def test_the_service_speaks_tls(site: Any, certificate: tuple[str, str]) -> None:
+    cert, key = certificate
+    site.write(more=f'cert_file = "{cert}"\nkey_file = "{key}"\n')
+    process = await site.start("serve")
+    context = ssl.create_default_context(cafile=cert)
+    async with httpx.AsyncClient(verify=context) as client:
+        for _ in range(200):
+            try:
+                answer = await client.get(f"https://localhost:{site.port}/healthz")
+                break
+            except httpx.ConnectError:
+                assert process.process.returncode is None
+                await asyncio.sleep(0.05)
+    assert answer.json()["ok"] is True
+    process.process.terminate()
+    code, words = await process.end()
+    assert code == 0
+    assert f"https://127.0.0.1:{site.port}" in words
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('host = "0.0.0.0"', "lets other machines in"),
+        ('cert_file = "x"', "cert_file and key_file"),
+        ('cors_origins = ["*"]', "is no origin"),
+        ('cors_origins = ["https://a.example/"]', "is no origin"),
+        ("max_subscribers = 5000", "max_subscribers"),
+    ],
+)
+def test_settings_that_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f"[http]\n{text}\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        load_settings(path)
+
+
+def test_a_public_bind_may_have_either_token(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('[http]\nhost = "0.0.0.0"\nread_token_file = "t"\n', encoding="utf-8")
+    assert load_settings(path).http.read_token_file == "t"

@@ -1,0 +1,72 @@
+"""Replies of mongod, taken apart: against PyMongo's own decoding, and against a real mongod in several replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import bson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymongo import AsyncMongoClient
+
+from hs_stream.store.mongo_replies import _cut, documents_in, find_raw
+
+MAKE: dict[str, Callable[[int], Any]] = {
+    "numbers": float,
+    "integers": bson.Int64,
+    "texts": lambda at: "x" * (at % 7),
+    "nested": lambda at: {"a": [at, {"b": None}]},
+    "one of another length": lambda at: "longer" if at == 55 else "short",
+    "one of another type": lambda at: "12345678901" if at == 55 else {"": "1234"},
+}
+
+
+def elements_of(documents: list[dict[str, Any]]) -> bytes:
+    array = bson.encode({"a": documents})
+    return array[4 + 3 + 4 : -2]
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 99, 100, 101, 1000, 1001, 12_345])
+def test_every_document_is_there(kind: str, count: int) -> None:
+    documents = [{"_id": {"s": 1, "t": at}, "v": MAKE[kind](at)} for at in range(count)]
+    assert documents_in(elements_of(documents)) == b"".join(map(bson.encode, documents))
+
+
+def test_documents_of_one_length_need_no_walk() -> None:
+    documents = [{"v": float(at)} for at in range(1234)]
+    assert _cut(elements_of(documents)) == b"".join(map(bson.encode, documents))
+    assert _cut(elements_of([*documents, {"v": "text"}])) is None
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["v", "0", "x"]), st.integers(0, 2**40) | st.text(max_size=5)), max_size=40
+    )
+)
+def test_any_documents(documents: list[dict[str, Any]]) -> None:
+    assert documents_in(elements_of(documents)) == b"".join(map(bson.encode, documents))
+
+
+@pytest.mark.parametrize(
+    ("limit", "at_once", "replies"), [(0, 100, 11), (0, 5000, 1), (250, 100, 3), (250, 1000, 1), (1, 9, 1)]
+)
+@pytest.mark.parametrize("descending", [False, True])
+async def test_several_replies_of_a_real_mongod(
+    mongo_url: str, limit: int, at_once: int, replies: int, descending: bool
+) -> None:
+    async with AsyncMongoClient[dict[str, Any]](mongo_url) as client:
+        database = client.get_default_database()
+        await database["c"].insert_many([{"_id": at, "v": at * 0.5} for at in range(1050)])
+        where = {"_id": {"$gte": 3}}
+        found = [
+            raw async for raw in find_raw(database, "c", where, descending=descending, limit=limit, at_once=at_once)
+        ]
+        expected = list(range(3, 1050))[:: -1 if descending else 1][: limit or None]
+        assert [document["_id"] for raw in found for document in bson.decode_all(raw)] == expected
+        assert len(found) == replies
+        assert [raw async for raw in find_raw(database, "none", {}, descending=False, limit=0, at_once=9)] == []
+        status = await client.admin.command("serverStatus")
+        assert status["metrics"]["cursor"]["open"]["total"] == 0
