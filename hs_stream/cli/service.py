@@ -67,7 +67,10 @@ def doctor(config: Config = None) -> None:
     settings = settings_of(config)
     # What goes wrong is in the findings.
     logging.disable()
-    findings = run(examine(settings))
+    try:
+        findings = run(examine(settings))
+    finally:
+        logging.disable(logging.NOTSET)
     for finding in findings:
         mark = "ok  " if finding.ok else "FAIL"
         typer.echo(f"{mark} {finding.what}: {finding.text}")

@@ -159,8 +159,11 @@ class Scratch:
 
 
 def final(stream: Stream) -> int:
-    """Up to where ``stream`` is not computed any more, since what it reads, or itself, may be forgotten."""
-    return max(stream.floor, stream.line)
+    """Up to where ``stream`` is not computed any more, since what it reads, or itself, may be forgotten.
+
+    One that begins with its workflow's start may have begun elsewhere, and kept what others read of it.
+    """
+    return max(stream.floor, stream.line, MIN_TIME if stream.begin is None else stream.limit)
 
 
 class _Resumed:

@@ -437,6 +437,42 @@ async def test_a_longer_retention_forgets_no_more(on: Bench) -> None:
     assert cut(on, "power[room=a]") == (238.999, 239)
 
 
+async def test_a_node_that_was_away_while_something_was_forgotten_is_new(on: Bench) -> None:
+    mean = on.node("mean", "sliding_mean@^1", ["power"], width="30s")
+    total = on.node("total", "integral@^1", ["power"])
+    both, neither = on.workflow(mean, total, retention=KEPT), on.workflow(retention=KEPT)
+    await on.start(both)
+    await feed(on, range(100))
+    await on.stop()
+    await on.start(neither)
+    await feed(on, range(100, 300))
+    await on.engine.forget()
+    assert cut(on, "power[room=a]") == (238.999, 239)
+    await on.stop()
+    await on.start(both)
+    await on.engine.settle()
+    assert status(on, "mean[room=a]").coverage.start == START + 268_998  # 30 s behind the floor
+    means, totals = await on.contents("mean[room=a]"), await on.contents("total[room=a]")
+    assert max(time for time in means if time < 268_998) == 99_000  # as it was before: readable, and not covered
+    assert means[280_000] == pytest.approx(sum(second * 7 % 11 for second in range(251, 281)) / 30)
+    assert totals[299_000] - totals[298_000] == totals[288_000] - totals[287_000]
+    assert (await on.verify()).clean
+
+
+async def test_of_workflows_that_share_a_source_the_longest_retention_counts(on: Bench) -> None:
+    one = on.workflow(retention=KEPT)
+    longer, for_ever = replace(one, name="x", retention={"power": 2 * MINUTE}), replace(one, name="y", retention={})
+    await on.start(one, longer)
+    await feed(on, range(300))
+    await on.engine.forget()
+    assert cut(on, "power[room=a]") == (178.999, 179)
+    await on.stop()
+    await on.start(for_ever, one)
+    await feed(on, range(300, 600))
+    await on.engine.forget()
+    assert cut(on, "power[room=a]") == (178.999, 179)
+
+
 # --- purges, requests, streams without inputs ---
 
 
@@ -527,6 +563,27 @@ async def test_clocks_go_on_where_they_began(on: Bench) -> None:
         assert {time: value for time, value in after[stream].items() if time <= 290_000} == {
             time: value for time, value in contents.items() if time <= 290_000
         }
+    assert (await on.verify()).clean
+
+
+async def test_another_start_counts_behind_what_is_final(on: Bench) -> None:
+    """Up to its limit the clock's results are final; behind it, those before its start are nobody's any more."""
+    clock = on.node("clock", "clock@^1", every="10s")
+    ticks = on.node("ticks", "as_of_join@^1", ["clock", "power"], names=["clock", "power"])
+
+    def begun(second: int) -> WorkflowDefinition:
+        return on.workflow(clock, ticks, retention=KEPT, start=START + second * 1000)
+
+    await on.start(begun(0))
+    await feed(on, range(300))
+    await on.pass_time(10_000)
+    await on.engine.forget()
+    assert cut(on, "clock")[1] == 249
+    await on.stop()
+    await on.start(begun(265))
+    await on.pass_time(1000)
+    around = TimeIntervals.of(START + 240_000, START + 290_000)
+    assert status(on, "clock").coverage & around == around - TimeIntervals.of(START + 249_000, START + 265_000)
     assert (await on.verify()).clean
 
 
