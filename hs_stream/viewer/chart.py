@@ -51,6 +51,7 @@ class LiveChart:
         self._behind = [-1] * len(self._streams)
         self._last = [MIN_TIME] * len(self._streams)
         self._sent = 0
+        self._empty = True
         self.window = (0, 0)
         with ui.row().classes("w-full items-center gap-1"):
             self._choice = ui.toggle(list(RANGES), value="1 h", on_change=self._chosen).props("dense no-caps size=sm")
@@ -183,6 +184,7 @@ class LiveChart:
             zoom.update(start=0, end=100)
         self._plot.update()
         self._sent = 0
+        self._empty = not any(series.points for series in loaded)
         self._note.text = self._told(loaded)
         self._live.set_visibility(self._fixed is not None)
         if self._on_window is not None:
@@ -225,7 +227,9 @@ class LiveChart:
     async def _tick(self) -> None:
         try:
             states = [self._engine.find(stream) for stream in self._streams]
-            if any(state.changes_behind != known for state, known in zip(states, self._behind, strict=True)):
+            behind = any(state.changes_behind != known for state, known in zip(states, self._behind, strict=True))
+            began = self._empty and not self._span and any(state.newest is not None for state in states)
+            if behind or (began and self._fixed is None):
                 await self.load()
                 return
             if self._fixed is None:
