@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import re
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 from pymongo import AsyncMongoClient
@@ -21,8 +25,9 @@ from hs_stream.core.time import format_duration, format_time, to_ms
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
+from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.session import running_session
-from hs_stream.service.settings import Settings
+from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, read_secret
 from hs_stream.service.wiring import (
     EmbeddedStore,
     load_registry,
@@ -37,6 +42,8 @@ __all__ = ["Finding", "examine"]
 _CONNECT_SECONDS: Final = 5.0
 _OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _CLOCK_MS: Final = 2_000
+_HTTP_SECONDS: Final = 2.0
+_VIEWER: Final = "pip install 'hs_stream[viewer]'"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*((?:[<>=!~]=?\s*[\d.]+,?\s*)*)")
 
 
@@ -57,6 +64,8 @@ async def examine(settings: Settings) -> list[Finding]:
         await _look("versions", _versions),
         await _look("clock", _clock),
         await _look("workflows", lambda: _workflows(settings)),
+        await _look("http", lambda: _http(settings.http)),
+        await _look("logs", lambda: asyncio.to_thread(_logs, settings.logging)),
         await _look("broker", lambda: _broker(settings)),
         *await _store(settings),
     ]
@@ -114,6 +123,65 @@ async def _workflows(settings: Settings) -> str:
     sources = [source for workflow in workflows for source in workflow.sources.values() if source.options]
     nodes = sum(len(workflow.nodes) for workflow in workflows)
     return f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
+
+
+async def _http(http: HttpSettings) -> str:
+    for key in ("token_file", "read_token_file"):
+        if path := getattr(http, key):
+            read_secret(path, f"http.{key}")
+    if http.cert_file:
+        check_certificate(http.cert_file, http.key_file)
+    installed = find_spec("nicegui") is not None and find_spec("tsdownsample") is not None
+    if http.viewer is True and not installed:
+        raise ConfigurationError("http.viewer is true, and the viewer is not installed", hint=_VIEWER)
+    viewer = "no viewer" if http.viewer is False else "with the viewer" if installed else f"no viewer ({_VIEWER})"
+    where = f"{'https' if http.cert_file else 'http'}://{http.host}:{http.port}"
+    asks = "asks for a token" if http.token_file or http.read_token_file else "asks for no token"
+    try:
+        bind(http.host, http.port).close()
+    except ConfigurationError as error:
+        if await _is_ours(http):
+            return f"{where} is served already, {asks}, {viewer}"
+        raise error from None
+    return f"{where} is free, {asks}, {viewer}"
+
+
+async def _is_ours(http: HttpSettings) -> bool:
+    """Whether a service of ours listens there."""
+    try:
+        async with asyncio.timeout(_HTTP_SECONDS):
+            reader, writer = await asyncio.open_connection(http.host, http.port, ssl=_any_tls(http))
+            try:
+                writer.write(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                answer = await reader.read(4096)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return b'"ok":true' in answer.replace(b" ", b"")
+
+
+def _any_tls(http: HttpSettings) -> ssl.SSLContext | None:
+    if not http.cert_file:
+        return None
+    context = ssl.create_default_context()
+    # Nothing secret is sent: the question is only who listens there.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _logs(logs: LoggingSettings) -> str:
+    parts = [f"{logs.format} on stderr from {logs.level}"]
+    if logs.file:
+        folder = Path(logs.file).absolute().parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigurationError(
+                f"logging.file {logs.file}: {folder} is no directory to write to", hint="make it, or name another file"
+            )
+        parts.append(f"in {logs.file}")
+    if logs.mqtt_topic:
+        parts.append(f"on the topic {logs.mqtt_topic} from {logs.mqtt_level}")
+    return ", ".join(parts)
 
 
 async def _broker(settings: Settings) -> str:

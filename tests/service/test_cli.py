@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hs_stream.cli import app
+from hs_stream.core.errors import ConfigurationError
+from hs_stream.service import doctor
 from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.settings import HttpSettings, LoggingSettings
 
 pytestmark = pytest.mark.usefixtures("in_site")
 
@@ -112,7 +116,6 @@ def test_compute_without_any_reading() -> None:
     assert [row["time"][-9:] for row in rows] == ["00:00:20Z", "00:00:40Z", "00:01:00Z"]
 
 
-@pytest.mark.usefixtures("in_site")
 def test_compute_on_request() -> None:
     text = Path("comfort.yaml").read_text(encoding="utf-8")
     Path("comfort.yaml").write_text(
@@ -222,6 +225,25 @@ def test_doctor_says_what_to_do() -> None:
     assert "ok   store: sqlite:///data/x.db can be read and written" in result.stdout
     assert "FAIL broker: no MQTT broker answers at 127.0.0.1:1" in result.stdout
     assert "-> start it, or correct mqtt.url" in result.stdout
+
+
+async def test_doctor_knows_http_and_logs() -> None:
+    async def said(**settings: Any) -> str:
+        try:
+            return await doctor._http(HttpSettings(port=0).model_copy(update=settings))
+        except ConfigurationError as error:
+            return error.message
+
+    assert "is free, asks for no token" in await said()
+    assert "http.token_file: cannot read none" in await said(token_file="none")
+    assert "cannot be used" in await said(cert_file="comfort.yaml", key_file="comfort.yaml")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "is in use" in await said(port=taken.getsockname()[1])
+    with pytest.raises(ConfigurationError, match="no directory to write to"):
+        doctor._logs(LoggingSettings(file="nowhere/hs.log"))
+    assert "on the topic logs/hs from warning" in doctor._logs(LoggingSettings(mqtt_topic="logs/hs"))
 
 
 async def test_doctor_is_content_with_a_broker(in_site: Any, broker: EmbeddedBroker) -> None:
