@@ -87,7 +87,11 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Counters since the start, and what waits right now. ``lag``: seconds from now back to the newest reading."""
+    """Counters since the start, and what waits right now.
+
+    Per workflow, in seconds before now: ``lag`` is the newest reading, ``watermark`` the instant up to which every raw
+    stream is complete.
+    """
 
     pending_steps: int
     in_flight_readings: int
@@ -101,6 +105,7 @@ class EngineStatistics:
     streams: int
     store_available: bool
     lag: Mapping[str, float]
+    watermark: Mapping[str, float]
 
 
 class Engine:
@@ -571,10 +576,13 @@ class Engine:
         """What happened and what waits."""
         now = self.clock.now()
         newest: dict[str, int] = {}
+        complete: dict[str, int] = {}
+        horizon = self._executor.silence.horizon
         for stream in self._graph.streams.values():
             if stream.kind == "raw" and stream.frontier > MIN_TIME:
                 for workflow in self._graph.readers(stream):
                     newest[workflow] = max(newest.get(workflow, MIN_TIME), stream.frontier)
+                    complete[workflow] = min(complete.get(workflow, MAX_TIME), stream.reach(horizon))
         return EngineStatistics(
             self._executor.pending,
             self._ingest.in_flight,
@@ -588,6 +596,7 @@ class Engine:
             len(self._graph.streams),
             self._patient.available,
             {name: max(now - at, 0) / 1000 for name, at in newest.items()},
+            {name: max(now - at, 0) / 1000 for name, at in complete.items()},
         )
 
     def _stream(self, stream: StreamId) -> Stream:

@@ -92,7 +92,16 @@ class HttpServer:
 
     async def run(self) -> None:
         """Serve until `stop`; open requests get a moment to end."""
-        await self._server.serve(sockets=[self._listener])
+        try:
+            await self._server.serve(sockets=[self._listener])
+        except asyncio.CancelledError:
+            # What the application began with the server has to end, or uvicorn logs that it was broken off.
+            lifespan = getattr(self._server, "lifespan", None)
+            if lifespan is not None and not lifespan.shutdown_event.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await lifespan.shutdown()
+            raise
 
     async def wait_started(self) -> None:
         """Return when requests are answered."""

@@ -263,6 +263,10 @@ class Round:
         """Seconds per workflow."""
         return self.engine.statistics().lag
 
+    def watermark(self) -> Mapping[str, float]:
+        """Seconds per workflow."""
+        return self.engine.statistics().watermark
+
     def mqtt_connected(self) -> bool:
         """Whether every connection is there, and there is one."""
         connections = self._connections()

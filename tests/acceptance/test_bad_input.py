@@ -207,7 +207,7 @@ def test_a_hostile_plate_value_is_only_a_name(between_good_readings: Guard, wait
     assert guard.stored("smooth", topic) == {moment: 3.5}
     streams = json.loads(guard.service.ask("/api/streams?name=smooth"))
     assert f"smooth[room={topic}]" in [stream["stream"] for stream in streams["streams"]]
-    assert "drop" not in guard.service.ask("/metrics")
+    assert "; drop" not in guard.service.ask("/metrics")
 
 
 def test_more_plate_values_than_allowed(between_good_readings: Guard, waiting: Callable[..., Any]) -> None:

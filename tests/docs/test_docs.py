@@ -139,7 +139,7 @@ def test_metrics_named_in_the_texts_exist() -> None:
 
     class Still:
         def __getattr__(self, name: str) -> Any:
-            return lambda: {"w": 0.0} if name in ("lag", "ignored", "remembered") else 0
+            return lambda: {"w": 0.0} if name in ("lag", "watermark", "ignored", "remembered") else 0
 
     telemetry = ServiceTelemetry()
     telemetry.attach(Still())

@@ -421,7 +421,8 @@ async def test_a_service_finds_what_was_computed(sqlite_url: str, tmp_path: Path
 # --- books ---
 
 
-def test_sessions_and_history(hs: HyperStream) -> None:
+def test_sessions_and_history(hs: HyperStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
     assert [session.id for session in hs.sessions] == [hs.current_session.id if hs.current_session else ""]
     hs.get_or_create_stream("power").write([(at(0), 1.0), (at(1), 2.0)])
     hs.tools.sliding_mean("1m").execute(["power"], "mean", (at(-1), at(5)))

@@ -23,6 +23,9 @@ class Figures:
     def lag(self) -> dict[str, float]:
         return {"comfort": 1.5}
 
+    def watermark(self) -> dict[str, float]:
+        return {"comfort": 1.5}
+
     def mqtt_connected(self) -> bool:
         return True
 
