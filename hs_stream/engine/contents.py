@@ -187,7 +187,12 @@ class Contents:
         overlay = self.overlays.get(stream.id)
         version = tail.version
         if overlay is None:
-            found = await self._call("last", self._store.last, stream.id, instant, count)
+            # What this step wrote is in the tail only: the store serves what is older.
+            known = tail.batch.slice(tail.low, instant).last(instant, count) if tail.low < instant else NOTHING
+            older = await self._call("last", self._store.last, stream.id, min(instant, tail.low), count - len(known))
+            if tail.version != version:
+                return await self.last(stream, instant, count)
+            found = Batch.concat([older, known])
             if tail.version == version and instant >= stream.frontier and instant >= stream.upper and found:
                 tail.fill(found.first_time - 1, found, version)
             return found

@@ -75,6 +75,7 @@ class Ingest:
         self._limit = max_in_flight
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self.lock = asyncio.Lock()
+        self._broken: BaseException | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
@@ -111,9 +112,18 @@ class Ingest:
         return self.in_flight == 0
 
     async def _alone(self, deliveries: Sequence[Delivery]) -> None:
-        """One round at a time: `settle` may drain while `run` begins."""
+        """One round at a time: `settle` may drain while `run` begins. None follows one that was broken off.
+
+        What is acknowledged behind a delivery that is not would be lost with it, as the broker sends in order.
+        """
         async with self.lock:
-            await self._round(deliveries)
+            if self._broken is not None:
+                raise self._broken
+            try:
+                await self._round(deliveries)
+            except BaseException as error:
+                self._broken = error
+                raise
 
     def _take(self, first: Delivery) -> list[Delivery]:
         deliveries, size = [first], len(first.readings)

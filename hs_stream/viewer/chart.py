@@ -10,10 +10,10 @@ from nicegui import events, ui
 from hs_stream.core.errors import HsStreamError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME
+from hs_stream.viewer.pages import Pages
 from hs_stream.viewer.series import Series, number_at, read_series
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import Engine
     from hs_stream.service.api import ApiContext
 
 __all__ = ["RANGES", "LiveChart"]
@@ -25,7 +25,7 @@ _REVISED: Final = 200
 _COLOURS: Final = ("#3b82c4", "#d9822b", "#2e9e6b", "#b3478f", "#7a6bd1", "#c2453d", "#5f8a8b", "#8a6d3b")
 
 
-class LiveChart:
+class LiveChart(Pages):
     """``streams`` in one chart. Builds its elements where it is made; ``names`` are the legend."""
 
     def __init__(
@@ -39,8 +39,7 @@ class LiveChart:
         height: str = "22rem",
         on_window: Callable[[int, int], Any] | None = None,
     ) -> None:
-        self._context = context
-        self._clock = context.clock
+        super().__init__(context)
         self._streams = list(streams)
         self._names = list(names or map(str, streams))
         self.field = field
@@ -71,11 +70,6 @@ class LiveChart:
         self._note = ui.label("").classes("text-xs opacity-70")
         ui.timer(0.01, self.load, once=True)
         ui.timer(_TICK, self._tick)
-
-    @property
-    def _engine(self) -> Engine:
-        """That of the moment: a change of workflows makes another one."""
-        return self._context.engine
 
     def _options(self) -> dict[str, Any]:
         lines: list[dict[str, Any]] = [
@@ -174,10 +168,11 @@ class LiveChart:
         except HsStreamError as error:
             self._note.text = f"cannot be read: {error.message}"
             return
-        options = self._plot.options
+        revised = await self._revised(loaded)
+        options = self._plot.options  # what is changed in it is sent at the next await
         for at, series in enumerate(loaded):
             options["series"][at]["data"] = series.points
-        revised = options["series"][-1]["data"] = await self._revised(loaded)
+        options["series"][-1]["data"] = revised
         options["legend"]["show"] = len(self._names) > 1 or bool(revised)
         options["xAxis"].update(min=low, max=high)
         for zoom in options["dataZoom"]:

@@ -14,10 +14,10 @@ from hs_stream.core.errors import HsStreamError
 from hs_stream.core.time import format_time
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.viewer.frame import empty, frame, section
+from hs_stream.viewer.pages import Pages
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import Engine, EngineStatistics
-    from hs_stream.service.api import ApiContext
+    from hs_stream.engine.engine import EngineStatistics
 
 __all__ = ["ListPages"]
 
@@ -29,16 +29,8 @@ _PAYLOAD: Final = 2000
 _MEAN_OF: Final = 6
 
 
-class ListPages:
+class ListPages(Pages):
     """The pages over ``context``."""
-
-    def __init__(self, context: ApiContext) -> None:
-        self._context = context
-
-    @property
-    def _engine(self) -> Engine:
-        """That of the moment: a change of workflows makes another one."""
-        return self._context.engine
 
     # --- overview ---
 

@@ -18,11 +18,11 @@ from hs_stream.service.json_values import encode
 from hs_stream.service.states import partition, stream_states
 from hs_stream.viewer.chart import LiveChart
 from hs_stream.viewer.frame import STATES, coverage_bar, empty, frame, section
+from hs_stream.viewer.pages import Pages
 from hs_stream.viewer.series import number_at, numeric_fields
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import Engine, StreamStatus
-    from hs_stream.service.api import ApiContext
+    from hs_stream.engine.engine import StreamStatus
 
 __all__ = ["StreamPages", "shown", "stream_link"]
 
@@ -59,17 +59,8 @@ def _ago(now: int, time: int | None) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
-class StreamPages:
+class StreamPages(Pages):
     """The pages over ``context``."""
-
-    def __init__(self, context: ApiContext) -> None:
-        self._context = context
-        self._clock = context.clock
-
-    @property
-    def _engine(self) -> Engine:
-        """That of the moment: a change of workflows makes another one."""
-        return self._context.engine
 
     # --- the list ---
 

@@ -12,10 +12,10 @@ from nicegui import ui
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.workflow_graph import graph_json, mermaid
 from hs_stream.viewer.frame import empty, frame, section
+from hs_stream.viewer.pages import Pages
 
 if TYPE_CHECKING:
-    from hs_stream.engine.engine import Engine
-    from hs_stream.service.api import ApiContext
+    pass
 
 __all__ = ["WorkflowPages", "drawing", "layout"]
 
@@ -51,16 +51,8 @@ def layout(graph: dict[str, Any]) -> dict[str, tuple[int, int]]:
     return placed
 
 
-class WorkflowPages:
+class WorkflowPages(Pages):
     """The pages over ``context``."""
-
-    def __init__(self, context: ApiContext) -> None:
-        self._context = context
-
-    @property
-    def _engine(self) -> Engine:
-        """That of the moment: a change of workflows makes another one."""
-        return self._context.engine
 
     async def workflows(self) -> None:
         """All workflows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,4 +206,20 @@ async def test_what_waits_for_an_input_that_fails_is_not_due(played: Played) -> 
     await history.pass_time(60_000)
     await history.settle()
     await played.publish(("light", "a", 20_000, 3.0))
+    await played.finish()
+
+
+async def test_the_last_instances_of_a_step_are_read_where_the_store_has_none_yet(played: Played) -> None:
+    """Two instances before an instant were asked for; the tail held one, which only this step had written."""
+    history = await played.begin(
+        node("speed", "derivative", ["light"]), node("change", "derivative", ["speed"], unit="1m", max_gap="10s")
+    )
+    online = workflow(node("speed", "derivative", ["light"]), node("change", "derivative", ["speed"]))
+    before = replace(history.workflows[0], online=False)
+    await history.restart([before])
+    await played.publish(("light", "a", 20_500, 1.5))
+    await history.restart([replace(online, start=NOW - 2000)])
+    await history.request(StreamId("change", (("room", "a"),)), NOW - 3_600_001, NOW - 9000)
+    await history.pass_time(30_000)
+    await played.publish(("light", "a", 3_540_000, 0), ("light", "a", 0, 1.5))
     await played.finish()
