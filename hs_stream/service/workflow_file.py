@@ -199,7 +199,8 @@ def topic_plates(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(topic, str):
         raise ConfigurationError(f"source {name}: mqtt is not text", hint='write mqtt: "home/{room}/climate"')
     bind = options.get("bind")
-    return tuple(dict.fromkeys([*_variables(options), *(bind if isinstance(bind, Mapping) else ())]))
+    named = {key: value for key, value in options.items() if key not in ("fields", "time")}  # names in payloads
+    return tuple(dict.fromkeys([*_variables(named), *(bind if isinstance(bind, Mapping) else ())]))
 
 
 def _variables(value: Any) -> list[str]:
