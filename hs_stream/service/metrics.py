@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["CONTENT_TYPE", "MAX_LABELS", "Gauges", "ServiceTelemetry"]
@@ -34,13 +35,9 @@ _END_TO_END_BUCKETS: Final = (
 
 
 class Gauges(Protocol):
-    """What a scrape asks for. ``lag`` is in seconds per workflow; ``ignored`` and ``remembered`` are per source."""
+    """What a scrape asks for, each once. ``ignored`` and ``remembered`` are per source."""
 
-    def pending_steps(self) -> int: ...
-    def in_flight_readings(self) -> int: ...
-    def outbox_pending(self) -> int: ...
-    def lag(self) -> Mapping[str, float]: ...
-    def watermark(self) -> Mapping[str, float]: ...
+    def statistics(self) -> EngineStatistics: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
     def live_subscribers(self) -> int: ...
@@ -229,19 +226,20 @@ class _GaugeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         gauges = self.gauges
-        simple: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        statistics = gauges.statistics()  # looks at every stream
+        simple: tuple[tuple[str, str, float], ...] = (
             (
                 "hs_pending_steps",
                 "Streams with something owed and available, and those of the step under way",
-                gauges.pending_steps,
+                statistics.pending_steps,
             ),
-            ("hs_in_flight_readings", "Readings taken in but not yet durable", gauges.in_flight_readings),
-            ("hs_outbox_pending", "Steps with results that are not published yet", gauges.outbox_pending),
-            ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected),
-            ("hs_live_subscribers", "Live subscribers over HTTP", gauges.live_subscribers),
+            ("hs_in_flight_readings", "Readings taken in but not yet durable", statistics.in_flight_readings),
+            ("hs_outbox_pending", "Steps with results that are not published yet", statistics.outbox_pending),
+            ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected()),
+            ("hs_live_subscribers", "Live subscribers over HTTP", gauges.live_subscribers()),
         )
-        for name, text, read in simple:
-            yield GaugeMetricFamily(name, text, value=float(read()))
+        for name, text, value in simple:
+            yield GaugeMetricFamily(name, text, value=float(value))
         yield CounterMetricFamily(
             "hs_mqtt_reconnects", "Connections to the broker after the first", gauges.mqtt_reconnects()
         )
@@ -258,7 +256,7 @@ class _GaugeCollector(Collector):
             remembered.add_metric([source], count)
         yield remembered
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
-        for workflow, seconds in _first(gauges.lag()):
+        for workflow, seconds in _first(statistics.lag):
             lag.add_metric([workflow], seconds)
         yield lag
         complete = GaugeMetricFamily(
@@ -266,7 +264,7 @@ class _GaugeCollector(Collector):
             "How long ago the instant is up to which all raw streams are complete",
             labels=["workflow"],
         )
-        for workflow, seconds in _first(gauges.watermark()):
+        for workflow, seconds in _first(statistics.watermark):
             complete.add_metric([workflow], seconds)
         yield complete
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
@@ -19,7 +19,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
-from hs_stream.engine.engine import Engine
+from hs_stream.engine.engine import Engine, EngineStatistics
 from hs_stream.engine.ports import Clock, Store
 from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease
@@ -247,25 +247,9 @@ class Round:
 
     # --- `hs_stream.service.metrics.Gauges` ---
 
-    def pending_steps(self) -> int:
-        """Streams that wait for a step."""
-        return self.engine.statistics().pending_steps
-
-    def in_flight_readings(self) -> int:
-        """Readings that are not durable yet."""
-        return self.engine.statistics().in_flight_readings
-
-    def outbox_pending(self) -> int:
-        """What is not published yet."""
-        return self.engine.statistics().outbox_pending
-
-    def lag(self) -> Mapping[str, float]:
-        """Seconds per workflow."""
-        return self.engine.statistics().lag
-
-    def watermark(self) -> Mapping[str, float]:
-        """Seconds per workflow."""
-        return self.engine.statistics().watermark
+    def statistics(self) -> EngineStatistics:
+        """The engine's figures."""
+        return self.engine.statistics()
 
     def mqtt_connected(self) -> bool:
         """Whether every connection is there, and there is one."""

@@ -84,6 +84,12 @@ class Readings:
         self._thread.join()
 
 
+def goes_on(readings: Readings, waiting: Callable[..., Any]) -> None:
+    """Return when a hundred more are published, so that what follows meets traffic."""
+    wanted = readings.count + 100
+    waiting(lambda: readings.count >= wanted, "readings are published")
+
+
 def windows(values: dict[int, float], width: int, of: Callable[[list[float]], float]) -> dict[int, float]:
     """At each time the function of what lies in ``(t - width, t]``, the plain way."""
     times = sorted(values)
@@ -152,14 +158,14 @@ def test_changes_over_http_while_readings_come(comfort: tuple[Any, Any], waiting
     with readings:
         status, body = service.send("PUT", "/api/workflows/more", MORE)
         assert (status, json.loads(body)["action"]) == (202, "add"), body
-        time.sleep(0.5)
+        goes_on(readings, waiting)
         wrong = MORE.replace("sliding_max", "sliding_maks")
         status, body = service.send("PUT", "/api/workflows/more", wrong)
         assert status == 422
         assert "workflow more:7: node highest: there is no tool 'sliding_maks'" in body
         status, body = service.send("PUT", "/api/workflows/more", MORE.replace("width: 3s", "width: 20s"))
         assert (status, json.loads(body)["nodes"]["changed"]) == (202, ["highest"]), body
-        time.sleep(0.5)
+        goes_on(readings, waiting)
     waiting(lambda: is_so("highest", 20_000, max), "the new node is computed, for old and new readings", 60)
     waiting(lambda: is_so("smooth", 5000, mean), "and the old one goes on", 60)
     assert json.loads(service.ask("/api/workflows/more"))["nodes"]["highest"]["with"]["width"] == "20s"
@@ -169,7 +175,7 @@ def test_changes_over_http_while_readings_come(comfort: tuple[Any, Any], waiting
     with readings_again(readings):
         status, body = service.send("DELETE", "/api/workflows/more")
         assert (status, json.loads(body)["action"]) == (202, "remove"), body
-        time.sleep(0.5)
+        goes_on(readings, waiting)
     waiting(lambda: is_so("smooth", 5000, mean), "the other workflow has lost nothing", 60)
     assert '"hs_dead_letters' not in service.ask("/metrics")
     heard = subscriber.finish()

@@ -135,11 +135,15 @@ def test_settings_named_in_the_texts_exist() -> None:
 
 
 def test_metrics_named_in_the_texts_exist() -> None:
+    from hs_stream.engine.engine import EngineStatistics
     from hs_stream.service.metrics import ServiceTelemetry
 
     class Still:
+        def statistics(self) -> EngineStatistics:
+            return EngineStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, True, {"w": 0.0}, {"w": 0.0})
+
         def __getattr__(self, name: str) -> Any:
-            return lambda: {"w": 0.0} if name in ("lag", "watermark", "ignored", "remembered") else 0
+            return lambda: {"w": 0.0} if name in ("ignored", "remembered") else 0
 
     telemetry = ServiceTelemetry()
     telemetry.attach(Still())

@@ -7,24 +7,16 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hs_stream.engine.engine import EngineStatistics
 from hs_stream.service.metrics import MAX_LABELS, Samples, ServiceTelemetry
 
 
 class Figures:
-    def pending_steps(self) -> int:
-        return 3
+    asked = 0
 
-    def in_flight_readings(self) -> int:
-        return 4
-
-    def outbox_pending(self) -> int:
-        return 5
-
-    def lag(self) -> dict[str, float]:
-        return {"comfort": 1.5}
-
-    def watermark(self) -> dict[str, float]:
-        return {"comfort": 1.5}
+    def statistics(self) -> EngineStatistics:
+        self.asked += 1
+        return EngineStatistics(3, 4, 5, 0, 0, 0, 0, 0, 0, 0, True, {"comfort": 1.5}, {"comfort": 2.5})
 
     def mqtt_connected(self) -> bool:
         return True
@@ -116,3 +108,13 @@ def test_percentiles_of_the_latest_samples() -> None:
     assert samples.percentile(99) == 199.0
     samples.clear()
     assert samples.percentile(99) is None
+
+
+def test_a_scrape_looks_at_the_streams_once() -> None:
+    telemetry, figures = ServiceTelemetry(), Figures()
+    telemetry.attach(figures)
+    figures.asked = 0
+    text = telemetry.exposition().decode()
+    assert figures.asked == 1
+    assert 'hs_event_lag_seconds{workflow="comfort"} 1.5' in text
+    assert 'hs_watermark_seconds{workflow="comfort"} 2.5' in text

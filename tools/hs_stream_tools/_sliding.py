@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -79,13 +80,13 @@ class Sliding(WindowTool):
 
     samples = SAMPLES
 
+    @abstractmethod
     def quick(self, source: Batch) -> bool:
         """Whether `single` can take slices of ``source.values``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def single(self, values: Any) -> Any:
         """The output for one window, a slice of the values; SKIP, or `UNSURE`."""
-        raise NotImplementedError
 
     @property
     def needed(self) -> int:
@@ -140,13 +141,13 @@ class Numbers(Sliding):
         values = source.values
         return type(values) is np.ndarray and values.dtype == np.float64 and values.flags.aligned
 
+    @abstractmethod
     def one(self, numbers: Floats) -> float:
         """Result for one window of at least `needed` numbers; NaN if one of them is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def many(self, numbers: Floats, low: Ints, high: Ints) -> npt.NDArray[Any]:
         """Result i for ``numbers[low[i]:high[i]]``, which holds at least `needed` numbers and no NaN."""
-        raise NotImplementedError
 
     def single(self, values: Any) -> Any:
         """`one`, unless it is NaN: then a value is missing (or infinities cancel)."""
@@ -185,13 +186,13 @@ class Numbers(Sliding):
 class Ranked(Numbers):
     """Windows of which the numbers of one or a few ranks matter: subclasses say which, and what they give."""
 
+    @abstractmethod
     def ranks(self, size: int) -> list[int]:
         """The ranks (0: the smallest) that `pick` reads of ``size`` numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pick(self, ordered: Floats) -> Any:
         """The results for windows along the last axis, in which the numbers of `ranks` are in their places."""
-        raise NotImplementedError
 
     def one(self, numbers: Floats) -> float:
         """`pick` of the window alone. A NaN is larger than everything."""

@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -41,7 +42,7 @@ _NOT_SHELLY: Final = frozenset({"online", "announce", "info", "command", "set"})
 
 
 @dataclass(frozen=True, slots=True)
-class _States:
+class _States(ABC):
     """See the module."""
 
     options: CodecOptions
@@ -67,9 +68,9 @@ class _States:
         self.options.check_size(payload)
         return [(arrival, self.value(topic, payload))]
 
+    @abstractmethod
     def is_reading(self, levels: list[str], payload: bytes) -> bool:
         """By rules 3 and 4."""
-        raise NotImplementedError
 
     def value(self, topic: str, payload: bytes) -> Any:
         """By rule 1."""
