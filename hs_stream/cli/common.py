@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -63,6 +64,7 @@ __all__ = [
     "run",
     "say_error",
     "show_table",
+    "unlogged",
     "writing_engine",
     "writing_store",
 ]
@@ -96,6 +98,16 @@ def say_error(message: str) -> None:
 def exit_code(error: HsStreamError) -> int:
     """The exit code of an error by the law of the command line."""
     return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """No log records meanwhile: what goes wrong is said by the command itself."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hs_stream.cli.common import Config, guarded, run, settings_of
+from hs_stream.cli.common import Config, guarded, run, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import zone
 from hs_stream.service.connectors import mqtt_options
-from hs_stream.service.wiring import load_registry, source_check
+from hs_stream.service.settings import Settings
+from hs_stream.service.wiring import load_registry, load_workflows, source_check
 from hs_stream.service.workflow_file import parse_workflow
 from hs_stream_connectors.discovery.discover import discover
 from hs_stream_connectors.discovery.survey import Survey
@@ -54,13 +56,14 @@ def discover_(
     options = mqtt_options(settings)
     if url is not None:
         options = replace(options, url=url)
-    logging.disable()  # what goes wrong is the one line of the error
     survey = Survey()
-    run(listen(options, seconds, survey.add))
-    found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz)
+    with unlogged():
+        run(listen(options, seconds, survey.add))
+    registry = load_registry(settings)
+    found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz, taken=_names(settings, registry))
     text = found.workflow_file(name)
     # What is written is checked as `workflow check` would.
-    parse_workflow(text, load_registry(settings), str(output or "<discovered>"), source_check(settings))
+    parse_workflow(text, registry, str(output or "<discovered>"), source_check(settings))
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -69,3 +72,12 @@ def discover_(
         typer.echo(line, err=True)
     for source in found.sources:
         typer.echo(f"  {source.name}: {source.options['codec']}, {source.options['mqtt']}", err=True)
+
+
+def _names(settings: Settings, registry: ToolRegistry) -> set[str]:
+    """What the workflows of the settings call their sources and nodes. One that does not load is said by `serve`."""
+    with suppress(ConfigurationError):
+        return {
+            name for workflow in load_workflows(settings, registry) for name in (*workflow.sources, *workflow.nodes)
+        }
+    return set()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of
+from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of, unlogged
 from hs_stream.service.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import load_settings
@@ -65,12 +64,8 @@ def doctor(config: Config = None) -> None:
     from hs_stream.service.doctor import examine  # noqa: PLC0415 - only this command needs it
 
     settings = settings_of(config)
-    # What goes wrong is in the findings.
-    logging.disable()
-    try:
+    with unlogged():
         findings = run(examine(settings))
-    finally:
-        logging.disable(logging.NOTSET)
     for finding in findings:
         mark = "ok  " if finding.ok else "FAIL"
         typer.echo(f"{mark} {finding.what}: {finding.text}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -288,6 +289,27 @@ def test_what_discover_writes_is_accepted_and_runs_unchanged(parts: Any) -> None
         letters = json.loads(service.ask("/api/deadletters"))["dead_letters"]
         # The garden's clock is ahead, some payloads are cut off, and births were not heard by everyone yet.
         assert {letter["reason"] for letter in letters} <= {"future", "json", "no_birth"}
+    finally:
+        publisher.close()
+    service.stop()
+
+
+def test_what_discover_writes_runs_beside_the_sample_workflows(parts: Any) -> None:
+    """The way of the README: names are global, and the samples have some that a house would have too."""
+    broker, service = parts.mosquitto(), parts.service()
+    samples = service.directory / "workflows"
+    shutil.copytree(ROOT / "config" / "workflows", samples, ignore=shutil.ignore_patterns("gateways"))
+    publisher = Publisher(broker.port)
+    try:
+        store = f"sqlite:///{service.directory / 'hs_stream.db'}"
+        service.configure(workflows=[samples / "*.yaml"], broker=broker.url, store=store)
+        code, _, errors = service.run("discover", "--for", "3", "-o", str(samples / "home.yaml"))
+        assert code == 0, errors
+        service.start()
+        deadline = time.monotonic() + 30
+        while not service.metrics().get('hs_readings_total{source="climate_2"}'):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
     finally:
         publisher.close()
     service.stop()

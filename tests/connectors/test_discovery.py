@@ -187,6 +187,12 @@ def test_one_cut_off_message_does_not_hide_what_a_topic_is() -> None:
     assert sources([("a", good), ("a", good[:-5]), ("a", good)])["a"]["codec"] == "json"
 
 
+def test_names_of_other_workflows_are_left_to_them() -> None:
+    messages = [("home/1/kitchen/co2", "400"), ("home/1/bath/co2", "410")]
+    assert set(sources(messages)) == {"co2"}
+    assert set(sources(messages, taken=["co2", "co2_2"])) == {"co2_3"}
+
+
 def test_nothing_heard_is_a_workflow_without_sources() -> None:
     assert workflow(heard([])).sources == {}
 

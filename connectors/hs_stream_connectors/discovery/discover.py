@@ -89,10 +89,16 @@ def _comment(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def discover(survey: Survey, *, own_prefix: str = "hs", zone: str | None = None) -> Discovery:
-    """The sources for what ``survey`` has heard. ``own_prefix`` is that of our results; ``zone`` that of Tasmota."""
+def discover(
+    survey: Survey, *, own_prefix: str = "hs", zone: str | None = None, taken: Iterable[str] = ()
+) -> Discovery:
+    """The sources for what ``survey`` has heard.
+
+    ``own_prefix`` is that of our results, ``zone`` that of Tasmota; ``taken`` are names that other workflows have,
+    which are global.
+    """
     left = list(survey)
-    context = Context(Names(), zone)
+    context = Context(Names(taken), zone)
     silent = [seen.topic for seen in left if _is_silent(seen, own_prefix)]
     unreadable = [seen.topic for seen in left if not _UNREADABLE.isdisjoint(seen.topic) and seen.topic not in silent]
     left = _without(left, [*silent, *unreadable])

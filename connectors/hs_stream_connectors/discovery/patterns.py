@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 __all__ = ["Names", "split"]
@@ -32,12 +32,12 @@ def split(topics: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
 
 
 class Names:
-    """Plates and sources of one workflow. ``plates``: parent by name."""
+    """Plates and sources of one workflow. ``plates``: parent by name; ``taken``: names that others have."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self.plates: dict[str, str | None] = {}
         self._of_place: dict[tuple[str, ...], str] = {}
-        self._sources: set[str] = set()
+        self._sources = set(taken)
 
     def plate(self, name: str, parent: str | None = None) -> str:
         """A plate called ``name``, the same at every call."""
