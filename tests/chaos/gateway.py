@@ -162,6 +162,12 @@ class Gateway:
             self._thread.join(10)
         self._disconnect()
 
+    def state(self) -> str:
+        """For an error."""
+        return (
+            f"{self._cursor} of {len(self.log)} messages sent, {len(self._waiting)} not confirmed, up {self._connected}"
+        )
+
     @property
     def all_confirmed(self) -> bool:
         with self._lock:
@@ -299,8 +305,8 @@ class Listener:
         self.tally = Tally()
         self.last_message = 0.0
         self._known: dict[tuple[str, int, int], tuple[str, str]] = {}
-        self._newest_live = 0
-        self._newer = threading.Condition()
+        self.newest_live = 0
+        """The latest event time of a result of a live room."""
         self._ready = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False)
         self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]
@@ -314,15 +320,6 @@ class Listener:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-
-    def wait_newer(self, event_time: int, seconds: float) -> float:
-        """When (`time.time`) the first result of a reading later than ``event_time`` came. ``TimeoutError``."""
-        deadline = time.monotonic() + seconds
-        with self._newer:
-            while self._newest_live <= event_time:
-                if not self._newer.wait(max(deadline - time.monotonic(), 0)):
-                    raise TimeoutError(f"no new result for {seconds:g} s")
-        return self.last_message
 
     def _on_message(self, _client: Client, _userdata: Any, message: Any) -> None:
         if message.topic == "hs/status":
@@ -341,6 +338,4 @@ class Listener:
         if at not in instances or instances[at].revision < revision:
             instances[at] = Seen(revision, document["kind"], document["value"])
         if "live" in stream and stream.startswith("warm"):
-            with self._newer:
-                self._newest_live = max(self._newest_live, at)
-                self._newer.notify_all()
+            self.newest_live = max(self.newest_live, at)

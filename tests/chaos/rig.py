@@ -247,9 +247,12 @@ class Rig:
         deadline = time.monotonic() + seconds
         while not await check():
             self.service.must_run()
-            assert time.monotonic() < deadline, (
-                f"after {seconds:g} s: {what}; {await self.service.gauges()}\n{self.service.log.read_text()[-2000:]}"
-            )
+            if time.monotonic() >= deadline:
+                sent = self.gateway.state() if hasattr(self, "gateway") else "not begun"
+                log = self.service.log.read_text()[-4000:]
+                raise AssertionError(
+                    f"after {seconds:g} s: {what}; gateway: {sent}; {await self.service.gauges()}\n{log}"
+                )
             await asyncio.sleep(0.05)
 
     async def ready(self) -> None:
@@ -307,8 +310,13 @@ class Rig:
 
     async def recovered(self, killed: float) -> float:
         """Seconds from the kill to the first result of a reading that was taken after it."""
-        came = await asyncio.to_thread(self.listener.wait_newer, round(killed * 1000), 60)
-        return came - killed
+        event_time = round(killed * 1000)
+
+        async def is_there() -> bool:
+            return self.listener.newest_live > event_time
+
+        await self.until(f"no result of a reading later than {event_time}", is_there)
+        return self.listener.last_message - killed
 
     # --- what must hold ---
 
