@@ -160,7 +160,7 @@ class Contents:
                     part = Batch.concat([older, tail.batch.slice(tail.low, end)]) if newest else older
                     return part, False
                 everything = Batch.concat([older, tail.batch])
-                tail.fill(start, everything, version)
+                self._keep(stream, start, everything, version)
                 return everything.slice(start, end), True
             return await self.read_some(stream, start, end, limit=limit, newest=newest)
         batch = await self._call("read", self._store.read, stream.id, start, end, limit=limit, newest=newest)
@@ -174,7 +174,7 @@ class Contents:
                 # The step retracted all of them; what is left lies behind.
                 return await self.read_some(stream, start, end, limit=4 * limit, newest=newest)
         elif complete and end >= stream.frontier and end >= stream.upper:
-            tail.fill(start, batch, version)
+            self._keep(stream, start, batch, version)
         return batch, complete
 
     async def last(self, stream: Stream, instant: int, count: int) -> Batch:
@@ -194,7 +194,7 @@ class Contents:
                 return await self.last(stream, instant, count)
             found = Batch.concat([older, known])
             if tail.version == version and instant >= stream.frontier and instant >= stream.upper and found:
-                tail.fill(found.first_time - 1, found, version)
+                self._keep(stream, found.first_time - 1, found, version)
             return found
         # The step may have removed some of those that the store still holds: read back until there are enough.
         wanted = count
@@ -206,6 +206,14 @@ class Contents:
             if len(found) == count or everything:
                 return found
             wanted *= 4
+
+    @staticmethod
+    def _keep(stream: Stream, low: int, batch: Batch, version: int) -> None:
+        """Remember all that is known behind ``low``.
+
+        A reading may be stored already and not have arrived yet: remembered now, it would then be there twice.
+        """
+        stream.tail.fill(min(low, stream.frontier), batch.slice(low, stream.frontier), version)
 
     async def nth_after(self, stream: Stream, instants: Sequence[int], n: int) -> list[int | None]:
         """For each of the ascending ``instants``: the time of the n-th instance later than it, or ``None``."""

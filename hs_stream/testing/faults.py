@@ -1,4 +1,4 @@
-"""Crashes at chosen moments of a store's durable writes, for tests of what happens behind it.
+"""A store that crashes at chosen moments of its durable writes, or takes its time, for tests of what rests on it.
 
 >>> import asyncio
 >>> from hs_stream.engine.ports import Append
@@ -14,8 +14,10 @@ hs_stream.testing.faults.Crash: before durable write 1 (append)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from random import Random
+from typing import Any, Final, Literal, TypeVar
 
 from hs_stream.core.batch import Batch
 from hs_stream.engine.ports import (
@@ -33,6 +35,8 @@ from hs_stream.engine.ports import (
 
 __all__ = ["Crash", "FaultyStore", "When"]
 
+Answer = TypeVar("Answer")
+_TURNS: Final = (0, 0, 0, 1, 2, 5, 20)
 When = Literal["before", "after", "marked", "journaled", "applied"]
 """``marked``, ``journaled`` and ``applied`` are moments inside of a write, for stores with an ``on_step`` hook
 (`MongoStore`)."""
@@ -48,15 +52,30 @@ class FaultyStore:
     Durable writes are `register`, `append`, `commit` and `put`. At the crash the store is abandoned
     (``store.abandon()`` if it has that, else ``close()``): what it only remembered is lost, as in a killed process.
     Open a store over the same storage to go on; a `MemoryStore` is its own storage, so open ``inner`` again.
+
+    With ``pace``, other tasks go on for some turns of the event loop before each call takes effect, and again before
+    its caller hears of it, as with a database behind a network; how many is drawn from ``pace``.
     """
 
-    def __init__(self, store: Store, crash_at: int = 0, when: When = "after") -> None:
+    def __init__(self, store: Store, crash_at: int = 0, when: When = "after", *, pace: Random | None = None) -> None:
         self.name = store.name
         self.inner = store
         self.crash_at = crash_at
         self.when = when
+        self.pace = pace
         self.writes = 0
         self.crashed = False
+
+    async def _dawdle(self) -> None:
+        if self.pace is not None:
+            for _ in range(self.pace.choice(_TURNS)):
+                await asyncio.sleep(0)
+
+    async def _ask(self, call: Callable[[Store], Awaitable[Answer]]) -> Answer:
+        await self._dawdle()
+        answer = await call(self._alive())
+        await self._dawdle()
+        return answer
 
     async def _crash(self, what: str) -> None:
         self.crashed = True
@@ -69,6 +88,11 @@ class FaultyStore:
         return self.inner
 
     async def _write(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        await self._dawdle()
+        await self._write_now(what, write)
+        await self._dawdle()
+
+    async def _write_now(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
         self._alive()
         self.writes += 1
         due = self.writes == self.crash_at
@@ -105,20 +129,20 @@ class FaultyStore:
     # --- the port ---
 
     async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
-        return await self._alive().claim(owner, now, until, instead_of=instead_of)
+        return await self._ask(lambda store: store.claim(owner, now, until, instead_of=instead_of))
 
     async def open(self) -> Recovery:
-        return await self._alive().open()
+        return await self._ask(lambda store: store.open())
 
     async def close(self) -> None:
         if not self.crashed:
             await self.inner.close()
 
     async def ping(self) -> None:
-        await self._alive().ping()
+        await self._ask(lambda store: store.ping())
 
     async def streams(self) -> list[StreamRecord]:
-        return await self._alive().streams()
+        return await self._ask(lambda store: store.streams())
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
         await self._write("register", lambda: self.inner.register(records))
@@ -130,43 +154,43 @@ class FaultyStore:
         await self._write("commit", lambda: self.inner.commit(commit))
 
     async def advance(self, uppers: Mapping[int, int]) -> None:
-        await self._alive().advance(uppers)
+        await self._ask(lambda store: store.advance(uppers))
 
     async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
-        return await self._alive().read(stream, start, end, limit=limit, newest=newest)
+        return await self._ask(lambda store: store.read(stream, start, end, limit=limit, newest=newest))
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
-        return await self._alive().last(stream, instant, count)
+        return await self._ask(lambda store: store.last(stream, instant, count))
 
     async def get(self, stream: int, times: Sequence[int]) -> Batch:
-        return await self._alive().get(stream, times)
+        return await self._ask(lambda store: store.get(stream, times))
 
     async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
-        return await self._alive().revisions(stream, times)
+        return await self._ask(lambda store: store.revisions(stream, times))
 
     async def count(self, stream: int, start: int, end: int) -> int:
-        return await self._alive().count(stream, start, end)
+        return await self._ask(lambda store: store.count(stream, start, end))
 
     async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
-        return await self._alive().snapshot(stream, instant)
+        return await self._ask(lambda store: store.snapshot(stream, instant))
 
     async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
-        return await self._alive().snapshots(stream, start, end, limit=limit)
+        return await self._ask(lambda store: store.snapshots(stream, start, end, limit=limit))
 
     async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
-        return await self._alive().outbox(after, limit)
+        return await self._ask(lambda store: store.outbox(after, limit))
 
     async def published(self, seq: int) -> None:
-        await self._alive().published(seq)
+        await self._ask(lambda store: store.published(seq))
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        return await self._alive().dead_letters(limit)
+        return await self._ask(lambda store: store.dead_letters(limit))
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
-        return await self._alive().history(limit, stream)
+        return await self._ask(lambda store: store.history(limit, stream))
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         await self._write("put", lambda: self.inner.put(kind, key, document))
 
     async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
-        return await self._alive().documents(kind)
+        return await self._ask(lambda store: store.documents(kind))

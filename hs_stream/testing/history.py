@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from random import Random
 from typing import Final
 
 from hs_stream.core.errors import LawViolation, ToolError
@@ -66,6 +67,7 @@ class History:
     """``factory`` gives an unopened store over the same storage every time it is called.
 
     Crashes: `arm` it, and the next actions may end the engine; `survive` then starts another one over what is stored.
+    ``pace`` makes the store take its time, see `FaultyStore`.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class History:
         workflows: Sequence[WorkflowDefinition],
         settings: EngineSettings,
         now: int = 1_600_000_000_000,
+        pace: Random | None = None,
     ) -> None:
         self.workflows = list(workflows)
         self.clock = VirtualClock(now)
@@ -83,6 +86,7 @@ class History:
         self.engine: Engine
         self._factory = factory
         self._settings = settings
+        self._pace = pace
         self._fault: tuple[int, When] = (0, "after")
         self._store: FaultyStore
         self._task: asyncio.Task[None]
@@ -105,7 +109,7 @@ class History:
     async def _open(self) -> None:
         while True:
             await self._let_go()
-            self._store = FaultyStore(await self._factory(), *self._fault)
+            self._store = FaultyStore(await self._factory(), *self._fault, pace=self._pace)
             self.engine = Engine(self._store, clock=self.clock, sink=self.subscriber, settings=self._settings)
             try:
                 await self.engine.open(self.workflows)

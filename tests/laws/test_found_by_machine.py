@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
-from hs_stream.engine.ports import Reading, Store
+from hs_stream.engine.ports import Append, Reading, Store
 from hs_stream.plugins import default_registry
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.history import History
@@ -223,3 +224,35 @@ async def test_the_last_instances_of_a_step_are_read_where_the_store_has_none_ye
     await history.pass_time(30_000)
     await played.publish(("light", "a", 3_540_000, 0), ("light", "a", 0, 1.5))
     await played.finish()
+
+
+class Pausing(MemoryStore):
+    """Appends are durable some turns of the event loop before anybody hears of it."""
+
+    async def append(self, append: Append) -> None:
+        await super().append(append)
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+
+async def test_a_reading_that_is_stored_and_not_yet_known_of_counts_once() -> None:
+    """A step read it from the store before it arrived; then it was in memory twice."""
+    store = Pausing()
+
+    async def factory() -> Store:
+        return store
+
+    def with_tool(pin: str) -> WorkflowDefinition:
+        return workflow(node("n", pin, ["power"], width="10m", every="1s"))
+
+    history = History(factory, [with_tool("sliding_sum")], EngineSettings(), NOW)
+    await history.begin()
+    room = (("room", "a"),)
+    await history.deliver([Reading("power", room, NOW - 60_000, 1)])
+    await history.pass_time(600_000)
+    await history.restart([with_tool("sliding_count")])
+    late = [Reading("power", room, NOW + 600_000 - back, 1) for back in (60_000, 7500)]
+    await history.survive(lambda: history.deliver(late))
+    await history.pass_time(60_000)
+    await history.check()
+    await history.end()

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
@@ -128,6 +129,7 @@ BACK = st.sampled_from([0, 1, 999, 1000, 2500, 10_000, 59_999, 60_000, 300_000, 
 READING = st.sampled_from(sorted(SOURCES)).flatmap(
     lambda source: st.tuples(st.just(source), st.sampled_from(PLACES), BACK, HELD[SOURCES[source]])
 )
+PACE = st.none() | st.integers(0, 255).map(Random)
 
 
 class Machine(RuleBasedStateMachine):
@@ -163,11 +165,15 @@ class Machine(RuleBasedStateMachine):
         chunk=st.sampled_from([3, 50, 20_000]),
         lateness=st.sampled_from([0, 0, 2000]),
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
+        pace=PACE,
     )
-    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int) -> None:
+    def begin(
+        self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int, pace: Random | None
+    ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
-        self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
+        settings = EngineSettings(chunk=chunk, lateness=lateness)
+        self.history = History(self.factory(), [workflow], settings, pace=pace)
         self.run(self.history.begin())
 
     @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hs_stream.engine.ports import Reading
 from hs_stream.service.embedded_mongod import EmbeddedMongod
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, workflows
-from tests.laws.test_machine import HELD, PLACES, REGISTRY, Machine, OnMemory, OnMongo, OnSqlite, play
+from tests.laws.test_machine import HELD, PACE, PLACES, REGISTRY, Machine, OnMemory, OnMongo, OnSqlite, play
 
 KEPT = st.sampled_from([1_000, 10_000, 60_000, 600_000])
 
@@ -34,10 +35,16 @@ def forgetful(draw: st.DrawFn) -> WorkflowDefinition:
 class Forgetful(Machine):
     """A machine that may forget at any time."""
 
-    @initialize(workflow=forgetful(), chunk=st.sampled_from([3, 50, 20_000]), lateness=st.sampled_from([0, 0, 2000]))
-    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int) -> None:
+    @initialize(
+        workflow=forgetful(),
+        chunk=st.sampled_from([3, 50, 20_000]),
+        lateness=st.sampled_from([0, 0, 2000]),
+        pace=PACE,
+    )
+    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, pace: Random | None) -> None:
         self.whole = workflow
-        self.history = History(self.factory(), [workflow], EngineSettings(chunk=chunk, lateness=lateness))
+        settings = EngineSettings(chunk=chunk, lateness=lateness)
+        self.history = History(self.factory(), [workflow], settings, pace=pace)
         self.run(self.history.begin())
 
     @rule(source=st.sampled_from(sorted(SOURCES)), place=st.sampled_from(PLACES[:2]), data=st.data())
