@@ -236,6 +236,8 @@ class History:
             self.acknowledged[stream] = {time: value for time, value in known.items() if not start < time <= end}
         while not await self.survive(lambda: self.engine.purge(stream, start, end)):
             await self.settle()
+            if not self._has(stream):
+                break
 
     async def forget(self) -> None:
         """Forget what retention allows to forget by now, whatever else is under way."""
@@ -251,6 +253,12 @@ class History:
         await self.settle()
         while not await self.survive(compute):
             await self.settle()
+            if not self._has(stream):
+                break
+
+    def _has(self, stream: StreamId) -> bool:
+        """A stream of a plate that grows by results does not outlive a crash where the results are other ones by now."""
+        return any(status.stream == stream for status in self.engine.status())
 
     # --- what must hold ---
 
