@@ -73,8 +73,14 @@ class FaultyStore:
 
     async def _ask(self, call: Callable[[Store], Awaitable[Answer]]) -> Answer:
         await self._dawdle()
-        answer = await call(self._alive())
+        store = self._alive()
+        try:
+            answer = await call(store)
+        except Exception:
+            self._alive()  # it was called by a process that has ended meanwhile, and failed for that reason
+            raise
         await self._dawdle()
+        self._alive()
         return answer
 
     async def _crash(self, what: str) -> None:
@@ -88,12 +94,9 @@ class FaultyStore:
         return self.inner
 
     async def _write(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
-        await self._dawdle()
-        await self._write_now(what, write)
-        await self._dawdle()
+        await self._ask(lambda _: self._write_now(what, write))
 
     async def _write_now(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
-        self._alive()
         self.writes += 1
         due = self.writes == self.crash_at
         if due and self.when == "before":

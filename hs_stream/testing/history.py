@@ -257,7 +257,7 @@ class History:
                 break
 
     def _has(self, stream: StreamId) -> bool:
-        """A stream of a plate that grows by results does not outlive a crash where the results are other ones by now."""
+        """Streams of a plate that grows by results do not outlive a crash where the results are others by now."""
         return any(status.stream == stream for status in self.engine.status())
 
     # --- what must hold ---
