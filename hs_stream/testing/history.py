@@ -91,7 +91,7 @@ class History:
         self._store: FaultyStore
         self._task: asyncio.Task[None]
         self._unacknowledged: list[list[Reading]] = []
-        self._failures = 0
+        self._unfollowed: set[StreamId] = set()
 
     # --- life ---
 
@@ -117,12 +117,24 @@ class History:
                 self._crashed()
                 continue
             break
+        await self._follow()
         self._task = asyncio.create_task(self.engine.run(), name="engine")
         self.engine.connected(True)
         # A broker sends again what was not acknowledged, in order.
         again, self._unacknowledged = self._unacknowledged, []
         for readings in again:
             await self.deliver(readings)
+
+    async def _follow(self) -> None:
+        """What no workflow has is not published; a subscriber reads it anew when it is back."""
+        store = self._store.inner
+        there = {status.stream for status in self.engine.status()}
+        for record in await store.streams():
+            if record.stream not in there:
+                self._unfollowed.add(record.stream)
+            elif record.stream in self._unfollowed:
+                self._unfollowed.remove(record.stream)
+                self.subscriber.contents[record.stream] = dict(await store.read(record.id, MIN_TIME, MAX_TIME))
 
     def _crashed(self) -> None:
         self.crashes += 1
@@ -304,7 +316,7 @@ class History:
             name for workflow in self.workflows for name, node in workflow.nodes.items() if node.publish is not None
         }
         for record in await store.streams():
-            if record.stream.name not in published:
+            if record.stream.name not in published or record.stream in self._unfollowed:
                 continue
             floor = MIN_TIME if record.floor is None else record.floor
             stored = dict(await store.read(record.id, floor, MAX_TIME))

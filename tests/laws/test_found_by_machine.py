@@ -256,3 +256,19 @@ async def test_a_reading_that_is_stored_and_not_yet_known_of_counts_once() -> No
     await history.pass_time(60_000)
     await history.check()
     await history.end()
+
+
+async def test_what_waits_to_be_published_of_a_node_that_went_is_given_up(played: Played) -> None:
+    doubled = node("doubled", "expression", ["power"], expression="value * 2")
+    history = await played.begin(doubled)
+    history.workflows = [workflow()]  # of the next engine
+    history.arm(3, "after")  # register, append, commit: killed before anything is published
+    await played.publish(("power", "a", 20_000, 1.0))
+    assert history.crashes == 1
+    await history.restart([workflow(doubled)])
+    doubled_stream = StreamId("doubled", (("room", "a"),))
+    assert history.subscriber.received == 0
+    await played.publish(("power", "a", 20_000, 2.0), ("power", "a", 10_000, 3.0))
+    assert history.subscriber.contents[doubled_stream] == {NOW - 20_000: 4.0, NOW - 10_000: 6.0}
+    assert history.subscriber.received == 2
+    await played.finish()
