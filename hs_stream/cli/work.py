@@ -111,6 +111,14 @@ async def _compute(
                 computed.update(fresh)
                 streams = wanted()
         written = engine.statistics().results
+        asked = TimeIntervals.of(start, end)
+        left = [status.stream for status in engine.status() if status.stream in computed and asked - status.coverage]
+    if left:
+        typer.echo(
+            f"note: not all of it can be computed, of {left[0]} and {len(left) - 1} others. What has no inputs begins "
+            "at the workflow's `start`, or else at its first reading: give the workflow a start.",
+            err=True,
+        )
     typer.echo(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
 
 

@@ -116,6 +116,17 @@ def test_compute_without_any_reading() -> None:
     assert [row["time"][-9:] for row in rows] == ["00:00:20Z", "00:00:40Z", "00:01:00Z"]
 
 
+def test_compute_says_where_it_cannot_begin() -> None:
+    Path("ticks.yaml").write_text(
+        "workflow: ticks\nonline: false\nplates: {}\nsources: {}\n"
+        "nodes:\n  tick: {tool: clock@^1, with: {every: 20s}}\n",
+        encoding="utf-8",
+    )
+    result = run("compute", "ticks.yaml", "--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:01:00Z")
+    assert "not all of it can be computed, of tick and 0 others" in result.stderr
+    assert "give the workflow a start" in result.stderr
+
+
 def test_compute_on_request() -> None:
     text = Path("comfort.yaml").read_text(encoding="utf-8")
     Path("comfort.yaml").write_text(
@@ -131,6 +142,7 @@ def test_compute_on_request() -> None:
     window = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:00:20Z")
     result = run("compute", "comfort", *window, "--node", "smooth")
     assert "comfort: 1 streams computed" in result.stdout
+    assert "note" not in result.stderr
     rows = json.loads(run("query", SMOOTH, "--format", "json").stdout)
     assert [row["value"] for row in rows] == [2.0, 3.0]
     more = run(
