@@ -31,6 +31,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, replace
 from typing import Any, Final, TypeVar
 
@@ -91,6 +92,7 @@ class MongoStore:
     ) -> None:
         self._link = Link(url, server_timeout)
         self._days = {"history_days": history_days, "dead_letter_days": dead_letter_days}
+        self._server_timeout = server_timeout
         self._checkpoint_seconds = checkpoint_seconds
         self._read_only = read_only
         self.on_step: Callable[[str], None] = lambda _step: None
@@ -113,6 +115,7 @@ class MongoStore:
         self._server: object = None
         self._verified = -1
         self._timer: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     # --- opening ---
 
@@ -188,7 +191,7 @@ class MongoStore:
         """Write a last checkpoint and disconnect. Idempotent."""
         try:
             if self._opened and not self._read_only and self._link.connected:
-                self._stop_timer()
+                await self._stop_timer()
                 async with self._commit_lock:
                     with self._link.talking():
                         await self._settled_checkpoint()
@@ -196,15 +199,24 @@ class MongoStore:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """Disconnect without writing anything more: what a kill of the process would leave."""
-        self._stop_timer()
+        """Disconnect without beginning to write anything more: what a kill of the process would leave."""
         self._opened = False
-        await self._link.disconnect()
+        try:
+            await self._stop_timer()
+        finally:
+            await self._link.disconnect()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    async def _stop_timer(self) -> None:
+        """Return when no checkpoint is under way any more.
+
+        It is not cut off at once: mongod would carry out what it has received, perhaps after the next process has
+        opened the database.
+        """
+        self._stopping.set()
+        timer, self._timer = self._timer, None
+        if timer is not None and not (await asyncio.wait({timer}, timeout=self._server_timeout))[0]:
+            timer.cancel()
+            await asyncio.wait({timer})
 
     async def ping(self) -> None:
         with self._link.talking():
@@ -393,7 +405,11 @@ class MongoStore:
 
     async def _checkpoint_soon(self) -> None:
         while self._unsaved():
-            await asyncio.sleep(self._checkpoint_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._checkpoint_seconds):
+                    await self._stopping.wait()
+            if self._stopping.is_set():
+                return  # also where PyMongo swallowed a cancellation
             try:
                 with self._link.talking():
                     settled = await self._checkpoint()

@@ -25,9 +25,9 @@ _HINTS: Final = {
     72: "store.url asks for something that this server does not know; MongoDB 6 or newer is needed",
 }  # fmt: skip
 _TRANSIENT: Final = frozenset({
-    6, 7, 24, 50, 64, 89, 91, 133, 134, 189, 202, 262, 317, 365, 9001, 10058, 10107, 11600, 11602, 13435, 13436,
+    6, 7, 24, 50, 64, 89, 91, 94, 133, 134, 189, 202, 262, 317, 365, 9001, 10058, 10107, 11600, 11602, 13435, 13436,
 })  # fmt: skip
-"""Host unreachable, time limits, shutting down, stepping down, write concern not satisfied."""
+"""Host unreachable, time limits, starting, shutting down, stepping down, write concern not satisfied."""
 
 
 _TOO_LARGE: Final = frozenset({10334, 17280, 17419, 17420})
@@ -74,6 +74,10 @@ def unavailable(where: str) -> Iterator[None]:
             text = f"MongoDB at {where}: {_short(error)}"
             raise StoreUnavailable(text, hint=_HINTS.get(code, _AWAY)) from error
         raise
+    except errors.InvalidOperation as error:
+        if "after close" not in str(error):
+            raise
+        raise StoreUnavailable(f"the store at {where} was closed meanwhile") from error
     except errors.InvalidURI as error:
         raise ConfigurationError(
             f"store.url for {where}: {_short(error)}", hint="see 'connection string' of MongoDB"

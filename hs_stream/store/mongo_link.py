@@ -92,6 +92,7 @@ class Link:
         address = url.partition("://")[2].partition("/")[0]
         self.where = address.rpartition("@")[2] or "?"
         self._client: AsyncMongoClient[Document] | None = None
+        self._leaving: list[AsyncMongoClient[Document]] = []
         self._epoch = _Epoch()
         self._lazy: dict[str, Collection] = {}
         self._sync: dict[str, Collection] = {}
@@ -112,13 +113,19 @@ class Link:
         }
         given = self._url.lower()
         options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
+        # What failed is repeated by who asked, in full. PyMongo 4.20 marks the second attempt behind a lost connection
+        # as retryable for a standalone mongod too, which refuses that (code 20, as if it could never write).
+        options["retryWrites"] = False
         with self.talking():
             client = self._client_of(options)
+            self._leaving.append(client)  # until it is ours
             try:
                 await client.get_default_database("hs_stream").command("ping")
             except BaseException:
-                await client.close()
+                await self._leave()
                 raise
+            if not self._take(client):
+                raise self._closed()
         self._client = client
 
     def _client_of(self, options: Mapping[str, Any]) -> AsyncMongoClient[Document]:
@@ -129,12 +136,28 @@ class Link:
             raise ConfigurationError(f"store.url for {self.where} is not a MongoDB URL: {error}", hint=hint) from None
 
     async def disconnect(self) -> None:
-        """Idempotent."""
-        client, self._client = self._client, None
+        """Idempotent, and goes on where a cancellation cut it off."""
+        if self._client is not None:
+            self._leaving.append(self._client)
+        self._client = None
         self._lazy.clear()
         self._sync.clear()
-        if client is not None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        while self._leaving:
+            client = self._leaving[-1]
             await client.close()
+            self._take(client)
+
+    def _take(self, client: AsyncMongoClient[Document]) -> bool:
+        """Whether it was still leaving. Clients of one server are equal to each other."""
+        there = [one for one in self._leaving if one is client]
+        self._leaving = [one for one in self._leaving if one is not client]
+        return bool(there)
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the store at {self.where} is closed", hint="await store.open() first")
 
     @property
     def epoch(self) -> int:
@@ -155,7 +178,7 @@ class Link:
     def database(self) -> Any:
         """PyMongo's database, reading as `CODEC` says."""
         if self._client is None:
-            raise StoreUnavailable(f"the store at {self.where} is closed", hint="await store.open() first")
+            raise self._closed()
         return self._client.get_default_database("hs_stream").with_options(codec_options=CODEC)
 
     def collection(self, name: str, *, sync: bool = False) -> Collection:

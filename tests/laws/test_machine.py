@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner()
         self.history: History | None = None
         self.sent: list[Reading] = []
         self.failed = False
@@ -150,7 +150,7 @@ class Machine(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return self.loop.run_until_complete(work)
+            return self.runner.run(work)
         except BaseException:
             self.failed = True
             raise
@@ -262,8 +262,7 @@ class Machine(RuleBasedStateMachine):
             self.patch.undo()
             if self.history is not None:
                 self.run(self.history.abandon())
-            self.run(self.loop.shutdown_default_executor())
-            self.loop.close()
+            self.runner.close()
 
     @staticmethod
     async def finish(history: History) -> None:

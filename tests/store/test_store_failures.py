@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
+from pymongo import AsyncMongoClient, MongoClient, ReplaceOne
+from pymongo.errors import AutoReconnect
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
@@ -284,3 +285,88 @@ async def test_mongo_forgets_what_is_applied_and_published(mongo_url: str) -> No
     await store.published(3)
     assert await journal(0) == 0
     await store.close()
+
+
+@pytest.mark.parametrize("swallowing", [False, True])
+async def test_mongo_no_checkpoint_outlives_its_store(
+    mongo_url: str, monkeypatch: pytest.MonkeyPatch, swallowing: bool
+) -> None:
+    """It would delete from the outbox what the next process has yet to publish. PyMongo may swallow a cancellation."""
+    under_way, checkpoints = asyncio.Event(), 0
+
+    async def slow(_: MongoStore) -> bool:
+        nonlocal checkpoints
+        checkpoints += 1
+        under_way.set()
+        try:
+            await asyncio.sleep(0.1 if not swallowing else 60)
+        except asyncio.CancelledError:
+            if not swallowing:
+                raise
+        return True
+
+    store = MongoStore(mongo_url, checkpoint_seconds=0.001, server_timeout=0.2 if swallowing else 5)
+    await store.open()
+    await store.register([StreamRecord(1, StreamId("a"), "derived")])
+    monkeypatch.setattr(MongoStore, "_checkpoint", slow)
+    await store.commit(Commit(1, [StreamChange(1, TimeIntervals.of(0, 9), 9, Batch.of([(5, 1)]))], 0, 0))
+    await under_way.wait()
+    await store.abandon()
+    assert checkpoints == 1
+    assert "hs-stream-checkpoint" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_mongo_does_not_have_its_writes_repeated_by_pymongo(tmp_path: Path) -> None:
+    """PyMongo would ask a standalone mongod for what only a replica set can do, and mongod's answer sounds final."""
+    if find_mongod() is None:
+        pytest.skip("no mongod runs on this machine")
+    mongod = EmbeddedMongod(tmp_path / "data")
+    await mongod.start()
+    store = MongoStore(mongod.database_url("hs") + "?retryWrites=true", server_timeout=2)
+    seen: list[Exception] = []
+
+    async def writing() -> None:
+        while not store._stopping.is_set():
+            try:
+                await store._link.write("state", [ReplaceOne({"_id": "x"}, {}, upsert=True)])
+            except AutoReconnect as error:
+                seen.append(error)
+                await asyncio.sleep(0.002)
+
+    try:
+        await store.open()
+        tasks = [asyncio.create_task(writing()) for _ in range(40)]
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            await mongod.kill()
+            await mongod.start()
+        assert not any(task.done() for task in tasks), [task.exception() for task in tasks if task.done()]
+        store._stopping.set()
+        await asyncio.gather(*tasks)
+    finally:
+        await store.abandon()
+        await mongod.kill()
+    assert seen
+
+
+async def test_mongo_a_close_that_was_cut_off_is_finished_by_the_next(
+    mongo_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MongoStore(mongo_url)
+    await store.open()
+    closed: list[Any] = []
+    close = AsyncMongoClient.close
+
+    async def slow(client: AsyncMongoClient[Any]) -> None:
+        await asyncio.sleep(0.05)
+        await close(client)
+        closed.append(client)
+
+    monkeypatch.setattr(AsyncMongoClient, "close", slow)
+    cut = asyncio.create_task(store.abandon())
+    await asyncio.sleep(0.01)
+    cut.cancel()
+    await asyncio.wait({cut})
+    assert not closed
+    await store.abandon()
+    assert len(closed) == 1

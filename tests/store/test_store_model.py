@@ -129,6 +129,20 @@ class Model:
 
 
 async def run(factory: Callable[[], Store], steps: list[Any]) -> None:
+    opened: list[Any] = []
+
+    def made() -> Store:
+        opened.append(factory())
+        return opened[-1]  # type: ignore[no-any-return]
+
+    try:
+        await play(made, steps)
+    finally:
+        for store in opened:
+            await store.abandon()  # a history that fails leaves nothing to the tests behind it
+
+
+async def play(factory: Callable[[], Store], steps: list[Any]) -> None:
     store, model = factory(), Model()
     await store.open()
     await store.register(
