@@ -307,3 +307,25 @@ def test_wrong_options_say_which(options: dict[str, object], match: str) -> None
     with pytest.raises(ConfigurationError, match=match) as caught:
         MqttOptions(**options)  # type: ignore[arg-type]
     assert "topsecret" not in str(caught.value)
+
+
+async def test_overlapping_filters_get_each_message_once(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any, caplog: Any
+) -> None:
+    """mosquitto sends a copy for each subscription that matches, with MQTT 5; other brokers do with 3.1.1 too."""
+    filters = {"wide": "shellies/{plug}/{q#}", "narrow": "shellies/{plug}/relay/0/power", "any": "shellies/+/relay/#"}
+    specs = [SourceSpec(name, TopicTemplate(text), NumbersCodec()) for name, text in filters.items()]
+    topic = "shellies/a/relay/0/power"
+    async with taker(sources(broker, version, *specs)) as took:
+        await sending(broker, [(topic, b"1"), ("shellies/a/energy", b"2"), (topic, b"1"), ("other", b"3")])
+        await took.until(7)
+        await asyncio.sleep(0.3)
+        assert sorted(reading[0] for reading in took.readings) == ["any"] * 2 + ["narrow"] * 2 + ["wide"] * 3
+        assert ("shellies/+/# and shellies/+/relay/0/power" in caplog.text) == (version == 3)
+    # The session still has the other subscriptions.
+    async with taker(sources(broker, version, specs[1])) as took:
+        await sending(broker, [(topic, b"4")])
+        await took.until(1)
+        await asyncio.sleep(0.3)
+        assert [reading[0] for reading in took.readings] == ["narrow"]
+        assert took.source.statistics().unmatched == (2 if version == 5 else 0)

@@ -69,7 +69,7 @@ def test_paho_reads_what_we_pack(v5: bool, size: int) -> None:
     assert log.reader.messages[0].payload == b"x" * size
 
 
-def test_properties_of_mqtt_5_are_skipped() -> None:
+def test_properties_of_mqtt_5_other_than_identifiers_are_skipped() -> None:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.UserProperty = ("key", "x" * 200)
     properties.ContentType = "application/json"
@@ -77,6 +77,32 @@ def test_properties_of_mqtt_5_are_skipped() -> None:
     log = Log(v5=True)
     log.reader.feed(bytes([0x30, len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
     assert log.reader.messages == [Message(b"a", b"payload", 0, 0, False, False)]
+
+
+def test_identifiers_of_subscriptions_among_all_properties() -> None:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.PayloadFormatIndicator = 1
+    properties.MessageExpiryInterval = 7
+    properties.ContentType = "application/json"
+    properties.ResponseTopic = "r"
+    properties.CorrelationData = b"\x0b\x0b"
+    properties.TopicAlias = 3
+    properties.UserProperty = ("key", "\x0b")
+    packed = properties.pack()[1:]  # type: ignore[no-untyped-call]
+    log = Log(v5=True)
+    for before, after in [(b"\x0b\x05", b"\x0b\xff\xff\xff\x7f"), (b"", b"\x0b\x80\x01")]:
+        for middle in (packed, b"", b""):
+            body = b"\x00\x01a" + bytes([len(before + middle + after)]) + before + middle + after + b"payload"
+            log.reader.feed(bytes([0x30, len(body)]) + body)
+    assert {message.payload for message in log.reader.messages} == {b"payload"}
+    assert [message.identifiers for message in log.reader.messages] == [(5, 268_435_455)] * 3 + [(128,)] * 3
+
+
+@pytest.mark.parametrize("properties", [b"\x0b", b"\x0b\x80", b"\x0b\xff\xff\xff\xff", b"\x7e\x01", b"\x03\x00"])
+def test_malformed_properties(properties: bytes) -> None:
+    body = b"\x00\x01a" + bytes([len(properties)]) + properties
+    with pytest.raises(ProtocolError):
+        Log(v5=True).reader.feed(bytes([0x30, len(body)]) + body)
 
 
 def test_a_refusing_puback_carries_its_reason() -> None:

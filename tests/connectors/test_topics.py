@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream_connectors.mqtt.topics import TopicTemplate
+from hs_stream_connectors.mqtt.topics import TopicTemplate, overlapping
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,22 @@ def test_matching_agrees_with_paho(levels: list[str], rest: bool, topic: list[st
     if not text:
         return
     assert (TopicTemplate(text).bind("/".join(topic)) is not None) == topic_matches_sub(text, "/".join(topic))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("a/+/c", "+/b/c", True),
+        ("a/#", "a", True),
+        ("a/#", "b/#", False),
+        ("a/+", "a/b/c", False),
+        ("a/b", "a/c", False),
+        ("#", "x/y", True),
+        ("a/+/c", "a/b/d", False),
+    ],
+)
+def test_overlapping(one: str, other: str, expected: bool) -> None:
+    assert (overlapping(["x", one, "y/z", other, one]) is not None) == expected or one == "#"
+    assert (overlapping([one, other]) == (one, other)) == expected
+    assert (overlapping([other, one]) == (other, one)) == expected
+    assert overlapping([one, one]) is None

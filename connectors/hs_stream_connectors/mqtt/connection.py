@@ -28,6 +28,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
 from hs_stream_connectors.mqtt.packets import DISCONNECT, PINGREQ, Message, PacketReader, ProtocolError, puback, publish
+from hs_stream_connectors.mqtt.topics import identifier_of
 
 __all__ = ["FIRST_MID", "BrokerRefuses", "BufferedSocket", "Connection", "open_socket"]
 
@@ -173,6 +174,7 @@ class Connection:
     """One connection's life: CONNECT to loss. The callbacks are called on the loop.
 
     ``connected_cb()`` after a good CONNACK, ``subscribed_cb(refused filters)`` after every SUBACK has come,
+    ``identifies``: whether the broker says for which subscription a copy of a message is, from ``connected_cb`` on.
     ``confirmed_cb(packet id, error text or "")`` per PUBACK, ``burst_cb()`` when a read brought messages (see `take`),
     ``lost_cb(error)`` exactly once, at the end.
     """
@@ -193,6 +195,7 @@ class Connection:
         self.options = options
         self.is_open = True
         self.session_present = False
+        self.identifies = False
         self.receive_maximum = 65_535
         self._loop = asyncio.get_running_loop()
         self._sock = BufferedSocket(sock)
@@ -248,12 +251,21 @@ class Connection:
     # --- out ---
 
     def subscribe(self, filters: Sequence[str]) -> None:
-        """Subscribe to all of ``filters`` at QoS 1; retained messages come only for subscriptions that are new (v5)."""
-        for first in range(0, len(filters), 100):
-            part = list(filters[first : first + 100])
-            if self.options.version == 5:
+        """Subscribe to all of ``filters`` at QoS 1.
+
+        With MQTT 5 retained messages come only for subscriptions that are new, and each copy of a message says for
+        which subscription it is (`identifier_of` its filter), if the broker can do that.
+        """
+        at_once = 1 if self.identifies else 100  # an identifier is of a whole packet
+        for first in range(0, len(filters), at_once):
+            part = list(filters[first : first + at_once])
+            properties = None
+            if self.identifies:
+                properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
+                properties.SubscriptionIdentifier = identifier_of(part[0])
+            if self._v5:
                 wish = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-                _, mid = self._paho.subscribe([(name, wish) for name in part])
+                _, mid = self._paho.subscribe([(name, wish) for name in part], properties=properties)
             else:
                 _, mid = self._paho.subscribe([(name, 1) for name in part])
             if mid is not None:
@@ -390,6 +402,7 @@ class Connection:
             return
         self.session_present = flags.session_present
         self.receive_maximum = getattr(properties, "ReceiveMaximum", 65_535)
+        self.identifies = self._v5 and bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
         self._keepalive = getattr(properties, "ServerKeepAlive", self.options.keepalive)
         self._schedule_ping()
         self._connected_cb()

@@ -2,7 +2,8 @@
 
 1. `PacketReader` cuts the byte stream into packets. PUBLISH becomes a `Message`, PUBACK a confirmation, everything else
    is handed on whole.
-2. Properties of an MQTT 5 PUBLISH are skipped: none of them changes what a reading is. (We never allow topic aliases.)
+2. Of the properties of an MQTT 5 PUBLISH only the subscription identifiers count: none of the others changes what a
+   reading is. (We never allow topic aliases.)
 3. `ProtocolError` for bytes that no broker may send, such as QoS 2, which we never subscribe with.
 
 paho's own parser costs several times as much per PUBLISH, and ten times with MQTT 5, where it builds a table of all
@@ -12,7 +13,7 @@ properties per packet (see docs/decisions/0002-one-mqtt-client.md).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from hs_stream.core.errors import BrokerUnavailable
@@ -27,6 +28,13 @@ _FAILURE: Final = 0x80
 _QOS2: Final = 2
 _U16: Final = struct.Struct("!H")
 _ACK: Final = struct.Struct("!BBH")
+_IDENTIFIER: Final = 0x0B
+_FIXED: Final = {0x01: 1, 0x02: 4, 0x23: 2}
+"""Bytes of the payload format, the expiry and the topic alias."""
+_TEXTS: Final = {0x03: 1, 0x08: 1, 0x09: 1, 0x26: 2}
+"""How many strings: of the content type, the response topic, the correlation data and a user property."""
+_LONGEST_IDENTIFIER: Final = 5
+_CACHED: Final = 1_000
 
 
 class ProtocolError(BrokerUnavailable):
@@ -34,7 +42,10 @@ class ProtocolError(BrokerUnavailable):
 
 
 class Message(NamedTuple):
-    """One PUBLISH that came in. ``topic`` is as on the wire; ``mid`` is 0 at QoS 0."""
+    """One PUBLISH that came in. ``topic`` is as on the wire; ``mid`` is 0 at QoS 0.
+
+    ``identifiers``: of the subscriptions that this copy is for; empty where the broker does not say.
+    """
 
     topic: bytes
     payload: bytes
@@ -42,6 +53,7 @@ class Message(NamedTuple):
     qos: int
     retain: bool
     dup: bool
+    identifiers: tuple[int, ...] = ()
 
 
 class PacketReader:
@@ -54,6 +66,7 @@ class PacketReader:
         self.messages: list[Message] = []
         self._v5 = v5
         self._confirmed, self._other = confirmed, other
+        self._identifiers: dict[bytes, tuple[int, ...]] = {}
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._needed = 0
@@ -102,6 +115,7 @@ class PacketReader:
         at = start + 2 + (data[start] << 8 | data[start + 1])
         topic = data[start + 2 : at]
         mid = 0
+        identifiers: tuple[int, ...] = ()
         if qos:
             if qos >= _QOS2:
                 raise ProtocolError(f"the broker sent a message with QoS {qos}, which was not asked for")
@@ -116,10 +130,22 @@ class PacketReader:
                     if header is None:
                         raise IndexError
                     properties, at = header
+                if at + properties > end:
+                    raise IndexError
+                raw = data[at : at + properties]
+                found = self._identifiers.get(raw)
+                identifiers = self._identifiers_in(raw) if found is None else found
                 at += properties
         if at > end:
             raise IndexError
-        return Message(topic, data[at:end], mid, qos, bool(head & 1), bool(head & 8))
+        return Message(topic, data[at:end], mid, qos, bool(head & 1), bool(head & 8), identifiers)
+
+    def _identifiers_in(self, properties: bytes) -> tuple[int, ...]:
+        """Most messages of a subscription have no other property, so the same bytes come again and again."""
+        found = tuple(_identifiers(properties))
+        if len(properties) <= _LONGEST_IDENTIFIER and len(self._identifiers) < _CACHED:
+            self._identifiers[properties] = found
+        return found
 
 
 def _length(data: bytes, position: int) -> tuple[int, int] | None:
@@ -134,6 +160,27 @@ def _length(data: bytes, position: int) -> tuple[int, int] | None:
         if not byte & 0x80:
             return value, position
     raise ProtocolError("the broker sent a malformed packet length")
+
+
+def _identifiers(properties: bytes) -> Iterator[int]:
+    """The subscription identifiers in the properties of a PUBLISH (MQTT 5, sections 2.2.2.2 and 3.3.2.3)."""
+    at = 0
+    while at < len(properties):
+        kind = properties[at]
+        at += 1
+        if kind == _IDENTIFIER:
+            header = _length(properties, at)
+            if header is None:
+                raise IndexError
+            identifier, at = header
+            yield identifier
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        elif kind in _TEXTS:
+            for _ in range(_TEXTS[kind]):
+                at += 2 + _U16.unpack_from(properties, at)[0]
+        else:
+            raise ProtocolError(f"the broker sent a message with the unknown property {kind}")
 
 
 def puback(mids: Iterable[int]) -> bytes:

@@ -2,11 +2,15 @@
 
 One delivery is what one read from the socket brought. Its ``ack()`` acknowledges the QoS 1 messages in it in arrival
 order, on the connection that they came on; when that is gone it does nothing, and the broker sends them again.
+
+Where the filters of two sources overlap, a broker sends a copy of a message for each of them, or one for both. With
+MQTT 5 a copy says for which subscriptions it is, and goes to the sources with those filters only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,11 +21,14 @@ from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
 from hs_stream_connectors.codecs import BatchError, Codec, Decoded
 from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
+from hs_stream_connectors.mqtt.connection import Connection
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.packets import Message
-from hs_stream_connectors.mqtt.topics import Meta, TopicTemplate
+from hs_stream_connectors.mqtt.topics import Meta, TopicTemplate, identifier_of, overlapping
 
 __all__ = ["MAX_DEAD_PAYLOAD", "MqttSource", "SourceSpec", "SourceStatistics"]
+
+logger = logging.getLogger(__name__)
 
 MAX_DEAD_PAYLOAD: Final = 64 * 1024
 _CACHED_TOPICS: Final = 20_000
@@ -62,6 +69,9 @@ class SourceStatistics:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
+    """``identifier``: of the subscription of the source; 0 for a topic that none can have been subscribed to."""
+
+    identifier: int
     source: str
     topic: str
     meta: Meta
@@ -97,8 +107,19 @@ class MqttSource:
         self._routes: dict[bytes, list[_Route]] = {}
         self._connected: Callable[[bool], None] = lambda _: None
         self._statistics = SourceStatistics()
-        self._client = MqttClient(options, ready=lambda _: self._connected(True), lost=lambda: self._connected(False))
-        self._client.set_filters([spec.template.filter for spec in self._specs])
+        self._filters = [spec.template.filter for spec in self._specs]
+        self._client = MqttClient(options, ready=self._ready, lost=lambda: self._connected(False))
+        self._client.set_filters(self._filters)
+
+    def _ready(self, connection: Connection) -> None:
+        overlap = None if connection.identifies else overlapping(self._filters)
+        if overlap is not None:
+            logger.warning(
+                "%s and %s overlap: if the broker sends a copy of a message for each, it counts twice, as this "
+                "connection cannot tell the copies apart (set mqtt.version = 5, or choose topics that do not overlap)",
+                *overlap,
+            )
+        self._connected(True)
 
     async def run(self, deliver: Callable[[Delivery], Awaitable[None]], connected: Callable[[bool], None]) -> None:
         """See `hs_stream.engine.ports.Source.run`."""
@@ -156,7 +177,13 @@ class MqttSource:
         for message in messages:
             payload, retained = message.payload, message.retain
             size += len(payload)
-            for route in routes_of.get(message.topic) or self._route(message.topic):
+            identifiers = message.identifiers
+            routes = routes_of.get(message.topic) or self._route(message.topic)
+            if identifiers:
+                wanted = [route for route in routes if route.identifier in identifiers or not route.identifier]
+                self._statistics.unmatched += bool(routes and not wanted)
+                routes = wanted
+            for route in routes:
                 if route.error is not None:
                     dead.append(_letter(route, payload, arrival, route.error))
                     continue
@@ -186,16 +213,17 @@ class MqttSource:
         try:
             topic = raw.decode()
         except UnicodeDecodeError as error:
-            return [_Route(self.name, repr(raw), (), _refuse, PayloadError("encoding", f"the topic: {error}"))]
+            return [_Route(0, self.name, repr(raw), (), _refuse, PayloadError("encoding", f"the topic: {error}"))]
         routes = []
         for spec in self._specs:
+            identifier = identifier_of(spec.template.filter)
             try:
                 meta = spec.template.bind(topic)
             except PayloadError as error:
-                routes.append(_Route(spec.name, topic, (), spec.codec.decode, error))
+                routes.append(_Route(identifier, spec.name, topic, (), spec.codec.decode, error))
             else:
                 if meta is not None:
-                    routes.append(_Route(spec.name, topic, meta, spec.codec.decode, None))
+                    routes.append(_Route(identifier, spec.name, topic, meta, spec.codec.decode, None))
         if not routes:
             self._statistics.unmatched += 1
         elif len(self._routes) >= _CACHED_TOPICS:

@@ -11,13 +11,16 @@ template                                filter              ``bind`` of a matchi
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
+from itertools import combinations, zip_longest
 from typing import Final
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.stream import check_plate_value
 
-__all__ = ["Meta", "TopicTemplate"]
+__all__ = ["Meta", "TopicTemplate", "identifier_of", "overlapping"]
 
 Meta = tuple[tuple[str, str], ...]
 
@@ -113,3 +116,25 @@ class TopicTemplate:
 
     def __repr__(self) -> str:
         return f"TopicTemplate({self.text!r})"
+
+
+def identifier_of(name: str) -> int:
+    """The subscription identifier (MQTT 5: from 1 to 268,435,455) of the topic filter ``name``, the same for ever.
+
+    A session outlives the service, and so do the identifiers in it.
+    """
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) % 268_435_455 + 1
+
+
+def overlapping(filters: Sequence[str]) -> tuple[str, str] | None:
+    """Two different ``filters`` that the same topic can match, or ``None``."""
+    return next((pair for pair in combinations(dict.fromkeys(filters), 2) if _overlap(*pair)), None)
+
+
+def _overlap(one: str, other: str) -> bool:
+    for mine, its in zip_longest(one.split("/"), other.split("/")):
+        if "#" in (mine, its):
+            return True
+        if mine is None or its is None or (mine != its and "+" not in (mine, its)):
+            return False
+    return True
