@@ -518,10 +518,8 @@ class MongoStore:
         return await self._steady(lambda: self._link.batch(where, limit=max(count, 0), newest=True))
 
     async def get(self, stream: int, times: Sequence[int]) -> Batch:
-        async def found() -> Batch:
-            return Batch.concat([await self._link.batch(where) for where in keys(stream, sorted(set(times)))])
-
-        return await self._steady(found)
+        wanted = sorted(set(times))
+        return await self._steady(lambda: self._link.batch_at(stream, wanted))
 
     async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
         return await self._steady(lambda: self._revisions(stream, times))
@@ -530,10 +528,7 @@ class MongoStore:
         found: dict[int, int] = {}
         with self._link.talking():
             for name in ("retracted", "instances") if stream in self._retracted else ("instances",):
-                for where in keys(stream, times):
-                    cursor = self._link.collection(name).find({**where, "r": {"$gt": 0}}, {"r": 1})
-                    async for document in cursor:
-                        found[int(document["_id"]["t"])] = int(document["r"])
+                found |= await self._link.revised(name, stream, times)
         return found
 
     async def count(self, stream: int, start: int, end: int) -> int:

@@ -19,10 +19,10 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.value import Value
 from hs_stream.store import mongo_errors
-from hs_stream.store.mongo_replies import find_raw
+from hs_stream.store.mongo_replies import aggregate_raw, find_raw
 from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode
 
-__all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "span"]
+__all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "lookup", "questions", "span"]
 
 Document = dict[str, Any]
 Collection = AsyncCollection[Document]
@@ -35,6 +35,8 @@ _LARGE_FROM: Final = 12 << 20
 _APART: Final = 120_000
 """Milliseconds: reading what 1 Hz leaves in between costs about as much as one more question."""
 _KEYS_AT_ONCE: Final = 5_000
+_FEW: Final = 16
+"""Fewer times that are near each other than this are looked up one by one: a question costs about as much."""
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
 
@@ -55,14 +57,52 @@ def keys(stream: int, times: Sequence[int]) -> Iterable[Document]:
     mongod 6 answers a bare ``$in`` on the key of a clustered collection by reading all of it, so every filter has
     bounds too; times that are far apart get filters of their own.
     """
+    return (_filter(stream, run) for run in _runs(times))
+
+
+def questions(stream: int, times: Sequence[int]) -> Iterable[Document | list[int]]:
+    """`keys`, but times that are far from all others come together, as a list for `lookup`; ascending all in all."""
+    alone: list[int] = []
+    for run in _runs(times):
+        if len(run) < _FEW:
+            alone += run
+        if alone and (len(run) >= _FEW or len(alone) >= _KEYS_AT_ONCE):
+            yield alone
+            alone = []
+        if len(run) >= _FEW:
+            yield _filter(stream, run)
+    if alone:
+        yield alone
+
+
+def _runs(times: Sequence[int]) -> Iterable[list[int]]:
+    """``times``, ascending, in parts of which all are near each other."""
     order = sorted(int(time) for time in times)
     first = 0
     for at in range(1, len(order) + 1):
         if at == len(order) or order[at] - order[at - 1] > _APART or at - first == _KEYS_AT_ONCE:
-            wanted = [identity(stream, time) for time in order[first:at]]
-            bounds = {"$gte": wanted[0], "$lte": wanted[-1]}
-            yield {"_id": wanted[0]} if len(wanted) == 1 else {"_id": bounds | {"$in": wanted}}
+            yield order[first:at]
             first = at
+
+
+def _filter(stream: int, run: Sequence[int]) -> Document:
+    wanted = [identity(stream, time) for time in run]
+    bounds = {"$gte": wanted[0], "$lte": wanted[-1]}
+    return {"_id": wanted[0]} if len(wanted) == 1 else {"_id": bounds | {"$in": wanted}}
+
+
+def lookup(name: str, stream: int, times: Iterable[int]) -> list[Document]:
+    """A pipeline on the database for the documents of ``times`` in a collection, ascending as ``times`` are.
+
+    mongod 6 answers an ``$or`` of keys of a clustered collection by reading all of it, but each equality of a
+    ``$lookup`` by its key: some ten times cheaper than a question each.
+    """
+    return [
+        {"$documents": [{"_id": identity(stream, time)} for time in times]},
+        {"$lookup": {"from": name, "localField": "_id", "foreignField": "_id", "as": "found"}},
+        {"$unwind": "$found"},
+        {"$replaceRoot": {"newRoot": "$found"}},
+    ]
 
 
 class _Epoch(ConnectionPoolListener):
@@ -272,7 +312,36 @@ class Link:
             batches = [batch_of(raw) async for raw in found]
             if newest and limit:
                 batches = [Batch(one.times[::-1], one.values[::-1]) for one in reversed(batches)]
-            batch = Batch.concat(batches)
-            if isinstance(batch.values, list) and any(type(value) is Large for value in batch.values):
-                batch = Batch.build(batch.times, [await self.whole(value) for value in batch.values])
-            return batch
+            return await self._large_too(Batch.concat(batches))
+
+    async def batch_at(self, stream: int, times: Sequence[int]) -> Batch:
+        """The instances at exactly ``times``, ascending."""
+        batches: list[Batch] = []
+        with self.talking():
+            for question in questions(stream, times):
+                if isinstance(question, list):
+                    pipeline = lookup("instances", stream, question)
+                    found = aggregate_raw(self.database, pipeline, at_once=_READ_AT_ONCE)
+                    batches.append(await self._large_too(Batch.concat([batch_of(raw) async for raw in found])))
+                else:
+                    batches.append(await self.batch(question))
+        return Batch.concat(batches)
+
+    async def revised(self, name: str, stream: int, times: Sequence[int]) -> dict[int, int]:
+        """The revisions above 0 of those of ``times`` that the collection ``name`` has."""
+        revised = {"r": {"$gt": 0}}
+        found: dict[int, int] = {}
+        for question in questions(stream, times):
+            if isinstance(question, list):
+                pipeline = [*lookup(name, stream, question), {"$match": revised}, {"$project": {"r": 1}}]
+                cursor = await self.database.aggregate(pipeline)
+            else:
+                cursor = self.collection(name).find(question | revised, {"r": 1})
+            async for document in cursor:
+                found[int(document["_id"]["t"])] = int(document["r"])
+        return found
+
+    async def _large_too(self, batch: Batch) -> Batch:
+        if isinstance(batch.values, list) and any(type(value) is Large for value in batch.values):
+            return Batch.build(batch.times, [await self.whole(value) for value in batch.values])
+        return batch

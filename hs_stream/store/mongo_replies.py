@@ -1,4 +1,4 @@
-"""Many documents in the reply of a ``find`` as one piece of bytes, without an object for each.
+"""Many documents in the reply of a ``find`` or an ``aggregate`` as one piece of bytes, without an object for each.
 
 PyMongo's raw batches make one anyway, which costs more than mongod takes to find them. So the command is sent as it is,
 and the array in the reply is taken apart here: ``{cursor: {firstBatch: [...], id, ns}}``, where a BSON array is a
@@ -7,7 +7,7 @@ document whose keys are ``"0"``, ``"1"``, ... (bsonspec.org).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo.asynchronous.database import AsyncDatabase
 
-__all__ = ["documents_in", "find_raw"]
+__all__ = ["aggregate_raw", "documents_in", "find_raw"]
 
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 _INT: Final = 4
@@ -45,6 +45,22 @@ async def find_raw(
     }
     if limit:
         command |= {"limit": limit, "singleBatch": limit <= at_once}
+    async for documents in _replies(database, command, collection, at_once):
+        yield documents
+
+
+async def aggregate_raw(
+    database: AsyncDatabase[Any], pipeline: Sequence[Mapping[str, Any]], *, at_once: int
+) -> AsyncIterator[bytes]:
+    """What a pipeline that begins with ``$documents`` gives, as `find_raw` does."""
+    command = {"aggregate": 1, "pipeline": pipeline, "cursor": {"batchSize": at_once}}
+    async for documents in _replies(database, command, "$cmd.aggregate", at_once):
+        yield documents
+
+
+async def _replies(
+    database: AsyncDatabase[Any], command: dict[str, Any], collection: str, at_once: int
+) -> AsyncIterator[bytes]:
     while True:
         reply = await database.command(command, codec_options=_RAW)
         batch, identity = _batch(bytes(reply["cursor"].raw))

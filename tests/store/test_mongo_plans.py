@@ -11,7 +11,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.ports import Append, Commit, StreamChange, StreamRecord
 from hs_stream.store.mongo import MongoStore
-from hs_stream.store.mongo_link import keys, span
+from hs_stream.store.mongo_link import keys, lookup, questions, span
 
 SECONDS = 20_000
 START = 1_600_000_000_000
@@ -43,6 +43,29 @@ async def test_every_filter_reads_about_what_it_finds(mongo_url: str) -> None:
         assert len(filters) == 3
         assert sum(map(examined, filters)) <= 5 + 31 + 1 + 3
         assert examined(span(1, START + 5000, START + 15_000)) <= 12
+    await store.close()
+
+
+async def test_times_that_are_far_apart_are_looked_up_at_once(mongo_url: str) -> None:
+    store = await fill(mongo_url)
+    near = [START + 1000 * second for second in range(5_000, 5_040)]
+    apart = [START + 1000 * second for second in (3, 4, 5, 7, 9_000, 9_030, 19_999)]
+    times = sorted([*near, *apart, START + 1, START + 999_999_999])
+    pieces = list(questions(2, times))
+    assert pieces[0] == [START + 1, *apart[:4]]
+    assert pieces[2] == [*apart[4:], START + 999_999_999]
+    assert len(pieces) == 3
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        explained = client.get_default_database().command(
+            {
+                "explain": {"aggregate": 1, "pipeline": lookup("instances", 2, apart), "cursor": {}},
+                "verbosity": "executionStats",
+            }
+        )
+        looked_up = next(stage for stage in explained["stages"] if "$lookup" in stage)
+        assert looked_up["totalDocsExamined"] <= 2 * len(apart), "of each scan perhaps the next document too"
+    assert (await store.get(2, times)).times.tolist() == sorted([*near, *apart])
+    assert (await store.get(2, times[::-1])).times.tolist() == sorted([*near, *apart])
     await store.close()
 
 
