@@ -37,6 +37,7 @@ _APART: Final = 120_000
 _KEYS_AT_ONCE: Final = 5_000
 _FEW: Final = 16
 """Fewer times that are near each other than this are looked up one by one: a question costs about as much."""
+_INSERT_AT_ONCE: Final = 50_000
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
 
@@ -233,18 +234,37 @@ class Link:
 
     async def insert(self, name: str, documents: list[Document], *, sync: bool = False) -> list[Document]:
         """Insert; the documents whose ``_id`` was there already are left alone and returned."""
-        if not documents:
-            return []
+        there: list[Document] = []
         try:
-            await self.collection(name, sync=sync).insert_many(documents, ordered=False)
+            for first in range(0, len(documents), _INSERT_AT_ONCE):
+                there += await self._insert(name, documents[first : first + _INSERT_AT_ONCE], sync)
         except (OperationFailure, DocumentTooLarge) as error:
-            if mongo_errors.too_large(error):
-                return await self._insert_large(name, documents, sync)
-            there = mongo_errors.duplicates(error) if isinstance(error, BulkWriteError) else None
+            if not mongo_errors.too_large(error):
+                raise
+            return await self._insert_large(name, documents, sync)
+        return there
+
+    async def _insert(self, name: str, documents: list[Document], sync: bool) -> list[Document]:
+        try:
+            try:
+                await self._insert_command(name, documents, sync)
+            except DocumentTooLarge:  # all of them together are, perhaps
+                await self.collection(name, sync=sync).insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            there = mongo_errors.duplicates(error)
             if there is None:
                 raise
             return [documents[index] for index in there]
         return []
+
+    async def _insert_command(self, name: str, documents: list[Document], sync: bool) -> None:
+        """``insert_many`` as one plain command: it looks at each document, which costs as much as to encode them."""
+        concern = (_SYNC if sync else _LAZY).document
+        command = {"insert": name, "documents": documents, "ordered": False, "writeConcern": concern}
+        reply = await self.database.command(command, codec_options=CODEC)
+        failed, unsure = reply.get("writeErrors", []), reply.get("writeConcernError")
+        if failed or unsure:
+            raise BulkWriteError({"writeErrors": failed, "writeConcernErrors": [unsure] if unsure else []})
 
     async def _insert_large(self, name: str, documents: list[Document], sync: bool) -> list[Document]:
         small = [await self.shrink(document) for document in documents]

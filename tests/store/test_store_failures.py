@@ -370,3 +370,14 @@ async def test_mongo_a_close_that_was_cut_off_is_finished_by_the_next(
     assert not closed
     await store.abandon()
     assert len(closed) == 1
+
+
+async def test_mongo_inserts_what_no_single_command_can_hold(mongo_url: str) -> None:
+    store = MongoStore(mongo_url)
+    await store.open()
+    await store.register([StreamRecord(1, StreamId("raw"), "raw")])
+    values = [(time, f"{time}" * (5 << 20)) for time in range(1, 6)]
+    await store.append(Append(1, [(1, Batch.of(values[1:3]))]))
+    await store.append(Append(2, [(1, Batch.of([*values[:1], *values[2:]]))]))
+    assert await store.read(1, 0, 9) == Batch.of(values)
+    await store.close()
