@@ -59,6 +59,8 @@ def to_ms(instant: Instant) -> int:
     >>> to_ms(datetime(2015, 2, 4, 17, 51, tzinfo=UTC))
     1423072260000
     """
+    if type(instant) is int:
+        return instant
     if isinstance(instant, datetime):
         if instant.tzinfo is None:
             raise TypeError(

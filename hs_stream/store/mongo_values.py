@@ -64,9 +64,9 @@ class Large:
         return {_TAG: "large", "h": Binary(self.digest), "n": self.parts}
 
 
-def bound(instant: int) -> DatetimeMS | None:
+def bound(instant: int) -> datetime | DatetimeMS | None:
     """A bound of an interval as a BSON date; ``None`` for an infinity."""
-    return DatetimeMS(instant) if MIN_TIME < instant < MAX_TIME else None
+    return date(instant) if MIN_TIME < instant < MAX_TIME else None
 
 
 def unbound(stored: DatetimeMS | None, infinity: int) -> int:
@@ -74,7 +74,7 @@ def unbound(stored: DatetimeMS | None, infinity: int) -> int:
     return infinity if stored is None else int(stored)
 
 
-def encode_intervals(intervals: TimeIntervals) -> list[list[DatetimeMS | None]]:
+def encode_intervals(intervals: TimeIntervals) -> list[list[datetime | DatetimeMS | None]]:
     """``[[start, end], ...]``."""
     return [[bound(start), bound(end)] for start, end in intervals.pairs]
 
