@@ -6,12 +6,15 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import time
 from typing import Any
 
 import aiomqtt
 import pytest
+from typer.testing import CliRunner
 
+from hs_stream.cli import app
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 
@@ -157,6 +160,66 @@ async def test_a_token_guards_the_service(site: Any) -> None:
     code, errors = await service.end()
     assert code == 0
     assert "s3cret" not in errors
+
+
+SAVED = """
+workflow: more
+plates: {house: {}, room: {parent: house, max: 20}}
+sources:
+  climate: {mqtt: "home/{house}/{room}/climate", time: {field: ts, unit: ms}}
+nodes:
+  humidity: {tool: component@^1, from: climate, with: {key: humidity}}
+"""
+
+
+async def said(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command in this process, beside a service in its own."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_workflows_are_saved_in_a_service_that_wants_a_token(in_site: Any, tls: bool) -> None:
+    for name, text in (("token", "s3cret"), ("read", "reads"), ("other", "wr0ng"), ("more.yaml", SAVED)):
+        (in_site.directory / name).write_text(f"{text}\n", encoding="utf-8")
+    https = ""
+    if tls:
+        https = 'cert_file = "cert.pem"\nkey_file = "key.pem"\n'
+        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=house -keyout key.pem -out cert.pem"
+        subprocess.run(command.split(), check=True, capture_output=True)  # noqa: ASYNC221 - nothing else runs yet
+    settings = f'{https}read_token_file = "read"\n'
+    in_site.write(more=f'{settings}token_file = "token"\n')
+    service = await in_site.start("serve")
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{in_site.port}"
+    async with asyncio.timeout(20):
+        while (await said("workflow", "list"))[1].count("yes") != 1:
+            pass
+    assert await said("workflow", "save", "more.yaml") == (
+        0,
+        "more is added (new: humidity). The service runs it\n",
+        "",
+    )
+    assert (await said("workflow", "list"))[1].count("yes") == 2
+    assert (await said("workflow", "show", "more"))[1].startswith("workflow: more\n")
+    assert await said("workflow", "remove", "more") == (0, "more is removed; its results stay\n", "")
+    for more, expected in (
+        (https, f"the service at {url} wants a token, and these settings have none (name the file that holds it: "),
+        (f'{https}token_file = "other"\n', f"the service at {url} does not take the token of http.token_file"),
+        (settings, "this token may only read (use the token of http.token_file"),
+        (f'{https}token_file = "gone"\n', "http.token_file: cannot read gone"),
+    ):
+        in_site.write(more=more)
+        for command in (("save", "more.yaml"), ("remove", "more")):
+            code, out, errors = await said("workflow", *command)
+            assert (code, out) == (2, "")
+            assert errors.startswith(f"hs-stream: {expected}"), errors
+            assert len(errors.splitlines()) == 1
+            assert ("HS_STREAM__HTTP__TOKEN_FILE" in errors) == (" service at " in errors)
+            assert not {"s3cret", "reads", "wr0ng"} & set(errors.split())
+    service.process.send_signal(signal.SIGTERM)
+    assert (await service.end())[0] == 0
+    in_site.write(more=f'{https}token_file = "token"\n')
+    assert "It runs when the service starts" in (await said("workflow", "save", "more.yaml"))[1]
 
 
 @pytest.mark.timeout(120)
