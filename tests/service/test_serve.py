@@ -185,8 +185,8 @@ async def test_workflows_are_saved_in_a_service_that_wants_a_token(in_site: Any,
     https = ""
     if tls:
         https = 'cert_file = "cert.pem"\nkey_file = "key.pem"\n'
-        command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=house -keyout key.pem -out cert.pem"
-        subprocess.run(command.split(), check=True, capture_output=True)  # noqa: ASYNC221 - nothing else runs yet
+        make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=house -keyout key.pem -out cert.pem"
+        subprocess.run(make.split(), check=True, capture_output=True)  # noqa: ASYNC221 - nothing else runs yet
     settings = f'{https}read_token_file = "read"\n'
     in_site.write(more=f'{settings}token_file = "token"\n')
     service = await in_site.start("serve")
