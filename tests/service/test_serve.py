@@ -15,8 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hs_stream.cli import app
+from hs_stream.service.doctor import _http as examine_http
+from hs_stream.service.doctor import _look as examine_one
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.settings import load_settings
 
 
 def ready(answer: Any) -> bool:
@@ -220,6 +223,40 @@ async def test_workflows_are_saved_in_a_service_that_wants_a_token(in_site: Any,
     assert (await service.end())[0] == 0
     in_site.write(more=f'{https}token_file = "token"\n')
     assert "It runs when the service starts" in (await said("workflow", "save", "more.yaml"))[1]
+
+
+async def test_doctor_tells_whose_service_has_the_port(in_site: Any) -> None:
+    for name in ("token", "other"):
+        (in_site.directory / name).write_text(f"{name} secret\n", encoding="utf-8")
+    taken = f"http.port {in_site.port} on 127.0.0.1 is in use"
+    elsewhere = "-> stop what listens there, or choose another http.port"
+
+    async def doctor(*, store: str = "sqlite:///data/x.db", token: str = "token", fails: bool = False) -> str:
+        """What it says of http."""
+        in_site.write(store=store, more=f'token_file = "{token}"\n' if token else "")
+        found = await examine_one("http", lambda: examine_http(load_settings()))
+        assert found.ok is not fails, found
+        return f"{found.text} -> {found.hint}" if fails else found.text
+
+    assert "is free" in await doctor()
+    service = await in_site.start("serve")
+    await service.until("/healthz", lambda answer: answer.get("ok"))
+    assert "is served already by the service of this store, asks for a token" in await doctor()
+    another = f"{taken}, by a service over another store {elsewhere}"
+    assert await doctor(store="sqlite:///data/new.db", fails=True) == another
+    assert "whether it is that of this store nobody can tell: memory://" in await doctor(store="memory://")
+    wants = await doctor(token="", fails=True)
+    assert wants.startswith(f"{taken}, and the service at http://127.0.0.1:{in_site.port} wants a token")
+    assert "HS_STREAM__HTTP__TOKEN_FILE; else stop what listens there" in wants
+    assert "does not take the token of http.token_file" in await doctor(token="other", fails=True)
+    service.process.send_signal(signal.SIGTERM)
+    assert (await service.end())[0] == 0
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", in_site.port))
+        other.listen()
+        assert await doctor(fails=True) == f"{taken} {elsewhere}"
+    assert "is free" in await doctor()
 
 
 @pytest.mark.timeout(120)
