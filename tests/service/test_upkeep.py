@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,21 @@ def test_purge_asks_first() -> None:
     assert len(instances(KITCHEN)) == 6
     run("purge", KITCHEN, stdin="y\n")
     assert instances(KITCHEN) == []
+
+
+@pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize("stdin", [subprocess.DEVNULL, None])
+async def test_purge_without_anybody_to_ask_names_the_option(in_site: Any, stdin: int | None) -> None:
+    arguments = [sys.executable, "-m", "hs_stream.cli", "purge", "power"]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *arguments]
+    command = arguments if stdin is not None else closed
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=in_site.environment()
+    )
+    _, errors = await process.communicate()
+    line = "what is removed needs a confirmation, and nobody answers (run it in a terminal, or confirm it with --yes)"
+    assert (process.returncode, errors.decode()) == (2, f"hs-stream: {line}\n")
+    assert len(await asyncio.to_thread(instances, HALL)) == 6
 
 
 @pytest.mark.usefixtures("imported")
