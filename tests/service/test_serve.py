@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,6 +22,7 @@ from hs_stream.service.doctor import _look as examine_one
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.settings import load_settings
+from tests.service.conftest import ROOT
 
 
 def ready(answer: Any) -> bool:
@@ -163,6 +166,38 @@ async def test_a_token_guards_the_service(site: Any) -> None:
     code, errors = await service.end()
     assert code == 0
     assert "s3cret" not in errors
+
+
+async def test_what_the_readme_says_to_ask_works_beside_the_service(in_site: Any, broker: EmbeddedBroker) -> None:
+    asking = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Asking\n")[2].partition("\n## ")[0]
+    block = asking.partition("```sh\n")[2].partition("```")[0].replace("config/workflows/", "")
+    in_site.write(broker.url)
+    service = await in_site.start("serve")
+    await service.until("/readyz", ready)
+    async with client_of(broker) as client:
+        payload = json.dumps({"ts": time.time_ns() // 1_000_000 - 60_000, "temperature": 20.0})
+        await client.publish("home/1/kitchen/climate", payload, qos=1)
+    await service.until("/api/streams?name=smooth", lambda answer: answer["total"] == 1)
+    commands = [line for line in block.splitlines() if line.startswith("hs-stream ")]
+    for line in commands:
+        code, out, errors = await said(*shlex.split(line, comments=True)[1:])
+        assert (code, errors) == (0, ""), (line, out, errors)
+    assert len(commands) == 3
+    # What a comment says is tried, too.
+    [options] = [line.partition("#")[2] for line in commands if " query " in line]
+    values = {"--from": ["-1d"], "--to": ["now"], "--format": ["csv"]}
+    for option in re.findall(r"--\w+", options):
+        code, out, errors = await said("query", "smooth[house=1,room=kitchen]", option, *values.get(option, []))
+        assert (code, errors) == (0, ""), (option, out, errors)
+    for path in re.findall(r"/(?:api|metrics)[^'`\s]*", asking):
+        answer = service.ask(
+            path.replace("{id}", "smooth[house=1,room=kitchen]").replace("[", "%5B").replace("]", "%5D")
+        )
+        assert isinstance(answer, str) or not answer.get("error"), (path, answer)
+    assert "compute=true" in asking
+    code, _, errors = await said("query", "smooth[house=1,room=kitchen]", "--compute", "--from", "-1d")
+    assert code == 2
+    assert "a running service is using this store" in errors
 
 
 SAVED = """
