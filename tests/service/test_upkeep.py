@@ -153,7 +153,20 @@ async def test_failures_and_dead_letters(site: Any) -> None:
     [found] = (await service.until("/api/failed", lambda answer: answer["failed"]))["failed"]
     await service.until("/api/deadletters", lambda answer: answer["dead_letters"])
     service.process.send_signal(signal.SIGTERM)
-    assert (await service.end())[0] == 0
+    code, log = await service.end()
+    assert code == 0
+    [line] = [line for line in log.splitlines() if "a tool failed" in line]
+    [[start, end]] = found["failed"]
+    for word in (
+        "warning",
+        "hs-stream failed",
+        "node=smooth",
+        "smooth[room=kitchen]",
+        f"({start}, {end}]",
+        "TypeError",
+    ):
+        assert word in line
+    assert "warm" not in log
     result = await later("failed", "--format", "json")
     assert "not running now" in result.stderr
     [row] = json.loads(result.stdout)
