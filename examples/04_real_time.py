@@ -6,9 +6,11 @@
 # another.
 
 # %%
+import atexit
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,8 @@ client.loop_start()
 # ## The service
 #
 # A workflow in a file: `{room}` in the topic binds a plate, so every room has streams of its own. And settings: where
-# the store and the broker are.
+# the store and the broker are. Variables such as `HS_STREAM__STORE__URL` would win over them and lead to your own
+# store, so the service gets none of them. However this ends, the service ends with it.
 
 # %%
 WORKFLOW = """
@@ -73,7 +76,19 @@ port = 0
 (Path(folder.name) / "settings.toml").write_text(SETTINGS, encoding="utf-8")
 log = (Path(folder.name) / "log").open("w", encoding="utf-8")
 command = [sys.executable, "-m", "hs_stream.cli", "serve", "--config", f"{folder.name}/settings.toml"]
-service = subprocess.Popen(command, stderr=log, stdout=log)
+environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("HS_STREAM")}
+service = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+
+
+@atexit.register
+def end() -> None:
+    """The service does not outlive this; where it has ended in order, nothing is left to do."""
+    service.kill()
+    service.wait()
+
+
+for number in (signal.SIGTERM, signal.SIGHUP):  # by them Python would end without calling `end`
+    signal.signal(number, lambda received_number, _frame: sys.exit(128 + received_number))
 
 # %% [markdown]
 # ## A sensor

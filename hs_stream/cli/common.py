@@ -46,7 +46,7 @@ from hs_stream.service.wiring import (
     engine_settings,
     has_store,
     load_registry,
-    make_store,
+    reading_store,
     source_check,
 )
 from hs_stream.service.workflow_file import load_workflow
@@ -176,27 +176,6 @@ def settings_of(config: Path | None) -> Settings:
     """The settings, with logging of warnings only: commands print results."""
     configure_logging("debug" if DEBUG.get() else "warning")
     return load_settings(config)
-
-
-@asynccontextmanager
-async def reading_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store, only to be read: works beside a running service."""
-    if settings.store.url.startswith("memory://"):
-        raise ConfigurationError(
-            "memory:// keeps nothing between two commands", hint="set store.url to the store of your service"
-        )
-    embedded = EmbeddedStore(settings)
-    store = (
-        await embedded.open()
-        if settings.store.url.startswith("embedded://")
-        else make_store(settings, settings.store.url, read_only=True)
-    )
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()
-        await embedded.close()
 
 
 @asynccontextmanager

@@ -62,6 +62,7 @@ def register(app: typer.Typer) -> None:
 
 StreamArgument = Annotated[str, typer.Argument(help="name, or name[house=1,room=kitchen]")]
 FromOption = Annotated[str | None, typer.Option("--from", help="Excluded; ISO 8601, now or -1h.")]
+_COMPUTE_HELP = "Compute what is missing first; needs --from. Not while a service uses the store."
 ToOption = Annotated[str | None, typer.Option("--to", help="Included.")]
 
 
@@ -75,7 +76,7 @@ def query(
     end: ToOption = None,
     last: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="Only the last N instances.")] = None,
     form: Annotated[Format, typer.Option("--format", help="table, json or csv")] = Format.TABLE,
-    compute: Annotated[bool, typer.Option("--compute", help="Compute what is missing first; needs --from.")] = False,
+    compute: Annotated[bool, typer.Option("--compute", help=_COMPUTE_HELP)] = False,
     draw: Annotated[bool, typer.Option("--plot", help="Draw numbers as a line instead of a table.")] = False,
     config: Config = None,
 ) -> None:

@@ -58,7 +58,8 @@ def new(
             typer.echo(file)
     except OSError as error:
         raise ConfigurationError(f"cannot write into {folder}: {error.strerror}", hint="name another --path") from None
-    typer.echo(f"Next: pytest {folder}, and tools.paths = [{str(folder)!r}] in the settings")
+    typer.echo(f"Next: python -m pytest {folder} (to install pytest: pip install 'hs_stream[testing]')")
+    typer.echo(f"Then: tools.paths = [{str(folder)!r}] in the settings")
 
 
 def check_name(name: str, registry: ToolRegistry) -> None:

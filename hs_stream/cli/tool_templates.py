@@ -97,7 +97,9 @@ ${summary}
 | file | what it is |
 |---|---|
 | `${name}.py` | the tool: parameters, and one method; the engine owns the loop over time |
-| `test_${name}.py` | an example worked out by hand, and the laws of tools: `pytest test_${name}.py` |
+| `test_${name}.py` | an example worked out by hand, and the laws of tools |
+
+`python -m pytest test_${name}.py` runs the test; `pip install 'hs_stream[testing]'` installs what that needs.
 
 To use it, name this folder in the settings:
 

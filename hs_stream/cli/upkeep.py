@@ -25,7 +25,7 @@ from hs_stream.cli.common import (
     writing_engine,
 )
 from hs_stream.cli.data import Format, FromOption, ToOption
-from hs_stream.core.errors import NotFound
+from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
@@ -81,12 +81,29 @@ async def _purge(
         what = f"{found[0].stream}" if len(found) == 1 else f"{len(found)} streams of {wanted.name}"
         span = f"({format_time(start)}, {format_time(end)}]"
         if not yes:
-            typer.confirm(f"Remove {sum(counts)} instances of {what} in {span}?", abort=True)
+            _confirm(f"Remove {sum(counts)} instances of {what} in {span}?")
         gone = sum([await engine.purge(status.stream, start, end) for status in found])
         await engine.settle()
     typer.echo(f"{gone} instances of {what} removed")
     if limits := [status.limit for status in found if status.limit is not None and status.limit > start]:
         typer.echo(f"kept: what lies up to {format_time(max(limits))} is final, by retention", err=True)
+
+
+def _confirm(question: str) -> None:
+    """Return when the answer is yes. `ConfigurationError` where nobody is there to give one."""
+    if sys.stdin is not None:
+        try:
+            if typer.confirm(question):
+                return
+        except typer.Abort:
+            if sys.stdin.isatty():
+                raise
+        else:
+            raise typer.Abort
+    raise ConfigurationError(
+        "what is removed needs a confirmation, and nobody answers",
+        hint="run it in a terminal, or confirm it with --yes",
+    )
 
 
 # --- what could not be used, or computed ---

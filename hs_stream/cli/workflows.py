@@ -14,13 +14,13 @@ import orjson
 import typer
 
 from hs_stream.cli.common import Config, catalog_of, guarded, run, say_error, settings_of, show_table, writing_store
-from hs_stream.cli.remote import running_service
 from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import Catalog, Plan
 from hs_stream.service.json_values import encode
 from hs_stream.service.pages import computed
+from hs_stream.service.remote import running_service
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check
 from hs_stream.service.workflow_file import load_workflow, to_document

@@ -34,11 +34,12 @@ _MOST_FAILURES: Final = 16
 
 @dataclass(slots=True)
 class Evaluated:
-    """Results over ``done``; ``failed`` could not be evaluated, ``error`` says why."""
+    """Results over ``done``; ``failed`` could not be evaluated, ``error`` says why, and ``kind`` what was raised."""
 
     done: list[tuple[int, int, Batch]]
     failed: list[tuple[int, int]]
     error: str = ""
+    kind: str = ""
 
 
 def checked(tool: Tool, interval: TimeInterval, result: Batch) -> Batch:
@@ -155,7 +156,8 @@ class Evaluator:
             batch = checked(tool, interval, tool.evaluate(interval, sources))
         except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
             self._telemetry.failed(tool.name)
-            result.error = f"{tool.pin} on {interval}: {type(error).__name__}: {error}"
+            result.kind = type(error).__name__
+            result.error = f"{tool.pin} on {interval}: {result.kind}: {error}"
             cut = None if len(result.failed) >= _MOST_FAILURES else self._cut(stream, start, end, sources)
             if cut is None:
                 result.failed.append((start, end))

@@ -469,6 +469,8 @@ class Executor:
         if result.failed:
             stream.failed |= TimeIntervals(result.failed)
             stream.error = result.error
+            for start, end in result.failed:
+                self._telemetry.interval_failed(stream.node, stream.name, start, end, result.kind)
             step.write(stream)
 
     async def accept(self, stream: Stream, spans: Spans, new: Batch, step: Step) -> None:

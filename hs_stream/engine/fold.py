@@ -220,6 +220,7 @@ class Folder:
         assert stream.tool is not None
         stream.failed |= TimeIntervals.of(after, MAX_TIME)
         kind = type(raised.error).__name__
+        self._telemetry.interval_failed(stream.node, stream.name, after, MAX_TIME, kind)
         stream.error = f"{stream.tool.pin} at {TimeInterval(raised.time - 1, raised.time)}: {kind}: {raised.error}"
         step.write(stream)
 

@@ -47,3 +47,9 @@ class Telemetry:
 
     def failed(self, tool: str) -> None:
         """An evaluation of ``tool`` raised."""
+
+    def interval_failed(self, node: str, stream: str, start: int, end: int, error: str) -> None:
+        """``(start, end]`` of ``stream`` is failed now: the tool raised an ``error``, which is the exception's type.
+
+        Not its message, which may have values in it.
+        """

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import re
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -21,19 +20,17 @@ from pymongo.errors import PyMongoError
 from semantic_version import SimpleSpec, Version
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
-from hs_stream.core.time import format_duration, format_time, to_ms
+from hs_stream.core.time import format_duration, to_ms
+from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
 from hs_stream.service.http import bind, check_certificate
+from hs_stream.service.lease import Lease
+from hs_stream.service.remote import running_service
 from hs_stream.service.session import running_session
-from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, read_secret
-from hs_stream.service.wiring import (
-    EmbeddedStore,
-    load_registry,
-    load_workflows,
-    make_store,
-)
+from hs_stream.service.settings import LoggingSettings, Settings, read_secret
+from hs_stream.service.wiring import EmbeddedStore, has_store, load_registry, load_workflows, make_store, reading_store
 from hs_stream.store.open import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
 
@@ -42,7 +39,6 @@ __all__ = ["Finding", "examine"]
 _CONNECT_SECONDS: Final = 5.0
 _OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _CLOCK_MS: Final = 2_000
-_HTTP_SECONDS: Final = 2.0
 _VIEWER: Final = "pip install 'hs_stream[viewer]'"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*((?:[<>=!~]=?\s*[\d.]+,?\s*)*)")
 
@@ -64,7 +60,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await _look("versions", _versions),
         await _look("clock", _clock),
         await _look("workflows", lambda: _workflows(settings)),
-        await _look("http", lambda: _http(settings.http)),
+        await _look("http", lambda: _http(settings)),
         await _look("logs", lambda: asyncio.to_thread(_logs, settings.logging)),
         await _look("broker", lambda: _broker(settings)),
         *await _store(settings),
@@ -125,7 +121,8 @@ async def _workflows(settings: Settings) -> str:
     return f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
 
 
-async def _http(http: HttpSettings) -> str:
+async def _http(settings: Settings) -> str:
+    http = settings.http
     for key in ("token_file", "read_token_file"):
         if path := getattr(http, key):
             read_secret(path, f"http.{key}")
@@ -140,34 +137,30 @@ async def _http(http: HttpSettings) -> str:
     try:
         bind(http.host, http.port).close()
     except ConfigurationError as error:
-        if await _is_ours(http):
-            return f"{where} is served already, {asks}, {viewer}"
-        raise error from None
+        return f"{where} is served already {await _who_listens(settings, error)}, {asks}, {viewer}"
     return f"{where} is free, {asks}, {viewer}"
 
 
-async def _is_ours(http: HttpSettings) -> bool:
-    """Whether a service of ours listens there."""
+async def _who_listens(settings: Settings, taken: ConfigurationError) -> str:
+    """That the service of these settings has the port already. ``taken``, with more words, when it is somebody else."""
+    service = await asyncio.to_thread(running_service, settings)
+    if service is None:
+        raise taken
     try:
-        async with asyncio.timeout(_HTTP_SECONDS):
-            reader, writer = await asyncio.open_connection(http.host, http.port, ssl=_any_tls(http))
-            try:
-                writer.write(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                answer = await reader.read(4096)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return False
-    return b'"ok":true' in answer.replace(b" ", b"")
-
-
-def _any_tls(http: HttpSettings) -> ssl.SSLContext | None:
-    if not http.cert_file:
-        return None
-    context = ssl.create_default_context()
-    # Nothing secret is sent: the question is only who listens there.
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
+        sessions = (await asyncio.to_thread(service.ask, "GET", "/api/sessions"))["sessions"]
+    except HsStreamError as error:
+        hint = f"if it is that of these settings, {error.hint}; else {taken.hint}"
+        raise ConfigurationError(f"{taken.message}, and {error.message}", hint=hint) from None
+    running = None
+    if has_store(settings) or settings.store.url.startswith("memory://"):
+        try:
+            async with reading_store(settings) as store:
+                running = await running_session(store, _now())
+        except HsStreamError as error:
+            return f"by a service; whether it is that of this store nobody can tell: {error.message}"
+    if running not in [session["id"] for session in sessions]:
+        raise ConfigurationError(f"{taken.message}, by a service over another store", hint=taken.hint)
+    return "by the service of this store"
 
 
 def _logs(logs: LoggingSettings) -> str:
@@ -225,11 +218,12 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
     try:
         await store.open()
         streams = await store.streams()
-        now = format_time(_now())
-        await store.put("sessions", "doctor", {"started": now, "stopped": now, "seen": now})
+        held = await Lease(store, SystemClock()).holder()
         saved = await _saved(settings, store)
     finally:
         await store.close()
+    if held:
+        return f"{shown} answers, and a service is writing to it{saved}"
     return f"{shown} can be read and written, {len(streams)} streams{saved}"
 
 

@@ -60,6 +60,17 @@ class Lease:
             )
         self._renewed = time.monotonic()
 
+    async def holder(self) -> str:
+        """Who has it and may be alive; empty when it was free to be taken, and therefore the store to be written to.
+
+        Nobody has it behind this who had not before. `StoreUnavailable`.
+        """
+        now = self._clock.now()
+        owner = await self._store.claim(self.owner, now, 0)
+        if owner != self.owner and _is_dead(owner):
+            owner = await self._store.claim(self.owner, now, 0, instead_of=owner)
+        return "" if owner == self.owner else owner
+
     def is_due(self) -> bool:
         """Whether it may have run out before the next renewal: a writer must `renew` it first."""
         return time.monotonic() - self._renewed > (LEASE_MS - _MARGIN_MS) / 1000

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
@@ -17,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from hs_stream.core.time import TimeInterval
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.telemetry import Telemetry
 
@@ -28,6 +31,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 MAX_LABELS: Final = 200
 OTHER: Final = "other"
 
+_SAID_AGAIN: Final = 3600.0
+"""Seconds for which a node that goes on failing with the same type of error is not in the log again."""
 _STEP_BUCKETS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0)
 _END_TO_END_BUCKETS: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0),
@@ -82,6 +87,8 @@ class ServiceTelemetry(Telemetry):
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
+        self._said: dict[tuple[str, str], float] = {}
+        """When the log last said that a node failed with a type of error."""
         self._collector: _GaugeCollector | None = None
         self._count_of: dict[tuple[str, ...], Counter] = {}
         self._histogram_of: dict[tuple[str, str], Histogram] = {}
@@ -94,7 +101,8 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too, instead of those before."""
+        """Serve these gauges too, instead of those before; a new round begins."""
+        self._said.clear()
         if self._collector is None:
             self._collector = _GaugeCollector(gauges)
             self.registry.register(self._collector)
@@ -175,6 +183,15 @@ class ServiceTelemetry(Telemetry):
         if child is None:
             child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
         child.inc()
+
+    def interval_failed(self, node: str, stream: str, start: int, end: int, error: str) -> None:
+        # One bad device fails at every reading, and one bad tool in every room.
+        key = (node, error) if (node, error) in self._said or len(self._said) < MAX_LABELS else (OTHER, OTHER)
+        now = time.monotonic()
+        if now - self._said.get(key, -math.inf) >= _SAID_AGAIN:
+            self._said[key] = now
+            where = {"node": node, "stream": stream, "interval": str(TimeInterval(start, end))}
+            logger.warning("a tool failed; hs-stream failed lists where and why", **where, error=error)
 
     def log_dropped(self) -> None:
         """One log record was not published. From any thread."""

@@ -3,21 +3,25 @@
 1. The file is ``--config``, else ``$HS_STREAM_CONFIG``, else ``./config/hs-stream.toml`` or ``./hs-stream.toml`` where
    one exists, else there is none and everything has its default. Relative paths in it start at the working directory.
 2. Durations are text (``"10s"``); lists in the environment are JSON or separated by commas.
-3. Every mistake is a `ConfigurationError` with the file, the line where it can be told, the key, and what to write.
+3. Every mistake is a `ConfigurationError` with the file, the line where it can be told, the key, and what to write;
+   of what the environment sets, with the variable instead of the file.
 4. No ``repr`` shows a password: URLs are shown by `redacted`, tokens and passwords are read from files when needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import ipaddress
 import json
+import operator
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -302,13 +306,12 @@ def load_settings(config: str | os.PathLike[str] | None = None, **overrides: Map
     except Exception as error:
         if type(error).__name__ != "SettingsError":
             raise
-        raise ConfigurationError(f"the environment: {error}", hint="lists are JSON or separated by commas") from None
+        raise _bad_json(str(error)) from None
     if not settings.http.loopback and not (settings.http.token_file or settings.http.read_token_file):
         raise ConfigurationError(
             f"http.host = {settings.http.host!r} lets other machines in, but there is no http.token_file",
             hint='write host = "127.0.0.1", or name a token_file that holds a secret',
-            path=str(path) if path else "",
-            line=_line_of(text, ("http", "host")),
+            **_blamed(("http", "host"), str(path) if path else "", text),
         )
     return settings
 
@@ -337,13 +340,8 @@ def _check_environment() -> None:
 
 def _explain(error: ValidationError, path: str, text: str) -> ConfigurationError:
     first = error.errors(include_url=False, include_input=False)[0]
-    place = tuple(str(part) for part in first["loc"])
-    while place and place[-1].isdigit():
-        place = place[:-1]
+    place, model = _place(tuple(map(str, first["loc"])))
     key = ".".join(place)
-    model: Any = Settings
-    for part in place[:-1]:
-        model = model.model_fields[part].annotation if part in model.model_fields else model
     message, hint = str(first["msg"]).removeprefix("Value error, "), ""
     if first["type"] == "extra_forbidden":
         message, hint = "there is no such key", _suggest(place[-1], list(model.model_fields), "keys")
@@ -356,10 +354,65 @@ def _explain(error: ValidationError, path: str, text: str) -> ConfigurationError
     elif place and place[-1] in getattr(model, "model_fields", {}):
         default = model.model_fields[place[-1]].default
         hint = "" if ": write" in message else f"the default is {redacted(str(default))!r}"
-    variable = ENVIRONMENT_PREFIX + "__".join(part.upper() for part in place)
-    if any(name.upper() == variable for name in os.environ):
-        return ConfigurationError(f"{key}: {message}", hint=hint, path=f"the environment variable {variable}")
-    return ConfigurationError(f"{key}: {message}", hint=hint, path=path, line=_line_of(text, place))
+    return ConfigurationError(f"{key}: {message}", hint=hint, **_blamed(place, path, text, message))
+
+
+def _place(found: tuple[str, ...]) -> tuple[tuple[str, ...], type[BaseModel]]:
+    """The keys of ``found``, without what leads into a list or names a type that was tried; the last one's section."""
+    model: type[BaseModel] = Settings
+    for count, part in enumerate(found, start=1):
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return found[: count + (get_origin(annotation) is dict)], model
+        if count < len(found):
+            model = annotation
+    return found, model
+
+
+def _blamed(place: tuple[str, ...], path: str, text: str, message: str = "") -> dict[str, Any]:
+    """Where the value at ``place`` comes from, as `ConfigurationError` is told."""
+    if variable := _variable(place, message):
+        return {"path": f"the environment variable {variable}"}
+    return {"path": path, "line": _line_of(text, place)}
+
+
+def _variable(place: tuple[str, ...], message: str) -> str:
+    """The variable that sets what is at ``place``; empty where there is none.
+
+    Or a key below it (of a section: one that ``message`` names); or a section around it, as JSON.
+    """
+    names = {name.upper(): name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)}
+    wanted = ENVIRONMENT_PREFIX + "__".join(place).upper()
+    if wanted in names:
+        return names[wanted]
+    for upper, name in names.items():
+        if upper.startswith(f"{wanted}__") and (len(place) > 1 or upper.rpartition("__")[2].lower() in message):
+            return name
+    for count in range(len(place) - 1, 0, -1):
+        name = names.get(ENVIRONMENT_PREFIX + "__".join(place[:count]).upper(), "")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            functools.reduce(operator.getitem, place[count:], json.loads(os.environ.get(name, "")))
+            return name
+    return ""
+
+
+def _bad_json(said: str) -> ConfigurationError:
+    """A variable of a whole section, or of a table in it, is no JSON; pydantic says only of which section."""
+    section = re.search(r'field "(\w+)"', said)
+    start = ENVIRONMENT_PREFIX + (section.group(1).upper() if section else "")
+    names = sorted(name for name in os.environ if name.upper().startswith(start) and not _is_json(os.environ[name]))
+    return ConfigurationError(
+        f"the environment variable {' or '.join(names)} is not JSON, and sets more than one key",
+        hint=f"write JSON, or set {names[0] if len(names) == 1 else start}__KEY for each key",
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _suggest(word: str, known: list[str], what: str) -> str:

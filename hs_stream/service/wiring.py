@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_registry",
     "load_workflows",
     "make_store",
+    "reading_store",
     "source_check",
     "version",
     "workflow_files",
@@ -168,3 +170,24 @@ class EmbeddedStore:
         """Stop the child, if there is one. Its files stay."""
         if self._mongod is not None:
             await self._mongod.stop()
+
+
+@asynccontextmanager
+async def reading_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store, only to be read: works beside a running service."""
+    if settings.store.url.startswith("memory://"):
+        raise ConfigurationError(
+            "memory:// keeps nothing between two commands", hint="set store.url to the store of your service"
+        )
+    embedded = EmbeddedStore(settings)
+    store = (
+        await embedded.open()
+        if settings.store.url.startswith("embedded://")
+        else make_store(settings, settings.store.url, read_only=True)
+    )
+    try:
+        await store.open()
+        yield store
+    finally:
+        await store.close()
+        await embedded.close()

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for instants, values, batches, cuts and arrivals. Needs ``hs-stream[testing]``.
+"""Hypothesis strategies for instants, values, batches, cuts and arrivals. Needs ``hs_stream[testing]``.
 
 Instants lie close together, on bounds, at equal milliseconds and on days on which a clock changes, because that is
 where errors are.
@@ -13,7 +13,7 @@ from typing import Any, Final
 try:
     from hypothesis import strategies as st
 except ImportError as error:
-    raise ImportError("hs_stream.testing.strategies needs hypothesis: pip install 'hs-stream[testing]'") from error
+    raise ImportError("hs_stream.testing.strategies needs hypothesis: pip install 'hs_stream[testing]'") from error
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ToolError

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +22,7 @@ from hs_stream.testing.check_tool import check_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
+REAL_TIME = ROOT / "examples" / "04_real_time.py"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 NOTEBOOK = """
@@ -40,17 +43,22 @@ async def broker_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield broker.url
 
 
-async def run(broker_url: str, folder: Path, *command: str | Path) -> str:
-    """What it prints: as its reader runs it, in a process of its own; what it writes to stderr is an error."""
+async def start(broker_url: str, folder: Path, *command: str | Path, **more: str) -> asyncio.subprocess.Process:
+    """As its reader runs it: in a process of its own. ``more`` of the environment."""
     paths = os.pathsep.join(str(ROOT / folder) for folder in (".", "connectors", "tools"))
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "HS_STREAM__MQTT__URL": broker_url},
+        env={**os.environ, "PYTHONPATH": paths, "HS_STREAM__MQTT__URL": broker_url, **more},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def run(broker_url: str, folder: Path, *command: str | Path, **more: str) -> str:
+    """What it prints; what it writes to stderr is an error."""
+    process = await start(broker_url, folder, *command, **more)
     output, errors = await process.communicate()
     assert (process.returncode, errors.decode()) == (0, "")
     return output.decode()
@@ -63,6 +71,48 @@ async def test_script_and_notebook_run_and_print_the_same(path: Path, tmp_path: 
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nothing else runs in this loop
     notebook = path.with_suffix(".ipynb")
     assert await run(broker_url, tmp_path, "-c", NOTEBOOK, notebook, notebook.parent) == printed
+
+
+async def test_the_service_of_the_example_keeps_away_from_the_readers_own_settings(
+    tmp_path: Path, broker_url: str
+) -> None:
+    theirs = {
+        "HS_STREAM_CONFIG": "/nowhere.toml",
+        "HS_STREAM__STORE__URL": f"sqlite:///{tmp_path / 'theirs.db'}",
+        "HS_STREAM__MQTT__PREFIX": "theirs",
+        "hs_stream__workflows": "theirs.yaml",  # names of settings are read in any case
+    }
+    printed = await run(broker_url, tmp_path, "-W", "error", REAL_TIME, **theirs)
+    assert printed.endswith("The service ended with 0\n")
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - nothing else runs in this loop
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("raise RuntimeError('a cell fails')", 1),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(30)", 143),
+        ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(30)", 129),
+    ],
+)
+async def test_the_service_of_the_example_ends_with_it(end: str, code: int, tmp_path: Path, broker_url: str) -> None:
+    cells, found, _ = REAL_TIME.read_text(encoding="utf-8").partition("# %% [markdown]\n# ## A sensor\n")
+    assert found
+    script = tmp_path / "script.py"
+    script.write_text(f"{cells}print(service.pid, flush=True)\nimport signal\n{end}\n", encoding="utf-8")
+    (tmp_path / "here").mkdir()
+    process = await start(broker_url, tmp_path, script, TMPDIR=str(tmp_path / "here"))
+    assert process.stdout is not None
+    pid = int(await process.stdout.readline())
+    try:
+        await process.communicate()
+        assert process.returncode == code
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert list((tmp_path / "here").iterdir()) == []
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_notebooks_are_as_their_scripts() -> None:

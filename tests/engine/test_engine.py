@@ -19,6 +19,7 @@ from hs_stream.core.tool import MapTool
 from hs_stream.core.workflow import NodeDefinition
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.ports import Append, Commit, Delivery, Publication, Reading
+from hs_stream.engine.telemetry import Telemetry
 from hs_stream.store.memory import MemoryStore
 
 from .conftest import START, Bench
@@ -381,6 +382,58 @@ async def test_a_fold_that_raises_waits_for_a_correction(bench: Bench) -> None:
     await bench.publish((2000, 1.0))
     assert sorted(await bench.contents("total[room=a]")) == [0, 1000, 2000, 3000, 4000]
     assert (await bench.verify()).clean
+
+
+LEARN: dict[str, Any] = {"features": ["x"], "label": "y", "classes": [0, 1]}
+BAD: dict[str, tuple[str, dict[str, Any], Any, Any]] = {
+    "a fold": ("integral", {}, "warm", 1.0),
+    "a learner": ("learn_classifier", LEARN, {"x": "warm", "y": 0}, {"x": 1.0, "y": 0}),
+    "a learner that fails at the next one": ("learn_classifier", LEARN, {"x": 1e300, "y": 1}, {"x": 1.0, "y": 0}),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD))
+@pytest.mark.parametrize("by", ["correction", "null", "purge"])
+async def test_one_bad_value_ends_a_fold_until_it_is_corrected_or_removed(bench: Bench, kind: str, by: str) -> None:
+    """What docs/guides/first-workflow.md and learning.md promise."""
+    tool, parameters, bad, good = BAD[kind]
+    await bench.start(bench.workflow(bench.node("out", tool, ["power"], **parameters)))
+    bench.clock.advance(10_000)
+    values = [good, good, bad, good, good, good]
+    await bench.publish(*((1000 * index, value) for index, value in enumerate(values)))
+    [status] = bench.engine.status("out")
+    assert status.failed.pairs[-1][1] == MAX_TIME
+    assert max(await bench.contents("out[room=a]"), default=0) <= 2000
+    await bench.publish((1000, good), (7000, good))
+    assert [one.failed for one in bench.engine.status("out")] == [status.failed], "what others send changes nothing"
+    if by == "purge":
+        await bench.engine.purge(StreamId.parse("power[room=a]"), START + 1999, START + 2000)
+        await bench.engine.settle()
+    else:
+        nothing = None if isinstance(good, float) else good | {"x": None}
+        await bench.publish((2000, good if by == "correction" else nothing))
+    assert not bench.engine.failed()
+    found = sorted(await bench.contents("out[room=a]"))
+    assert found[-4:] == [3000, 4000, 5000, 7000]
+    assert (2000 in found) is (by == "correction")
+    assert (await bench.verify()).clean
+
+
+async def test_what_fails_is_told_with_its_place_and_without_values(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Telemetry, "interval_failed", lambda _, *what: told.append(what))
+    nodes = (bench.node("sum", "sliding_sum", ["power"], width="1s"), bench.node("total", "integral", ["power"]))
+    await bench.start(bench.workflow(*nodes))
+    await bench.publish((0, 1.0), (2000, "secret"), (4000, 1.0))
+    failed = [("sum", "sum[room=a]", START + 1999, START + 2000, "TypeError")]
+    failed.append(("total", "total[room=a]", START + 1999, MAX_TIME, "TypeError"))
+    assert sorted(told) == failed
+    await bench.publish((5000, 1.0))
+    assert sorted(told) == failed, "each once"
+    await bench.publish((2000, "other"))
+    assert sorted(told) == sorted(2 * failed)
 
 
 async def test_a_correction_that_breaks_a_tool_takes_results_back_downstream(bench: Bench) -> None:

@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hs_stream.cli import app
+from hs_stream.cli.common import reading_store, writing_store
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.service import doctor
 from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.settings import HttpSettings, LoggingSettings
+from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, StoreSettings
 
 pytestmark = pytest.mark.usefixtures("in_site")
 
@@ -242,7 +243,7 @@ def test_doctor_says_what_to_do() -> None:
 async def test_doctor_knows_http_and_logs() -> None:
     async def said(**settings: Any) -> str:
         try:
-            return await doctor._http(HttpSettings(port=0).model_copy(update=settings))
+            return await doctor._http(Settings(http=HttpSettings(port=0).model_copy(update=settings)))
         except ConfigurationError as error:
             return error.message
 
@@ -256,6 +257,25 @@ async def test_doctor_knows_http_and_logs() -> None:
     with pytest.raises(ConfigurationError, match="no directory to write to"):
         doctor._logs(LoggingSettings(file="nowhere/hs.log"))
     assert "on the topic logs/hs from warning" in doctor._logs(LoggingSettings(mqtt_topic="logs/hs"))
+
+
+@pytest.fixture(params=["sqlite", "mongodb"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("mongo_url")) if request.param == "mongodb" else "sqlite:///data/x.db"
+
+
+async def test_doctor_leaves_no_session_and_hinders_nobody(store_url: str) -> None:
+    settings = Settings(store=StoreSettings(url=store_url))
+    for _ in range(2):
+        [store, *_] = await doctor._store(settings)
+        assert "can be read and written, 0 streams" in store.text
+    async with reading_store(settings) as reader:
+        assert await reader.documents("sessions") == {}
+    async with writing_store(settings, "") as (_, lease):
+        [store, *_] = await doctor._store(settings)
+        assert "and a service is writing to it" in store.text
+        await lease.renew()
+        assert await lease.holder() == ""
 
 
 async def test_doctor_is_content_with_a_broker(in_site: Any, broker: EmbeddedBroker) -> None:

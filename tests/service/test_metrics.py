@@ -6,7 +6,9 @@ import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
+from hs_stream.core.time import MAX_TIME
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.service.metrics import MAX_LABELS, Samples, ServiceTelemetry
 
@@ -48,6 +50,36 @@ def exercised() -> ServiceTelemetry:
     telemetry.end_to_end(0.004, 10)
     telemetry.failed("sliding_mean")
     return telemetry
+
+
+def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("hs_stream.service.metrics.time.monotonic", lambda: now)
+    telemetry = ServiceTelemetry()
+    with capture_logs() as logs:
+        for error in ("TypeError", "TypeError", "ValueError", "TypeError"):
+            for room in ("kitchen", "bath"):
+                telemetry.interval_failed("smooth", f"smooth[room={room}]", 0, 1000, error)
+        assert logs == [
+            {
+                "event": "a tool failed; hs-stream failed lists where and why",
+                "log_level": "warning",
+                "node": "smooth",
+                "stream": "smooth[room=kitchen]",
+                "interval": "(1970-01-01T00:00:00Z, 1970-01-01T00:00:01Z]",
+                "error": error,
+            }
+            for error in ("TypeError", "ValueError")
+        ]
+        now = 3600.0
+        telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, MAX_TIME, "TypeError")
+        assert (logs[-1]["stream"], logs[-1]["interval"]) == ("smooth[room=bath]", "(1970-01-01T00:00:01Z, inf]")
+        telemetry.attach(Figures())
+        telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, 2000, "TypeError")
+        assert len(logs) == 4, "a new round says it anew"
+        for number in range(3 * MAX_LABELS):
+            telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, 2000, f"Error{number}")
+        assert len(logs) == 4 + MAX_LABELS
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import signal
 import socket
+import subprocess
 import time
 from typing import Any
 
 import aiomqtt
 import pytest
+from typer.testing import CliRunner
 
+from hs_stream.cli import app
+from hs_stream.service.doctor import _http as examine_http
+from hs_stream.service.doctor import _look as examine_one
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.settings import load_settings
+from tests.service.conftest import ROOT
 
 
 def ready(answer: Any) -> bool:
@@ -157,6 +166,132 @@ async def test_a_token_guards_the_service(site: Any) -> None:
     code, errors = await service.end()
     assert code == 0
     assert "s3cret" not in errors
+
+
+async def test_what_the_readme_says_to_ask_works_beside_the_service(in_site: Any, broker: EmbeddedBroker) -> None:
+    asking = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Asking\n")[2].partition("\n## ")[0]
+    block = asking.partition("```sh\n")[2].partition("```")[0].replace("config/workflows/", "")
+    in_site.write(broker.url)
+    service = await in_site.start("serve")
+    await service.until("/readyz", ready)
+    async with client_of(broker) as client:
+        payload = json.dumps({"ts": time.time_ns() // 1_000_000 - 60_000, "temperature": 20.0})
+        await client.publish("home/1/kitchen/climate", payload, qos=1)
+    await service.until("/api/streams?name=smooth", lambda answer: answer["total"] == 1)
+    commands = [line for line in block.splitlines() if line.startswith("hs-stream ")]
+    for line in commands:
+        code, out, errors = await said(*shlex.split(line, comments=True)[1:])
+        assert (code, errors) == (0, ""), (line, out, errors)
+    assert len(commands) == 3
+    # What a comment says is tried, too.
+    [options] = [line.partition("#")[2] for line in commands if " query " in line]
+    values = {"--from": ["-1d"], "--to": ["now"], "--format": ["csv"]}
+    for option in re.findall(r"--\w+", options):
+        code, out, errors = await said("query", "smooth[house=1,room=kitchen]", option, *values.get(option, []))
+        assert (code, errors) == (0, ""), (option, out, errors)
+    for path in re.findall(r"/(?:api|metrics)[^'`\s]*", asking):
+        answer = service.ask(
+            path.replace("{id}", "smooth[house=1,room=kitchen]").replace("[", "%5B").replace("]", "%5D")
+        )
+        assert isinstance(answer, str) or not answer.get("error"), (path, answer)
+    assert "compute=true" in asking
+    code, _, errors = await said("query", "smooth[house=1,room=kitchen]", "--compute", "--from", "-1d")
+    assert code == 2
+    assert "a running service is using this store" in errors
+
+
+SAVED = """
+workflow: more
+plates: {house: {}, room: {parent: house, max: 20}}
+sources:
+  climate: {mqtt: "home/{house}/{room}/climate", time: {field: ts, unit: ms}}
+nodes:
+  humidity: {tool: component@^1, from: climate, with: {key: humidity}}
+"""
+
+
+async def said(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command in this process, beside a service in its own."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_workflows_are_saved_in_a_service_that_wants_a_token(in_site: Any, tls: bool) -> None:
+    for name, text in (("token", "s3cret"), ("read", "reads"), ("other", "wr0ng"), ("more.yaml", SAVED)):
+        (in_site.directory / name).write_text(f"{text}\n", encoding="utf-8")
+    https = ""
+    if tls:
+        https = 'cert_file = "cert.pem"\nkey_file = "key.pem"\n'
+        make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=house -keyout key.pem -out cert.pem"
+        subprocess.run(make.split(), check=True, capture_output=True)  # noqa: ASYNC221 - nothing else runs yet
+    settings = f'{https}read_token_file = "read"\n'
+    in_site.write(more=f'{settings}token_file = "token"\n')
+    service = await in_site.start("serve")
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{in_site.port}"
+    async with asyncio.timeout(20):
+        while (await said("workflow", "list"))[1].count("yes") != 1:
+            pass
+    assert await said("workflow", "save", "more.yaml") == (
+        0,
+        "more is added (new: humidity). The service runs it\n",
+        "",
+    )
+    assert (await said("workflow", "list"))[1].count("yes") == 2
+    assert (await said("workflow", "show", "more"))[1].startswith("workflow: more\n")
+    assert await said("workflow", "remove", "more") == (0, "more is removed; its results stay\n", "")
+    for more, expected in (
+        (https, f"the service at {url} wants a token, and these settings have none (name the file that holds it: "),
+        (f'{https}token_file = "other"\n', f"the service at {url} does not take the token of http.token_file"),
+        (settings, "this token may only read (use the token of http.token_file"),
+        (f'{https}token_file = "gone"\n', "http.token_file: cannot read gone"),
+    ):
+        in_site.write(more=more)
+        for command in (("save", "more.yaml"), ("remove", "more")):
+            code, out, errors = await said("workflow", *command)
+            assert (code, out) == (2, "")
+            assert errors.startswith(f"hs-stream: {expected}"), errors
+            assert len(errors.splitlines()) == 1
+            assert ("HS_STREAM__HTTP__TOKEN_FILE" in errors) == (" service at " in errors)
+            assert not {"s3cret", "reads", "wr0ng"} & set(errors.split())
+    service.process.send_signal(signal.SIGTERM)
+    assert (await service.end())[0] == 0
+    in_site.write(more=f'{https}token_file = "token"\n')
+    assert "It runs when the service starts" in (await said("workflow", "save", "more.yaml"))[1]
+
+
+async def test_doctor_tells_whose_service_has_the_port(in_site: Any) -> None:
+    for name in ("token", "other"):
+        (in_site.directory / name).write_text(f"{name} secret\n", encoding="utf-8")
+    taken = f"http.port {in_site.port} on 127.0.0.1 is in use"
+    elsewhere = "-> stop what listens there, or choose another http.port"
+
+    async def doctor(*, store: str = "sqlite:///data/x.db", token: str = "token", fails: bool = False) -> str:
+        """What it says of http."""
+        in_site.write(store=store, more=f'token_file = "{token}"\n' if token else "")
+        found = await examine_one("http", lambda: examine_http(load_settings()))
+        assert found.ok is not fails, found
+        return f"{found.text} -> {found.hint}" if fails else found.text
+
+    assert "is free" in await doctor()
+    service = await in_site.start("serve")
+    await service.until("/healthz", lambda answer: answer.get("ok"))
+    assert "is served already by the service of this store, asks for a token" in await doctor()
+    another = f"{taken}, by a service over another store {elsewhere}"
+    assert await doctor(store="sqlite:///data/new.db", fails=True) == another
+    assert "whether it is that of this store nobody can tell: memory://" in await doctor(store="memory://")
+    wants = await doctor(token="", fails=True)
+    assert wants.startswith(f"{taken}, and the service at http://127.0.0.1:{in_site.port} wants a token")
+    assert "HS_STREAM__HTTP__TOKEN_FILE; else stop what listens there" in wants
+    assert "does not take the token of http.token_file" in await doctor(token="other", fails=True)
+    service.process.send_signal(signal.SIGTERM)
+    assert (await service.end())[0] == 0
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", in_site.port))
+        other.listen()
+        assert await doctor(fails=True) == f"{taken} {elsewhere}"
+    assert "is free" in await doctor()
 
 
 @pytest.mark.timeout(120)

@@ -187,3 +187,45 @@ def test_a_secret_is_the_first_line_of_its_file() -> None:
         read_secret(str(write("\n", "empty")), "http.token_file")
     with pytest.raises(ConfigurationError, match=r"http\.token_file: cannot read nowhere"):
         read_secret("nowhere", "http.token_file")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("HS_STREAM__HTTP__HOST", "nonsense", "http.host = 'nonsense' lets other machines in"),
+        ("HS_STREAM__HTTP__PORT", "99999", "http.port: Input should be less than or equal to 65535"),
+        ("hs_stream__http__port", "99999", "http.port: Input should be less than or equal to 65535"),
+        ("HS_STREAM__HTTP", '{"port": 99999}', "http.port: Input should be less than or equal to 65535"),
+        ("HS_STREAM__HTTP", '{"host": "nonsense"}', "http.host = 'nonsense' lets other machines in"),
+        ("HS_STREAM__HTTP", '{"prt": 1}', "http.prt: there is no such key"),
+        ("HS_STREAM__HTTP", "7", "http: this is a section"),
+        ("HS_STREAM__HTTP__PORT__X", "1", "http.port: Input should be a valid integer"),
+        ("HS_STREAM__HTTP__VIEWER", "perhaps", "http.viewer: "),
+        ("HS_STREAM__HTTP__CERT_FILE", "x.pem", "http: TLS needs both"),
+        ("HS_STREAM__LOGGING__LEVELS", '{"x": "loud"}', "logging.levels.x: write one of"),
+        ("HS_STREAM__LOGGING__LEVELS__X", "loud", "logging.levels.x: write one of"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable_and_not_the_file(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[http]\nhost = "127.0.0.1"\nport = 8080\nviewer = true\n[logging.levels]\nx = "info"\n'
+    assert load_settings(write(text)).http.port == 8080
+    monkeypatch.setenv(variable, value)
+    assert failure(text).startswith(f"the environment variable {variable}: {words}")
+
+
+@pytest.mark.parametrize("variable", ["HS_STREAM__HTTP", "HS_STREAM__LOGGING__LEVELS"])
+def test_a_section_that_is_no_json_names_the_variable(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HS_STREAM__HTTP__PORT", "8080")
+    monkeypatch.setenv(variable, "loud")
+    with pytest.raises(ConfigurationError, match=rf"variable {variable} is not JSON.* set {variable}__KEY for each"):
+        load_settings()
+
+
+def test_a_mistake_of_the_file_is_not_blamed_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HS_STREAM__HTTP__PORT", "8080")
+    monkeypatch.setenv("HS_STREAM__STORE", '{"data_dir": "x"}')
+    assert failure('[http]\nhost = "nonsense"\n').startswith("hs.toml:2: http.host")
+    assert failure('[http]\ncert_file = "x"\n').startswith("hs.toml:1: http: TLS needs both")
+    assert failure('[store]\nurl = "x"\n').startswith("hs.toml:2: store.url")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,18 @@ def test_the_new_tests_pass_at_once(site: Any, mode: str) -> None:
     tests = subprocess.run(command, capture_output=True, text=True, env=site.environment(), check=False)
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert f"{2 * len(Kind)} passed" in tests.stdout
+
+
+def test_what_it_says_to_run_is_in_the_extra_that_it_names() -> None:
+    command = "python -m pytest boil_time (to install pytest: pip install 'hs_stream[testing]')"
+    assert f"Next: {command}\n" in run("tools", "new", "boil_time").stdout
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in extra["testing"]}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "hs_stream" / "testing").glob("*.py"))
+    imported = set(re.findall(r"^ *(?:from|import) (hypothesis|pytest)\b", code, re.MULTILINE))
+    assert names >= {"pytest", *imported}
+    pinned = {line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    assert names <= pinned
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,21 @@ def test_purge_asks_first() -> None:
 
 
 @pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize("stdin", [subprocess.DEVNULL, None])
+async def test_purge_without_anybody_to_ask_names_the_option(in_site: Any, stdin: int | None) -> None:
+    arguments = [sys.executable, "-m", "hs_stream.cli", "purge", "power"]
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", *arguments]
+    command = arguments if stdin is not None else closed
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=in_site.environment()
+    )
+    _, errors = await process.communicate()
+    line = "what is removed needs a confirmation, and nobody answers (run it in a terminal, or confirm it with --yes)"
+    assert (process.returncode, errors.decode()) == (2, f"hs-stream: {line}\n")
+    assert len(await asyncio.to_thread(instances, HALL)) == 6
+
+
+@pytest.mark.usefixtures("imported")
 def test_purges_that_cannot_be() -> None:
     assert "there is power[room=hall], power[room=kitchen]" in refused("purge", "power[room=attic]", "--yes")
     assert "there is no stream pow" in refused("purge", "pow", "--yes")
@@ -136,7 +153,20 @@ async def test_failures_and_dead_letters(site: Any) -> None:
     [found] = (await service.until("/api/failed", lambda answer: answer["failed"]))["failed"]
     await service.until("/api/deadletters", lambda answer: answer["dead_letters"])
     service.process.send_signal(signal.SIGTERM)
-    assert (await service.end())[0] == 0
+    code, log = await service.end()
+    assert code == 0
+    [line] = [line for line in log.splitlines() if "a tool failed" in line]
+    [[start, end]] = found["failed"]
+    for word in (
+        "warning",
+        "hs-stream failed",
+        "node=smooth",
+        "smooth[room=kitchen]",
+        f"({start}, {end}]",
+        "TypeError",
+    ):
+        assert word in line
+    assert "warm" not in log
     result = await later("failed", "--format", "json")
     assert "not running now" in result.stderr
     [row] = json.loads(result.stdout)
