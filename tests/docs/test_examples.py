@@ -26,12 +26,15 @@ REAL_TIME = ROOT / "examples" / "04_real_time.py"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTS = re.compile(r"^ *print\(.*\)  # (.*)$", re.MULTILINE)
 NOTEBOOK = """
+import subprocess
 import sys
 import nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], 4)
 options = {"timeout": 50, "extra_arguments": ["--IPKernelApp.log_level=40"]}
-NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": sys.argv[2]}}, **options).execute()
+client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": sys.argv[2]}}, **options)
+# What cells write to stderr is among their outputs. The kernel may grumble on its own as it ends.
+client.execute(stderr=subprocess.DEVNULL)
 outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 print("".join(output.text for output in outputs if output.output_type == "stream"), end="")
 """
