@@ -1,4 +1,4 @@
-"""``purge``, ``dead-letters`` and ``failed``."""
+"""``purge``, ``dead-letters``, ``failed`` and ``history``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from hs_stream.core.time import MIN_TIME, format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
-from hs_stream.service.states import letter_json
+from hs_stream.service.states import entry_json, letter_json
+from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["register"]
 
@@ -40,7 +41,7 @@ FormatOption = Annotated[Format, typer.Option("--format", help="table, json or c
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (purge, dead_letters, failed):
+    for command in (purge, dead_letters, failed, history):
         app.command()(command)
 
 
@@ -152,6 +153,31 @@ async def _failed(settings: Settings) -> tuple[str, list[dict[str, Any]]]:
         for start, end in stream["failed"]
     ]
     return f"as of {session['seen']}, {'running' if running else 'not running now'}", rows
+
+
+@guarded
+def history(
+    node: Annotated[str | None, typer.Argument(help="Only what was computed of this node.")] = None,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="The newest N.")] = 20,
+    form: FormatOption = Format.TABLE,
+    config: Config = None,
+) -> None:
+    """List what was computed, newest first: of which interval, by which version of which tool, and why.
+
+    Causes: arrival, late, backfill, request, version, retry. ``changed`` of the ``instances`` were new or different.
+    """
+    rows = run(_history(settings_of(config), node, last))
+    names = ("time", "node", "tool", "cause", "start", "end", "instances", "changed", "session")
+    _show(rows, names[:-1] if form is Format.TABLE else names, form)
+
+
+async def _history(settings: Settings, node: str | None, count: int) -> list[dict[str, Any]]:
+    async with reading_store(settings) as store:
+        entries = await store.history(count, node)
+        known = set() if entries or node is None else {record.stream.name for record in await store.streams()}
+        if known and node is not None and node not in known:
+            raise NotFound(f"nothing of {node!r} is stored", hint=did_you_mean(node, known))
+        return [entry_json(entry) for entry in entries]
 
 
 def _show(rows: Sequence[dict[str, Any]], names: Sequence[str], form: Format) -> None:

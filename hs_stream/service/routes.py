@@ -20,7 +20,7 @@ from hs_stream.service.catalog import Plan
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.lookup import find_stream, parse_span
 from hs_stream.service.pages import docs_page, overview_page
-from hs_stream.service.states import failed_json, letter_json, stream_json, stream_states
+from hs_stream.service.states import entry_json, failed_json, letter_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
@@ -62,6 +62,7 @@ class Routes:
             ("/api/tools", self.tools, "tools"),
             ("/api/plates", self.plates, "workflows"),
             ("/api/sessions", self.sessions, "service"),
+            ("/api/history", self.history, "service"),
             ("/api/deadletters", self.dead_letters, "service"),
             ("/api/failed", self.failed, "service"),
         ):
@@ -93,6 +94,15 @@ class Routes:
         documents = await self._context.store.documents("sessions")
         rows = [{"id": key, **encode(document)} for key, document in documents.items()]
         return JsonResponse({"sessions": sorted(rows, key=lambda row: str(row.get("started", "")), reverse=True)})
+
+    async def history(
+        self,
+        node: Annotated[str | None, Query(description="only what was computed of this node")] = None,
+        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE,
+    ) -> Response:
+        """What was computed, newest first: of which interval, by which version of which tool, and why."""
+        entries = await self._context.store.history(limit, node)
+        return JsonResponse({"history": [entry_json(entry) for entry in entries]})
 
     async def dead_letters(self, limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE) -> Response:
         """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``."""

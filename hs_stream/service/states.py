@@ -20,7 +20,7 @@ from hs_stream.service.json_values import encode, intervals
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine, StreamStatus
-    from hs_stream.engine.ports import DeadLetter
+    from hs_stream.engine.ports import DeadLetter, HistoryEntry
 
 __all__ = ["MAX_PIECES", "failed_json", "letter_json", "stream_json", "stream_states"]
 
@@ -101,4 +101,19 @@ def letter_json(letter: DeadLetter) -> dict[str, Any]:
         "message": letter.message,
         "topic": letter.topic,
         "payload": payload,
+    }
+
+
+def entry_json(entry: HistoryEntry) -> dict[str, Any]:
+    """Who computed what, when and why."""
+    return {
+        "time": format_time(entry.time),
+        "node": entry.stream,
+        "tool": entry.tool,
+        "cause": entry.cause,
+        "start": format_time(entry.start),
+        "end": format_time(entry.end),
+        "instances": entry.instances,
+        "changed": entry.changed,
+        "session": entry.session,
     }

@@ -9,11 +9,12 @@ import gc
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,15 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     gc.collect()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts what is to run in the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_a_call_and_the_next_one_is_right(hs: HyperStream) -> None:
     hs.get_or_create_stream("power").write([(at(second), float(second)) for second in range(200)])
     begun = threading.Event()

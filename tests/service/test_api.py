@@ -245,6 +245,16 @@ async def test_workflows_plates_tools_and_books(api: Api) -> None:
     assert await api.get("/api/sessions") == {"sessions": []}
 
 
+async def test_history_says_what_was_computed_and_why(api: Api) -> None:
+    found = (await api.get("/api/history"))["history"]
+    assert found
+    assert {"node", "tool", "cause", "start", "end", "instances", "changed", "session", "time"} == set(found[0])
+    node = found[0]["node"]
+    of_node = (await api.get(f"/api/history?node={node}&limit=1"))["history"]
+    assert [entry["node"] for entry in of_node] == [node]
+    assert await api.get("/api/history?node=none") == {"history": []}
+
+
 async def test_dead_letters_are_shown_with_their_payload(api: Api) -> None:
     letters = [DeadLetter(NOW, "climate", "json", "not JSON", "t", payload) for payload in (b"{x", b"\xff")]
     await api.engine.deliver(Delivery([], letters, NOW, lambda: None))

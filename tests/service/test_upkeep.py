@@ -186,6 +186,18 @@ async def test_failures_and_dead_letters(site: Any) -> None:
 
 
 @pytest.mark.usefixtures("imported")
+def test_history() -> None:
+    [newest, *_] = rows = json.loads(run("history", "smooth", "--format", "json").stdout)
+    assert {row["node"] for row in rows} == {"smooth"}
+    assert (newest["tool"], newest["cause"]) == ("sliding_mean@1.0.0", "arrival")
+    assert newest["end"] >= "2026-01-01T00:05:00Z"
+    assert sum(row["changed"] for row in rows) == 12
+    assert run("history", "--format", "csv").stdout.startswith("time,node,tool,cause,start,end,instances,changed,ses")
+    assert "sliding_mean@1.0.0" in run("history", "--last", "1").stdout
+    assert "did you mean smooth?" in refused("history", "smoth")
+
+
+@pytest.mark.usefixtures("imported")
 def test_failed_without_a_service() -> None:
     assert "no service has used this store yet" in refused("failed")
 
