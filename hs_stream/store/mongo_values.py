@@ -145,10 +145,24 @@ def documents_of(stream: int, batch: Batch) -> list[dict[str, Any]]:
     if not batch:
         return []
     values: Iterable[Any] = batch.values
-    values = values.tolist() if isinstance(values, np.ndarray) else map(encode, values)
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    elif set(map(type, values)) == {TimeInterval}:
+        values = _windows(values)
+    else:
+        values = map(encode, values)
     return [
         {"_id": {"s": stream, "t": time}, "v": value} for time, value in zip(dates(batch.times), values, strict=True)
     ]
+
+
+def _windows(windows: Iterable[TimeInterval]) -> list[dict[str, Any]]:
+    """`encode` of many intervals, of which each bound is a date that numpy makes."""
+    starts, ends = zip(*[(window.start, window.end) for window in windows], strict=True)
+    if min(starts) <= MIN_TIME or max(ends) >= MAX_TIME:
+        return [encode(TimeInterval(start, end)) for start, end in zip(starts, ends, strict=True)]
+    bounds = zip(dates(np.array(starts, np.int64)), dates(np.array(ends, np.int64)), strict=True)
+    return [{_TAG: "interval", "start": start, "end": end} for start, end in bounds]
 
 
 _HEAD: Final = struct.Struct("<i5si3si3s")

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymongo import AsyncMongoClient
 
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import TimeInterval
 from hs_stream.store.mongo_replies import _cut, documents_in, find_raw
+from hs_stream.store.mongo_values import batch_of, documents_of, encode
 
 MAKE: dict[str, Callable[[int], Any]] = {
     "numbers": float,
@@ -70,3 +73,15 @@ async def test_several_replies_of_a_real_mongod(
         assert [raw async for raw in find_raw(database, "none", {}, descending=False, limit=0, at_once=9)] == []
         status = await client.admin.command("serverStatus")
         assert status["metrics"]["cursor"]["open"]["total"] == 0
+
+
+@given(st.lists(st.tuples(st.integers(-(1 << 62), -1), st.integers(0, 1 << 62)), min_size=1, max_size=20))
+def test_windows_are_encoded_together_as_each_alone(bounds: list[tuple[int, int]]) -> None:
+    windows = [TimeInterval(start >> 20, end >> 20) for start, end in bounds] + [
+        TimeInterval(*pair) for pair in bounds if pair[0] == -(1 << 62)
+    ]
+    batch = Batch.build(range(len(windows)), windows)
+    documents = documents_of(1, batch)
+    one_by_one = [document | {"v": encode(window)} for document, window in zip(documents, windows, strict=True)]
+    assert [*map(bson.encode, documents)] == [*map(bson.encode, one_by_one)]
+    assert batch_of(b"".join(map(bson.encode, documents))) == batch

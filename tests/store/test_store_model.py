@@ -17,7 +17,7 @@ from pymongo import MongoClient
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
 from hs_stream.core.value import same
 from hs_stream.engine.ports import Append, Commit, Recovery, Snapshot, Store, StreamChange, StreamRecord
 from hs_stream.service.embedded_mongod import EmbeddedMongod
@@ -36,6 +36,7 @@ SCALARS = (
     | st.floats()
     | st.text(max_size=4)
     | st.binary(max_size=4)
+    | st.builds(TimeInterval, st.integers(-5, 0) | st.just(MIN_TIME), st.integers(1, 9) | st.just(MAX_TIME))
 )
 KEYS = st.sampled_from(["a", "a.b", "$a", "_hs", "_hs_hs", ""])
 VALUES = (

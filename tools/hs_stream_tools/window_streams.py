@@ -8,6 +8,9 @@ from datetime import UTC
 from functools import cached_property
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ToolError
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration, from_ms, to_ms, zone
@@ -103,17 +106,18 @@ class SlidingWindow(Tool):
             raise ToolError(
                 "sliding_window goes for ever into the past", hint="ask for an interval with a finite start"
             )
-        times, windows = [], []
-        for time in self.grid.times(interval.start, interval.end).tolist():
-            start, end = self._bound(time, self.lower), self._bound(time, self.upper)
-            # A zone may skip a day, and with it the window of that day.
-            if start < end and (self.begin is None or start >= self.begin):
-                times.append(time)
-                windows.append(TimeInterval(start, end))
-        return Batch.build(times, windows)
+        times = self.grid.times(interval.start, interval.end)
+        starts, ends = self._bounds(times, self.lower), self._bounds(times, self.upper)
+        # A zone may skip a day, and with it the window of that day.
+        there = starts < ends
+        if self.begin is not None:
+            there &= starts >= self.begin
+        return Batch.build(times[there], list(map(TimeInterval, starts[there].tolist(), ends[there].tolist())))
 
-    def _bound(self, time: int, by: int) -> int:
-        return self.grid.back(time, -by) if by < 0 else time + by
+    def _bounds(self, times: npt.NDArray[np.int64], by: int) -> npt.NDArray[np.int64]:
+        if by >= 0 or self.tz is None:
+            return times + by
+        return np.array([self.grid.back(time, -by) for time in times.tolist()], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
