@@ -60,7 +60,13 @@ def discover_(
     with unlogged():
         run(listen(options, seconds, survey.add))
     registry = load_registry(settings)
-    found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz, taken=_names(settings, registry))
+    found = discover(
+        survey,
+        own_prefix=settings.mqtt.prefix,
+        log_topic=settings.logging.mqtt_topic,
+        zone=tz,
+        taken=_names(settings, registry),
+    )
     text = found.workflow_file(name)
     # What is written is checked as `workflow check` would.
     parse_workflow(text, registry, str(output or "<discovered>"), source_check(settings))

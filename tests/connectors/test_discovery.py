@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Change, Publication
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import source_check
@@ -19,6 +21,8 @@ from hs_stream.service.workflow_file import parse_workflow
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
 from hs_stream_connectors.discovery.survey import Survey
+from hs_stream_connectors.mqtt.homeassistant import Entity
+from hs_stream_connectors.mqtt.sink import encode
 from hs_stream_connectors.simulated_house import HOUSE_SOURCES, SimulatedHouse
 
 NOW = 1_700_000_000_000
@@ -177,9 +181,36 @@ def test_what_is_no_reading_and_what_is_unknown_is_counted() -> None:
     )
     workflow(found)
     assert (found.messages, found.topics) == (6, 6)
-    assert found.silent == ["homeassistant/sensor/x/config", "hs/comfort/smooth/1", "lamp/status"]
+    assert found.own == ["hs/comfort/smooth/1"]
+    assert found.silent == ["homeassistant/sensor/x/config", "lamp/status"]
     assert found.unknown == ["camera/image", "cut"]
     assert "2 are unknown: camera/image, cut" in found.workflow_file("found")
+
+
+def test_what_services_of_ours_publish_is_left_out() -> None:
+    stream = StreamId.make("temperature", {"room": "hall"})
+    entity = Entity(stream, "mine", ("hall",), "component@1.0.0", {})
+
+    def result(kind: str) -> bytes:
+        change = Change(NOW, "insert", 21.5, 0)
+        return encode(Publication(stream, "mine", ("hall",), "t", change, True, {"payload": kind}))
+
+    record = '{"event": "started", "level": "info", "logger": "a", "timestamp": "2023-11-14T22:13:20Z", "service": "b"}'
+    own: list[tuple[str, bytes | str]] = [
+        ("attic/hs/mine/bare", "21.5"),  # the prefix is known by the description of the entity
+        ("cellar/hs/mine/temperature/hall", result("json")),
+        ("cellar/hs/mine/packed/hall", result("msgpack")),
+        (entity.topic("config"), entity.config("attic/hs/status", "1")),
+        (entity.topic("state"), "21.5"),
+        ("hs/status", "online"),
+        ("hs/mine/bare", "21.5"),
+        ("logs/here", "by the settings"),
+        ("logs/there", record),
+    ]
+    found = heard([*own, ("homeassistant/sensor/hall/state", "21.5")], log_topic="logs/here")
+    assert found.own == sorted(topic for topic, _ in own)
+    assert [source.options["mqtt"] for source in found.sources] == ["{esphome_node}/sensor/{esphome_name}/state"]
+    assert "9 are published by hs-stream itself: attic/hs/mine/bare, " in found.workflow_file("found")
 
 
 def test_one_cut_off_message_does_not_hide_what_a_topic_is() -> None:

@@ -1,8 +1,8 @@
 """The workflow file for what a broker carries.
 
 1. Gateways first (`gateways`), then every other topic by its payload (`payloads`) and pattern (`patterns`).
-2. Our own results, the discovery topics of Home Assistant, and topics that only say ``online`` or ``offline`` are no
-   readings. What no codec reads is unknown. Both are counted, and named in the file's head.
+2. What services of ours publish is left out (`ours`). The discovery topics of Home Assistant, and topics that only say
+   ``online`` or ``offline``, are no readings. What no codec reads is unknown. All are counted, and named in the head.
 3. A number in an object becomes a node, so that it can be looked at and computed with at once.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hs_stream_connectors.discovery.gateways import GATEWAYS, Context, Found
+from hs_stream_connectors.discovery.ours import ours
 from hs_stream_connectors.discovery.patterns import Names, split
 from hs_stream_connectors.discovery.payloads import Shape, shape_of
 from hs_stream_connectors.discovery.survey import Seen, Survey
@@ -31,21 +32,29 @@ _SHOWN: Final = 5
 
 @dataclass(slots=True)
 class Discovery:
-    """What was found. ``silent`` are topics without readings, ``unknown`` those that no codec reads."""
+    """What was found.
+
+    ``own``: topics that services of ours publish. ``silent``: without readings. ``unknown``: no codec reads them.
+    """
 
     sources: list[Found]
     plates: dict[str, str | None]
     messages: int
     topics: int
     beyond: int
+    own: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
     def counts(self) -> list[str]:
         """Lines for people: what was heard, and what became of it."""
-        read = self.topics - len(self.silent) - len(self.unknown)
+        read = self.topics - len(self.own) - len(self.silent) - len(self.unknown)
         lines = [f"{self.messages} messages on {self.topics} topics: {read} are read by {len(self.sources)} sources"]
-        for what, topics in (("carry no readings", self.silent), ("are unknown", self.unknown)):
+        for what, topics in (
+            ("are published by hs-stream itself", self.own),
+            ("carry no readings", self.silent),
+            ("are unknown", self.unknown),
+        ):
             if topics:
                 shown = ", ".join(topic[:80] for topic in topics[:_SHOWN])
                 lines.append(f"{len(topics)} {what}: {shown}{', ...' if len(topics) > _SHOWN else ''}")
@@ -90,22 +99,30 @@ def _comment(text: str) -> str:
 
 
 def discover(
-    survey: Survey, *, own_prefix: str = "hs", zone: str | None = None, taken: Iterable[str] = ()
+    survey: Survey,
+    *,
+    own_prefix: str = "hs",
+    log_topic: str = "",
+    zone: str | None = None,
+    taken: Iterable[str] = (),
 ) -> Discovery:
     """The sources for what ``survey`` has heard.
 
-    ``own_prefix`` is that of our results, ``zone`` that of Tasmota; ``taken`` are names that other workflows have,
-    which are global.
+    ``own_prefix`` is that of our results, ``log_topic`` that of our log; ``zone`` is that of Tasmota; ``taken`` are
+    names that other workflows have, which are global.
     """
     left = list(survey)
     context = Context(Names(taken), zone)
-    silent = [seen.topic for seen in left if _is_silent(seen, own_prefix)]
+    own = ours(left, own_prefix, log_topic)
+    left = _without(left, own)
+    silent = [seen.topic for seen in left if _is_silent(seen)]
     unreadable = [seen.topic for seen in left if not _UNREADABLE.isdisjoint(seen.topic) and seen.topic not in silent]
     left = _without(left, [*silent, *unreadable])
     for gateway in GATEWAYS:
         left = _without(left, [seen.topic for seen in gateway(left, context)])
     unknown = [*unreadable, *_others(left, context)]
-    return Discovery(context.found, context.names.plates, survey.messages, len(survey), survey.beyond, silent, unknown)
+    plates = context.names.plates
+    return Discovery(context.found, plates, survey.messages, len(survey), survey.beyond, own, silent, unknown)
 
 
 def _without(left: Iterable[Seen], topics: Sequence[str]) -> list[Seen]:
@@ -113,9 +130,9 @@ def _without(left: Iterable[Seen], topics: Sequence[str]) -> list[Seen]:
     return [seen for seen in left if seen.topic not in gone]
 
 
-def _is_silent(seen: Seen, own_prefix: str) -> bool:
+def _is_silent(seen: Seen) -> bool:
     levels = seen.levels
-    if seen.topic.startswith(f"{own_prefix}/") or (levels[0] == "homeassistant" and levels[-1] == "config"):
+    if levels[0] == "homeassistant" and levels[-1] == "config":
         return True
     return not seen.samples or all(sample in _AVAILABILITY for sample in seen.samples)
 
