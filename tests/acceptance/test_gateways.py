@@ -305,11 +305,20 @@ def test_what_discover_writes_runs_beside_the_sample_workflows(parts: Any) -> No
         service.configure(workflows=[samples / "*.yaml"], broker=broker.url, store=store)
         code, _, errors = service.run("discover", "--for", "3", "-o", str(samples / "home.yaml"))
         assert code == 0, errors
+        assert "are left out, as the workflows of the configuration read them already: home/" in errors
+        assert "  climate" not in errors
         service.start()
         deadline = time.monotonic() + 30
-        while not service.metrics().get('hs_readings_total{source="climate_2"}'):
+        while not all(service.metrics().get(f'hs_readings_total{{source="{name}"}}') for name in ("climate", "zigbee")):
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        # A second run has nothing to add: not even what the service publishes meanwhile.
+        code, _, errors = service.run("discover", "--for", "3", "-o", str(samples / "more.yaml"))
+        assert code == 0, errors
+        assert "are read by 0 sources" in errors
+        assert not (samples / "more.yaml").exists()
+        code, _, errors = service.run("discover", "--for", "1", "--name", "home")
+        assert (code, "home.yaml is a workflow 'home' already" in errors) == (2, True), errors
     finally:
         publisher.close()
     service.stop()

@@ -224,6 +224,29 @@ def test_names_of_other_workflows_are_left_to_them() -> None:
     assert set(sources(messages, taken=["co2", "co2_2"])) == {"co2_3"}
 
 
+def test_what_other_workflows_read_is_left_to_them() -> None:
+    messages = [
+        ("home/1/kitchen/co2", "400"),
+        ("home/1/bath/co2", "410"),
+        ("attic/co2", "420"),
+        ("zigbee2mqtt/bridge/state", '{"state":"online"}'),
+        ("zigbee2mqtt/attic/lamp", '{"brightness":200}'),
+        ("tele/a/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}'),
+        ("tele/b/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}'),
+    ]
+    everything = heard(messages)
+    again = heard(messages, read=[source.options["mqtt"] for source in everything.sources])
+    assert (again.sources, again.plates, again.unknown) == ([], {}, [])
+    assert again.known == sorted(topic for topic, _ in messages if "bridge" not in topic)
+    assert "6 are left out, as the workflows of the configuration read them already" in again.workflow_file("found")
+    # A filter that covers it is enough; a gateway of which a part is read is found as a whole.
+    part = heard(messages, read=["home/+/{room}/co2", "zigbee2mqtt/#", "tele/a/SENSOR"])
+    workflow(part)
+    assert part.known == ["home/1/bath/co2", "home/1/kitchen/co2", "zigbee2mqtt/attic/lamp"]
+    assert [source.options["mqtt"] for source in part.sources] == ["tele/{tasmota_device}/SENSOR", "attic/co2"]
+    assert set(part.plates) == {"tasmota_device"}
+
+
 def test_nothing_heard_is_a_workflow_without_sources() -> None:
     assert workflow(heard([])).sources == {}
 

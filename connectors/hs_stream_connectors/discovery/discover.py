@@ -3,7 +3,8 @@
 1. Gateways first (`gateways`), then every other topic by its payload (`payloads`) and pattern (`patterns`).
 2. What services of ours publish is left out (`ours`). The discovery topics of Home Assistant, and topics that only say
    ``online`` or ``offline``, are no readings. What no codec reads is unknown. All are counted, and named in the head.
-3. A number in an object becomes a node, so that it can be looked at and computed with at once.
+3. What other workflows read already is left to them: a topic, and a source of a gateway of which they read every topic.
+4. A number in an object becomes a node, so that it can be looked at and computed with at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hs_stream_connectors.discovery.ours import ours
 from hs_stream_connectors.discovery.patterns import Names, split
 from hs_stream_connectors.discovery.payloads import Shape, shape_of
 from hs_stream_connectors.discovery.survey import Seen, Survey
+from hs_stream_connectors.mqtt.topics import TopicTemplate
 
 __all__ = ["Discovery", "discover"]
 
@@ -34,7 +36,8 @@ _SHOWN: Final = 5
 class Discovery:
     """What was found.
 
-    ``own``: topics that services of ours publish. ``silent``: without readings. ``unknown``: no codec reads them.
+    ``own``: topics that services of ours publish. ``known``: that other workflows read. ``silent``: without readings.
+    ``unknown``: no codec reads them.
     """
 
     sources: list[Found]
@@ -43,15 +46,17 @@ class Discovery:
     topics: int
     beyond: int
     own: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
     def counts(self) -> list[str]:
         """Lines for people: what was heard, and what became of it."""
-        read = self.topics - len(self.own) - len(self.silent) - len(self.unknown)
+        read = len({topic for source in self.sources for topic in source.topics})
         lines = [f"{self.messages} messages on {self.topics} topics: {read} are read by {len(self.sources)} sources"]
         for what, topics in (
             ("are published by hs-stream itself", self.own),
+            ("are left out, as the workflows of the configuration read them already", self.known),
             ("carry no readings", self.silent),
             ("are unknown", self.unknown),
         ):
@@ -73,7 +78,8 @@ class Discovery:
         lines.append("sources:" if self.sources else "sources: {}")
         nodes: list[str] = []
         for source in self.sources:
-            lines.append(f"  # {source.topics} topics" + (f"; {source.note}" if source.note else ""))
+            count = len(source.topics)
+            lines.append(f"  # {count} topic{'s' * (count != 1)}" + (f"; {source.note}" if source.note else ""))
             lines.append(f"  {source.name}: {_flow(source.options)}")
             for number, key in _nodes(source):
                 node = {"tool": "component@^1", "from": source.name, "with": {"key": key}}
@@ -105,24 +111,52 @@ def discover(
     log_topic: str = "",
     zone: str | None = None,
     taken: Iterable[str] = (),
+    read: Sequence[str] = (),
 ) -> Discovery:
     """The sources for what ``survey`` has heard.
 
     ``own_prefix`` is that of our results, ``log_topic`` that of our log; ``zone`` is that of Tasmota; ``taken`` are
-    names that other workflows have, which are global.
+    names that other workflows have, which are global; ``read`` are the topic templates of what they read.
     """
     left = list(survey)
-    context = Context(Names(taken), zone)
+    context = Context(Names(taken), zone, [TopicTemplate(template) for template in read])
     own = ours(left, own_prefix, log_topic)
     left = _without(left, own)
     silent = [seen.topic for seen in left if _is_silent(seen)]
     unreadable = [seen.topic for seen in left if not _UNREADABLE.isdisjoint(seen.topic) and seen.topic not in silent]
     left = _without(left, [*silent, *unreadable])
+    of_gateways: set[str] = set()
     for gateway in GATEWAYS:
-        left = _without(left, [seen.topic for seen in gateway(left, context)])
+        taken_now = [seen.topic for seen in gateway(left, context)]
+        left = _without(left, taken_now)
+        of_gateways.update(taken_now)
     unknown = [*unreadable, *_others(left, context)]
-    plates = context.names.plates
-    return Discovery(context.found, plates, survey.messages, len(survey), survey.beyond, own, silent, unknown)
+    heard = {topic for source in context.found for topic in source.topics} | context.known
+    return Discovery(
+        context.found,
+        _used(context),
+        survey.messages,
+        len(survey),
+        survey.beyond,
+        own,
+        sorted(context.known),
+        sorted([*silent, *(of_gateways - heard)]),
+        unknown,
+    )
+
+
+def _used(context: Context) -> dict[str, str | None]:
+    """The plates of the sources that are left, and their parents."""
+    wanted: list[str | None] = []
+    for source in context.found:
+        wanted += [*TopicTemplate(source.options["mqtt"]).names, *source.options.get("bind", {})]
+    used = set()
+    while wanted:
+        plate = wanted.pop()
+        if plate is not None and plate not in used:
+            used.add(plate)
+            wanted.append(context.names.plates[plate])
+    return {plate: parent for plate, parent in context.names.plates.items() if plate in used}
 
 
 def _without(left: Iterable[Seen], topics: Sequence[str]) -> list[Seen]:
@@ -141,6 +175,9 @@ def _others(left: Iterable[Seen], context: Context) -> list[str]:
     groups: dict[Any, list[tuple[Seen, Shape]]] = defaultdict(list)
     unknown = []
     for seen in left:
+        if context.is_known(seen):
+            context.known.add(seen.topic)
+            continue
         shape = shape_of(seen.samples, seen.arrival)
         if shape is None or len(seen.topic) > 1000:
             unknown.append(seen.topic)
@@ -148,9 +185,9 @@ def _others(left: Iterable[Seen], context: Context) -> list[str]:
             alike = shape.fields if len(shape.fields) <= _MOST_FIELDS else ()
             groups[shape.codec, shape.time, alike, len(seen.levels), seen.levels[0]].append((seen, shape))
     for members in groups.values():
-        shapes = {seen.topic: shape for seen, shape in members}
+        of_topic = {seen.topic: (seen, shape) for seen, shape in members}
         for topics in split([seen.levels for seen, _ in members]):
-            shape = shapes["/".join(topics[0])]
+            _, shape = of_topic["/".join(topics[0])]
             topic, literals = context.names.pattern(topics)
             options: dict[str, Any] = {"mqtt": topic, "codec": shape.codec}
             if shape.time:
@@ -158,6 +195,6 @@ def _others(left: Iterable[Seen], context: Context) -> list[str]:
             if 0 < len(shape.fields) <= _MOST_FIELDS:
                 options["fields"] = list(shape.fields)
             note = "times without an offset: is the zone right?" if "zone" in dict(shape.time) else ""
-            name = context.names.source(*literals[-1:])
-            context.found.append(Found(name, options, len(topics), shape.numbers, note))
+            part = [of_topic["/".join(levels)][0] for levels in topics]
+            context.add("".join(literals[-1:]), options, part, note, shape.numbers)
     return unknown

@@ -18,14 +18,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from hs_stream_connectors.codecs.states import Shelly1Codec
+from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 from hs_stream_connectors.discovery.patterns import Names
 from hs_stream_connectors.discovery.payloads import objects
 from hs_stream_connectors.discovery.survey import Seen
+from hs_stream_connectors.mqtt.topics import TopicTemplate
 
 __all__ = ["GATEWAYS", "Context", "Found"]
 
@@ -50,25 +53,44 @@ _QUARTER: Final = 900
 
 @dataclass(slots=True)
 class Found:
-    """A source: its options, how many topics it reads, which fields hold numbers, and what to say about it."""
+    """A source: its options, the topics that it reads, which fields hold numbers, and what to say about it."""
 
     name: str
     options: dict[str, Any]
-    topics: int
+    topics: tuple[str, ...]
     numbers: tuple[str, ...] = ()
     note: str = ""
 
 
 @dataclass(slots=True)
 class Context:
-    """What the functions share. ``zone``: of Tasmota devices, if it is known."""
+    """What the functions share. ``zone``: of Tasmota devices, if it is known. ``read``: what others read already."""
 
     names: Names
     zone: str | None = None
+    read: Sequence[TopicTemplate] = ()
     found: list[Found] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    """Topics that are left to those others."""
 
-    def add(self, name: str, options: dict[str, Any], topics: int, note: str = "") -> None:
-        self.found.append(Found(self.names.source(name), options, topics, note=note))
+    def is_known(self, seen: Seen) -> bool:
+        """Whether others read this topic."""
+        return any(template.matches(seen.levels) for template in self.read)
+
+    def add(
+        self,
+        name: str,
+        options: dict[str, Any],
+        topics: Collection[Seen],
+        note: str = "",
+        numbers: tuple[str, ...] = (),
+    ) -> None:
+        """A source, unless others read all that was heard of its ``topics``."""
+        read = tuple(seen.topic for seen in topics)
+        if topics and all(map(self.is_known, topics)):
+            self.known.update(read)
+        else:
+            self.found.append(Found(self.names.source(name), options, read, numbers, note))
 
 
 def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
@@ -82,11 +104,11 @@ def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
     if kinds & {"DBIRTH", "DDATA"}:
         context.names.plate("device")
         bind = {"device": "device", "metric": "name"}
-        count = sum(len(seen.levels) == 5 for seen in mine)
-        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, count)
+        part = [seen for seen in mine if len(seen.levels) == 5]
+        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, part)
     if kinds & {"NBIRTH", "NDATA"}:
-        count = sum(len(seen.levels) == 4 for seen in mine)
-        context.add("sparkplug_node", {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}, count)
+        part = [seen for seen in mine if len(seen.levels) == 4]
+        context.add("sparkplug_node", {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}, part)
     return mine
 
 
@@ -107,8 +129,10 @@ def zigbee2mqtt(topics: Sequence[Seen], context: Context) -> list[Seen]:
         options: dict[str, Any] = {"mqtt": f"{base}/{{{plate}#}}", "codec": "zigbee2mqtt"}
         if "/" in base:
             options["base"] = base
-        seen_time = any("last_seen" in item for seen in mine for item in objects(seen.samples))
-        context.add("zigbee", options, len(mine), "" if seen_time else "set last_seen in zigbee2mqtt, see the guide")
+        codec = Zigbee2MqttCodec.make({"base": base})
+        devices = [seen for seen in mine if not codec.is_ignored(seen.topic)]
+        seen_time = any("last_seen" in item for seen in devices for item in objects(seen.samples))
+        context.add("zigbee", options, devices, "" if seen_time else "set last_seen in zigbee2mqtt, see the guide")
         taken += mine
     return taken
 
@@ -178,7 +202,8 @@ def shelly1(topics: Sequence[Seen], context: Context) -> list[Seen]:
     if any(len(seen.levels) > 2 for seen in mine):
         device, quantity = context.names.plate("shelly1"), context.names.plate("quantity")
         options = {"mqtt": f"shellies/{{{device}}}/{{{quantity}#}}", "codec": "shelly1"}
-        context.add("shelly1", options, len(mine))
+        codec = Shelly1Codec.make({})
+        context.add("shelly1", options, [seen for seen in mine if codec.is_reading(seen.levels, b"")])
     return mine
 
 
@@ -203,8 +228,8 @@ def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
             plate = context.names.plate("entity")
             for domain in sorted({seen.levels[-3] for seen in entities}):
                 topic = "/".join((*base, domain, f"{{{plate}}}", "state"))
-                count = sum(seen.levels[-3] == domain for seen in entities)
-                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, count)
+                part = [seen for seen in entities if seen.levels[-3] == domain]
+                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, part)
         taken += below
     for component in sorted({seen.levels[-3] for seen in esphome}):
         part = [seen for seen in esphome if seen.levels[-3] == component]
@@ -249,20 +274,20 @@ def _by_pattern(
     note: str = "",
 ) -> None:
     """A source for each pattern. ``places``: plates by level, counted from the end; without any they are found."""
-    groups: dict[Any, list[list[str]]] = defaultdict(list)
+    groups: dict[Any, list[Seen]] = defaultdict(list)
     for seen in topics:
         levels = seen.levels
         kept = [level for at, level in enumerate(levels) if at - len(levels) not in places]
-        groups[len(levels), *(kept if places else (levels[0], levels[-1]))].append(levels)
+        groups[len(levels), *(kept if places else (levels[0], levels[-1]))].append(seen)
     for group in groups.values():
         if places:
-            template = [*group[0]]
+            template = [*group[0].levels]
             for place, plate in places.items():
                 template[place] = f"{{{context.names.plate(plate)}}}"
             topic, literals = "/".join(template), [level for level in template if level[0] != "{"]
         else:
-            topic, literals = context.names.pattern(group)
-        context.add(name(literals), {"mqtt": topic} | dict(options), len(group), note)
+            topic, literals = context.names.pattern([seen.levels for seen in group])
+        context.add(name(literals), {"mqtt": topic} | dict(options), group, note)
 
 
 GATEWAYS: Final = (sparkplug, zigbee2mqtt, tasmota, shelly, shelly1, states, sphere)
