@@ -20,6 +20,7 @@ from hs_stream.service.wiring import source_check
 from hs_stream.service.workflow_file import parse_workflow
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
+from hs_stream_connectors.discovery.patterns import word
 from hs_stream_connectors.discovery.survey import Survey
 from hs_stream_connectors.mqtt.homeassistant import Entity
 from hs_stream_connectors.mqtt.sink import encode
@@ -61,7 +62,10 @@ def test_the_simulated_house_is_found_as_its_authors_describe_it() -> None:
     assert made.sources["power"].options["time"] == {"field": "ts", "unit": "ms"}
     assert made.sources["zigbee"].options == {"mqtt": "zigbee2mqtt/{zigbee_device#}", "codec": "zigbee2mqtt"}
     assert made.plates["home_2"].parent == "home"
-    assert set(made.nodes) == {"climate.humidity", "climate.temperature", "power.watts"}
+    components = {"climate.humidity", "climate.temperature", "power.watts", "zigbee.illuminance"}
+    means = {"climate.temperature_5m", "co2_5m", "power.watts_5m", "zigbee.illuminance_5m"}
+    assert set(made.nodes) == components | means
+    assert {name for name, node in made.nodes.items() if node.publish is not None} == means
     assert found.unknown == []
 
 
@@ -131,6 +135,98 @@ def test_topics_of_the_gateways() -> None:
         "other": {"mqtt": "hall/other", "codec": "number"},
         "esphome_sensor": {"mqtt": "{esphome_node}/sensor/{esphome_name}/state", "codec": "esphome"},
     }
+
+
+PLUG = '{"Time":"2023-11-14T22:13:20","ENERGY":{"Total":13.1,"ApparentPower":12,"Power":9.8,"Voltage":230},"Id":7}'
+SWITCH = {"id": 0, "apower": 7.5, "temperature": {"tC": 37.6, "tF": 99.8}, "aenergy": {"total": 11.9}}
+NEWCOMER: list[tuple[str, bytes | str]] = [
+    ("zigbee2mqtt/bridge/state", '{"state":"online"}'),
+    ("zigbee2mqtt/bedroom", '{"battery":98,"humidity":50.1,"temperature":20.5,"last_seen":"2023-11-14T22:13:20Z"}'),
+    ("zigbee2mqtt/bedroom/availability", '{"state":"online"}'),
+    ("zigbee2mqtt/attic/lamp", '{"state":"ON","linkquality":88,"last_seen":"2023-11-14T22:13:20Z"}'),
+    *(
+        (topic.replace("+", plug), payload)
+        for plug in ("washer", "fridge")
+        for topic, payload in [
+            ("tele/+/LWT", "Online"),
+            ("tele/+/SENSOR", PLUG),
+            ("tele/+/STATE", '{"Time":"2023-11-14T22:13:20","UptimeSec":615,"POWER":"ON","Wifi":{"RSSI":100}}'),
+            ("stat/+/POWER", "ON"),
+            ("stat/+/RESULT", '{"POWER":"ON"}'),
+        ]
+    ),
+    ("shellies/announce", '{"id":"plug-1A2B3C"}'),
+    ("shellies/plug-1A2B3C/online", "true"),
+    ("shellies/plug-1A2B3C/relay/0", "on"),
+    ("shellies/plug-1A2B3C/relay/0/power", "12.30"),
+    ("shellies/plug-1A2B3C/relay/0/energy", "1530"),
+    (
+        "plus1pm-44/events/rpc",
+        json.dumps({"method": "NotifyStatus", "params": {"ts": 1699999999.5, "switch:0": SWITCH}}),
+    ),
+    ("plus1pm-44/status/switch:0", '{"output":true}'),
+]
+
+
+def test_the_file_for_the_gateways_of_a_newcomer() -> None:
+    found = heard(NEWCOMER)
+    workflow(found)
+    head, _, rest = found.workflow_file("home").partition("workflow: home\n")
+    assert "21 messages on 21 topics: 12 are read by 8 sources" in head
+    assert "9 carry no readings" in head
+    assert (
+        rest
+        == """description: What hs-stream discover has found
+plates:
+  zigbee_device: {}
+  tasmota_device: {}
+  shelly: {}
+  component: {}
+  property: {}
+  shelly1: {}
+  relay: {}
+  apower: {of: property, values: [apower]}
+sources:
+  # 2 topics
+  zigbee: {mqtt: "zigbee2mqtt/{zigbee_device#}", codec: zigbee2mqtt}
+  # 2 topics; the zone is a guess from the clock of a device: write its real one, such as Europe/Brussels
+  tasmota_sensor: {mqtt: "tele/{tasmota_device}/SENSOR", codec: tasmota, zone: UTC}
+  # 2 topics
+  tasmota_state: {mqtt: "tele/{tasmota_device}/STATE", codec: tasmota, zone: UTC}
+  # 2 topics
+  tasmota_power: {mqtt: "stat/{tasmota_device}/POWER", codec: tasmota, zone: UTC}
+  # 1 topic
+  shelly: {mqtt: "{shelly}/events/rpc", codec: shelly, bind: {component: component, property: property}}
+  # 1 topic
+  shelly1_relay: {mqtt: "shellies/{shelly1}/relay/{relay}", codec: shelly1}
+  # 1 topic
+  shelly1_relay_energy: {mqtt: "shellies/{shelly1}/relay/{relay}/energy", codec: shelly1}
+  # 1 topic
+  shelly1_relay_power: {mqtt: "shellies/{shelly1}/relay/{relay}/power", codec: shelly1}
+nodes: # examples: change them to what you want to know
+  zigbee.temperature: {tool: component@^1, from: zigbee, with: {key: temperature}}
+  zigbee.temperature_5m: {tool: sliding_mean@^1, from: zigbee.temperature, with: {width: 5m}}
+  tasmota_sensor.ENERGY: {tool: component@^1, from: tasmota_sensor, with: {key: ENERGY}}
+  tasmota_sensor.ENERGY.Power: {tool: component@^1, from: tasmota_sensor.ENERGY, with: {key: Power}}
+  tasmota_sensor.ENERGY.Power_5m: {tool: sliding_mean@^1, from: tasmota_sensor.ENERGY.Power, with: {width: 5m}}
+  tasmota_power_count_1h: {tool: sliding_count@^1, from: tasmota_power, with: {width: 1h}}
+  shelly.apower_5m: {tool: sliding_mean@^1, from: shelly, on: apower, with: {width: 5m}}
+  shelly1_relay_power_5m: {tool: sliding_mean@^1, from: shelly1_relay_power, with: {width: 5m}}
+publish:
+  zigbee.temperature_5m: {}
+  tasmota_sensor.ENERGY.Power_5m: {}
+  tasmota_power_count_1h: {}
+  shelly.apower_5m: {}
+  shelly1_relay_power_5m: {}
+"""
+    )
+
+
+@pytest.mark.parametrize("name", ["true", "null", "on", "no", "1e3", "y"])
+def test_names_that_mean_something_in_yaml(name: str) -> None:
+    payload = json.dumps({name: 1})
+    made = workflow(heard([(f"{name}/1/{name}", payload), ("tele/a/b", payload)]))
+    assert set(made.sources) == {word(name), "b"}
 
 
 @pytest.mark.parametrize(

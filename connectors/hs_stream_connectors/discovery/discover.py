@@ -4,17 +4,20 @@
 2. What services of ours publish is left out (`ours`). The discovery topics of Home Assistant, and topics that only say
    ``online`` or ``offline``, are no readings. What no codec reads is unknown. All are counted, and named in the head.
 3. What other workflows read already is left to them: a topic, and a source of a gateway of which they read every topic.
-4. A number in an object becomes a node, so that it can be looked at and computed with at once.
+4. A number in an object becomes a node, so that it can be looked at and computed with at once. Each source has one
+   example at most that is published (`examples`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from hs_stream_connectors.discovery.examples import MEAN, Example, choose, is_averaged
 from hs_stream_connectors.discovery.gateways import GATEWAYS, Context, Found
 from hs_stream_connectors.discovery.ours import ours
 from hs_stream_connectors.discovery.patterns import Names, split
@@ -28,7 +31,9 @@ _AVAILABILITY: Final = frozenset({b"online", b"offline", b"Online", b"Offline", 
 # A template gives these a meaning of their own.
 _UNREADABLE: Final = frozenset("{}")
 _MOST_FIELDS: Final = 30
-_MOST_NODES: Final = 10
+# Text in YAML 1.1 and 1.2 alike: a word, or a duration.
+_PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.@^/+-]*|[1-9][0-9]*[smh]")
+_NO_TEXT: Final = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
 _SHOWN: Final = 5
 
 
@@ -41,7 +46,7 @@ class Discovery:
     """
 
     sources: list[Found]
-    plates: dict[str, str | None]
+    plates: dict[str, dict[str, Any]]
     messages: int
     topics: int
     beyond: int
@@ -73,31 +78,34 @@ class Discovery:
         lines += [f"workflow: {name}", "description: What hs-stream discover has found"]
         if self.plates:
             lines.append("plates:")
-        for plate, parent in self.plates.items():
-            lines.append(f"  {plate}: {_flow({'parent': parent} if parent else {})}")
+        lines += [f"  {_key(plate)}: {_flow(definition)}" for plate, definition in self.plates.items()]
         lines.append("sources:" if self.sources else "sources: {}")
-        nodes: list[str] = []
         for source in self.sources:
             count = len(source.topics)
             lines.append(f"  # {count} topic{'s' * (count != 1)}" + (f"; {source.note}" if source.note else ""))
-            lines.append(f"  {source.name}: {_flow(source.options)}")
-            for number, key in _nodes(source):
-                node = {"tool": "component@^1", "from": source.name, "with": {"key": key}}
-                nodes.append(f"  {source.name}.{number}: {_flow(node)}")
-        return "\n".join([*lines, *(["nodes:", *nodes] if nodes else []), ""])
-
-
-def _nodes(source: Found) -> list[tuple[str, str]]:
-    names: dict[str, str] = {}
-    for key in source.numbers[:_MOST_NODES]:
-        word = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in key)
-        names.setdefault(word, key)
-    return list(names.items())
+            lines.append(f"  {_key(source.name)}: {_flow(source.options)}")
+        nodes = [f"  {_key(name)}: {_flow(node)}" for source in self.sources for name, node in source.nodes.items()]
+        if nodes:
+            lines += ["nodes: # examples: change them to what you want to know", *nodes]
+        published = [f"  {_key(source.published)}: {{}}" for source in self.sources if source.published]
+        if published:
+            lines += ["publish:", *published]
+        return "\n".join([*lines, ""])
 
 
 def _flow(value: Any) -> str:
-    """JSON is YAML."""
+    """YAML in one line: JSON, but plain words where they can be nothing else."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_key(key)}: {_flow(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT:
+        return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _key(name: str) -> str:
+    return name if name == "on" else _flow(name)
 
 
 def _comment(text: str) -> str:
@@ -145,8 +153,8 @@ def discover(
     )
 
 
-def _used(context: Context) -> dict[str, str | None]:
-    """The plates of the sources that are left, and their parents."""
+def _used(context: Context) -> dict[str, dict[str, Any]]:
+    """The plates of the sources that are left and their parents, and the parts of plates."""
     wanted: list[str | None] = []
     for source in context.found:
         wanted += [*TopicTemplate(source.options["mqtt"]).names, *source.options.get("bind", {})]
@@ -156,7 +164,10 @@ def _used(context: Context) -> dict[str, str | None]:
         if plate is not None and plate not in used:
             used.add(plate)
             wanted.append(context.names.plates[plate])
-    return {plate: parent for plate, parent in context.names.plates.items() if plate in used}
+    whole = {plate: parent for plate, parent in context.names.plates.items() if plate in used}
+    return {plate: {"parent": parent} if parent else {} for plate, parent in whole.items()} | {
+        part: {"of": plate, "values": [value]} for part, (plate, value) in context.names.parts.items()
+    }
 
 
 def _without(left: Iterable[Seen], topics: Sequence[str]) -> list[Seen]:
@@ -196,5 +207,12 @@ def _others(left: Iterable[Seen], context: Context) -> list[str]:
                 options["fields"] = list(shape.fields)
             note = "times without an offset: is the zone right?" if "zone" in dict(shape.time) else ""
             part = [of_topic["/".join(levels)][0] for levels in topics]
-            context.add("".join(literals[-1:]), options, part, note, shape.numbers)
+            context.add("".join(literals[-1:]), options, part, note, shape.numbers, _example(shape, literals))
     return unknown
+
+
+def _example(shape: Shape, literals: Sequence[str]) -> Example | None:
+    if shape.codec == "number":
+        return MEAN if all(map(is_averaged, literals[-1:])) else None
+    path = choose([dict.fromkeys(shape.numbers, 0)])
+    return replace(MEAN, path=path) if path else None

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from hs_stream_connectors.codecs.states import Shelly1Codec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
-from hs_stream_connectors.discovery.patterns import Names
-from hs_stream_connectors.discovery.payloads import objects
+from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of
+from hs_stream_connectors.discovery.patterns import Names, word
+from hs_stream_connectors.discovery.payloads import decoded, objects
 from hs_stream_connectors.discovery.survey import Seen
 from hs_stream_connectors.mqtt.topics import TopicTemplate
 
@@ -49,17 +50,22 @@ _ATTRIBUTES: Final = frozenset({"last_changed", "last_updated", "friendly_name"}
 _POWER: Final = re.compile(r"POWER\d{0,2}")
 _PREFIXES: Final = frozenset({"tele", "stat", "cmnd"})
 _QUARTER: Final = 900
+_REPORTING: Final = frozenset(
+    {"sensor", "binary_sensor", "switch", "light", "fan", "cover", "lock", "input_boolean", "device_tracker"}
+)
+_MOST_PATTERNS: Final = 50
 
 
 @dataclass(slots=True)
 class Found:
-    """A source: its options, the topics that it reads, which fields hold numbers, and what to say about it."""
+    """A source: its options, the topics that it reads, its nodes, which of them is published, and what to say."""
 
     name: str
     options: dict[str, Any]
     topics: tuple[str, ...]
-    numbers: tuple[str, ...] = ()
-    note: str = ""
+    nodes: dict[str, dict[str, Any]]
+    published: str
+    note: str
 
 
 @dataclass(slots=True)
@@ -83,14 +89,19 @@ class Context:
         options: dict[str, Any],
         topics: Collection[Seen],
         note: str = "",
-        numbers: tuple[str, ...] = (),
+        numbers: Iterable[str] = (),
+        example: Example | None = None,
     ) -> None:
-        """A source, unless others read all that was heard of its ``topics``."""
+        """A source, unless others read all that was heard of its ``topics``; see `nodes_of`."""
         read = tuple(seen.topic for seen in topics)
         if topics and all(map(self.is_known, topics)):
             self.known.update(read)
         else:
-            self.found.append(Found(self.names.source(name), options, read, numbers, note))
+            name = self.names.source(name)
+            nodes, published = nodes_of(name, numbers, example, self.names)
+            if "zone" in options and any(one.note == note for one in self.found):
+                note = ""
+            self.found.append(Found(name, options, read, nodes, published, note))
 
 
 def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
@@ -105,10 +116,11 @@ def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
         context.names.plate("device")
         bind = {"device": "device", "metric": "name"}
         part = [seen for seen in mine if len(seen.levels) == 5]
-        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, part)
+        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, part, example=COUNT)
     if kinds & {"NBIRTH", "NDATA"}:
         part = [seen for seen in mine if len(seen.levels) == 4]
-        context.add("sparkplug_node", {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}, part)
+        options = {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}
+        context.add("sparkplug_node", options, part, example=COUNT)
     return mine
 
 
@@ -131,8 +143,9 @@ def zigbee2mqtt(topics: Sequence[Seen], context: Context) -> list[Seen]:
             options["base"] = base
         codec = Zigbee2MqttCodec.make({"base": base})
         devices = [seen for seen in mine if not codec.is_ignored(seen.topic)]
-        seen_time = any("last_seen" in item for seen in devices for item in objects(seen.samples))
-        context.add("zigbee", options, devices, "" if seen_time else "set last_seen in zigbee2mqtt, see the guide")
+        items = [item for seen in devices for item in objects(seen.samples)]
+        note = "" if any("last_seen" in item for item in items) else "set last_seen in zigbee2mqtt, see the guide"
+        context.add("zigbee", options, devices, note, example=_mean(choose(items)))
         taken += mine
     return taken
 
@@ -151,10 +164,23 @@ def tasmota(topics: Sequence[Seen], context: Context) -> list[Seen]:
         part = [seen for seen in (*telemetry, *powers) if _device_at(seen.levels) == place]
         places: dict[int, str] = {} if place is None else {place: "tasmota_device"}
         _by_pattern(
-            part, context, lambda levels: f"tasmota_{levels[-1]}", places, {"codec": "tasmota", "zone": zone}, note
+            part,
+            context,
+            lambda levels: f"tasmota_{levels[-1]}",
+            places,
+            {"codec": "tasmota", "zone": zone},
+            note,
+            _tasmota_example,
         )
     devices = {_without(seen.levels) for seen in (*telemetry, *powers)}
     return [seen for seen in topics if _PREFIXES & set(seen.levels) and _without(seen.levels) in devices]
+
+
+def _tasmota_example(topics: Sequence[Seen]) -> Example | None:
+    last = topics[0].levels[-1]
+    if last == "SENSOR":
+        return _mean(choose((item for seen in topics for item in objects(seen.samples)), 2))
+    return COUNT if _POWER.fullmatch(last) else None
 
 
 def _device_at(levels: Sequence[str]) -> int | None:
@@ -190,21 +216,69 @@ def shelly(topics: Sequence[Seen], context: Context) -> list[Seen]:
     ]
     bind = {"component": "component", "property": "property"}
     if mine:
+        context.names.plate("shelly")
         context.names.plate("component")
         context.names.plate("property")
-        _by_pattern(mine, context, lambda _: "shelly", {-3: "shelly"}, {"codec": "shelly", "bind": bind})
+        options = {"codec": "shelly", "bind": bind}
+        _by_pattern(mine, context, lambda _: "shelly", {-3: "shelly"}, options, example=_shelly_example)
     prefixes = tuple(seen.topic.removesuffix("events/rpc") for seen in mine)
     return [seen for seen in topics if prefixes and seen.topic.startswith(prefixes)]
 
 
+def _shelly_example(topics: Sequence[Seen]) -> Example | None:
+    """A mean of one property of the components that there may be several of, such as ``switch:0``."""
+    parts = (
+        item["params"] for seen in topics for item in objects(seen.samples) if isinstance(item.get("params"), dict)
+    )
+    path = choose(part for params in parts for name, part in params.items() if ":" in name and isinstance(part, dict))
+    return replace(MEAN, part=("property", ".".join(path))) if path else None
+
+
 def shelly1(topics: Sequence[Seen], context: Context) -> list[Seen]:
     mine = [seen for seen in topics if seen.levels[0] == "shellies"]
-    if any(len(seen.levels) > 2 for seen in mine):
-        device, quantity = context.names.plate("shelly1"), context.names.plate("quantity")
-        options = {"mqtt": f"shellies/{{{device}}}/{{{quantity}#}}", "codec": "shelly1"}
-        codec = Shelly1Codec.make({})
-        context.add("shelly1", options, [seen for seen in mine if codec.is_reading(seen.levels, b"")])
+    codec = Shelly1Codec.make({})
+    groups: dict[str, list[Seen]] = defaultdict(list)
+    for seen in mine:
+        if len(seen.levels) > 2 and codec.is_reading(seen.levels, b""):
+            groups["/".join(_channels(seen.levels[2:]))].append(seen)
+    if len(groups) > _MOST_PATTERNS:
+        groups = {"{quantity#}": [seen for group in groups.values() for seen in group]}
+    for rest, group in groups.items():
+        options = {"mqtt": f"shellies/{{{context.names.plate('shelly1')}}}/{rest}", "codec": "shelly1"}
+        for plate in TopicTemplate(options["mqtt"]).names:
+            context.names.plate(plate)
+        words = [level for level in rest.split("/") if level[:1] != "{"]
+        context.add("_".join(("shelly1", *words)), options, group, example=_mean_of_values(words[-1:], group))
     return mine
+
+
+def _channels(levels: Iterable[str]) -> Iterator[str]:
+    """``relay/0/power`` as ``relay/{relay}/power``: a number is the channel of what stands before it."""
+    plate, used = "channel", set()
+    for level in levels:
+        if not level.isdecimal():
+            plate = word(level) or "channel"
+            yield level
+        else:
+            while plate in used or plate == "shelly1":
+                plate += "_channel"
+            used.add(plate)
+            yield f"{{{plate}}}"
+
+
+def _mean(path: tuple[str, ...]) -> Example | None:
+    return replace(MEAN, path=path) if path else None
+
+
+def _mean_of_values(words: Iterable[str], topics: Iterable[Seen]) -> Example | None:
+    """A mean where each payload is a number, and not a counter by the ``words`` of the topic."""
+    samples = [sample for seen in topics for sample in seen.samples]
+    return MEAN if samples and all(map(is_averaged, words)) and all(map(_is_number, samples)) else None
+
+
+def _is_number(payload: bytes) -> bool:
+    value = decoded(payload)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
@@ -229,7 +303,8 @@ def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
             for domain in sorted({seen.levels[-3] for seen in entities}):
                 topic = "/".join((*base, domain, f"{{{plate}}}", "state"))
                 part = [seen for seen in entities if seen.levels[-3] == domain]
-                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, part)
+                example = COUNT if domain in _REPORTING else None
+                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, part, example=example)
         taken += below
     for component in sorted({seen.levels[-3] for seen in esphome}):
         part = [seen for seen in esphome if seen.levels[-3] == component]
@@ -239,8 +314,13 @@ def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
             lambda levels: f"esphome_{levels[-2]}",
             {-4: "esphome_node", -2: "esphome_name"},
             {"codec": "esphome"},
+            example=_esphome_example,
         )
     return taken
+
+
+def _esphome_example(topics: Sequence[Seen]) -> Example | None:
+    return _mean_of_values([], topics) if topics[0].levels[-3] == "sensor" else None
 
 
 def _is_of(levels: list[str], base: tuple[str, ...]) -> bool:
@@ -261,8 +341,16 @@ def sphere(topics: Sequence[Seen], context: Context) -> list[Seen]:
     options: dict[str, Any] = {"codec": "sphere"}
     if mine and with_uid:
         options["bind"] = {context.names.plate("uid"): "uid"}
-    _by_pattern(mine, context, lambda levels: f"sphere_{levels[-1]}" if levels else "sphere", {}, options)
+    _by_pattern(
+        mine, context, lambda levels: f"sphere_{levels[-1]}" if levels else "sphere", {}, options, "", _sphere_example
+    )
     return mine
+
+
+def _sphere_example(topics: Sequence[Seen]) -> Example | None:
+    entries = (entry for seen in topics for item in objects(seen.samples) for entry in item["e"])
+    named = (entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("n"), str))
+    return _mean(choose({entry["n"]: entry.get("v")} for entry in named))
 
 
 def _by_pattern(
@@ -272,6 +360,7 @@ def _by_pattern(
     places: Mapping[int, str],
     options: Mapping[str, Any],
     note: str = "",
+    example: Callable[[Sequence[Seen]], Example | None] = lambda _: None,
 ) -> None:
     """A source for each pattern. ``places``: plates by level, counted from the end; without any they are found."""
     groups: dict[Any, list[Seen]] = defaultdict(list)
@@ -287,7 +376,7 @@ def _by_pattern(
             topic, literals = "/".join(template), [level for level in template if level[0] != "{"]
         else:
             topic, literals = context.names.pattern([seen.levels for seen in group])
-        context.add(name(literals), {"mqtt": topic} | dict(options), group, note)
+        context.add(name(literals), {"mqtt": topic} | dict(options), group, note, example=example(group))
 
 
 GATEWAYS: Final = (sparkplug, zigbee2mqtt, tasmota, shelly, shelly1, states, sphere)
