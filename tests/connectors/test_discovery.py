@@ -20,6 +20,7 @@ from hs_stream.service.wiring import source_check
 from hs_stream.service.workflow_file import parse_workflow
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
+from hs_stream_connectors.discovery.examples import choose
 from hs_stream_connectors.discovery.patterns import word
 from hs_stream_connectors.discovery.survey import Survey
 from hs_stream_connectors.mqtt.homeassistant import Entity
@@ -222,6 +223,33 @@ publish:
     )
 
 
+def test_the_first_shellies_have_a_source_per_quantity_unless_there_are_too_many() -> None:
+    deep = [("shellies/a/relay/0/1/power", "1"), ("shellies/a/0", "1"), ("shellies/a/relay/0/energy", "1")]
+    assert [options["mqtt"] for options in sources(deep).values()] == [
+        "shellies/{shelly1}/{channel}",
+        "shellies/{shelly1}/relay/{relay}/{relay_channel}/power",
+        "shellies/{shelly1}/relay/{relay}/energy",
+    ]
+    many = heard((f"shellies/a/{number}x/0", "1") for number in range(60))
+    assert [source.options["mqtt"] for source in many.sources] == ["shellies/{shelly1}/{quantity#}"]
+    assert workflow(many).nodes == {}
+
+
+@pytest.mark.parametrize(
+    ("items", "path"),
+    [
+        ([{"voltage": 3, "power": 1, "device_temperature": 20}], ("power",)),
+        ([{"battery": 90, "brightness_raw": 1}, {"linkquality": 3}], ("brightness_raw",)),
+        ([{"temperature": None, "x": 1}, {"temperature": 20}], ("temperature",)),
+        ([{"temperature": 20}, {"temperature": "high"}], ()),
+        ([{"power": True, "energy": 3, "update_count": 3, "id": 7}], ()),
+        ([{"ENERGY": {"Power": [1, 2], "Total": 7, "Voltage": 230}}], ("ENERGY", "Voltage")),
+    ],
+)
+def test_the_number_of_an_example(items: list[dict[str, Any]], path: tuple[str, ...]) -> None:
+    assert choose(items, 2) == path
+
+
 @pytest.mark.parametrize("name", ["true", "null", "on", "no", "1e3", "y"])
 def test_names_that_mean_something_in_yaml(name: str) -> None:
     payload = json.dumps({name: 1})
@@ -303,10 +331,17 @@ def test_what_services_of_ours_publish_is_left_out() -> None:
         ("logs/here", "by the settings"),
         ("logs/there", record),
     ]
-    found = heard([*own, ("homeassistant/sensor/hall/state", "21.5")], log_topic="logs/here")
+    other = '{"availability_topic": "lab/status", "origin": {"name": "TP-Link"}}'
+    messages = [*own, ("homeassistant/sensor/hall/state", "21.5"), ("lab/co2", "400")]
+    messages.append(("homeassistant/sensor/hs-100/config", other))
+    own.append(messages[-1])
+    found = heard(messages, log_topic="logs/here")
     assert found.own == sorted(topic for topic, _ in own)
-    assert [source.options["mqtt"] for source in found.sources] == ["{esphome_node}/sensor/{esphome_name}/state"]
-    assert "9 are published by hs-stream itself: attic/hs/mine/bare, " in found.workflow_file("found")
+    assert [source.options["mqtt"] for source in found.sources] == [
+        "{esphome_node}/sensor/{esphome_name}/state",
+        "lab/co2",
+    ]
+    assert "10 are published by hs-stream itself: attic/hs/mine/bare, " in found.workflow_file("found")
 
 
 def test_one_cut_off_message_does_not_hide_what_a_topic_is() -> None:

@@ -58,7 +58,8 @@ class Discovery:
     def counts(self) -> list[str]:
         """Lines for people: what was heard, and what became of it."""
         read = len({topic for source in self.sources for topic in source.topics})
-        lines = [f"{self.messages} messages on {self.topics} topics: {read} are read by {len(self.sources)} sources"]
+        sources = f"{len(self.sources)} source{'s' * (len(self.sources) != 1)}"
+        lines = [f"{self.messages} messages on {self.topics} topics: {read} are read by {sources}"]
         for what, topics in (
             ("are published by hs-stream itself", self.own),
             ("are left out, as the workflows of the configuration read them already", self.known),

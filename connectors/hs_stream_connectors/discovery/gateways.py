@@ -248,7 +248,8 @@ def shelly1(topics: Sequence[Seen], context: Context) -> list[Seen]:
         for plate in TopicTemplate(options["mqtt"]).names:
             context.names.plate(plate)
         words = [level for level in rest.split("/") if level[:1] != "{"]
-        context.add("_".join(("shelly1", *words)), options, group, example=_mean_of_values(words[-1:], group))
+        example = None if rest.endswith("#}") else _mean_of_values(words[-1:], group)
+        context.add("_".join(("shelly1", *words)), options, group, example=example)
     return mine
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hs_stream_connectors.discovery.payloads import objects
 from hs_stream_connectors.discovery.survey import Seen
-from hs_stream_connectors.mqtt.homeassistant import is_entity_topic
+from hs_stream_connectors.mqtt.homeassistant import ORIGIN, is_entity_topic
 
 __all__ = ["ours"]
 
@@ -38,7 +38,9 @@ def _prefixes(topics: Iterable[Seen]) -> Iterable[str]:
     for seen in topics:
         if is_entity_topic(seen.levels) and seen.levels[-1] == "config":
             for item in objects(seen.samples):
-                status = item.get("availability_topic")
+                status, origin = item.get("availability_topic"), item.get("origin")
+                if not isinstance(origin, dict) or origin.get("name") != ORIGIN:
+                    continue
                 if isinstance(status, str) and len(prefix := status.removesuffix("status")) > 1 and prefix != status:
                     yield prefix
 

@@ -41,11 +41,13 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
 from hs_stream_connectors.mqtt.options import MqttOptions
 
-__all__ = ["PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "is_entity_topic", "state_text"]
+__all__ = ["ORIGIN", "PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "is_entity_topic", "state_text"]
 
 logger = logging.getLogger(__name__)
 
 PREFIX: Final = "homeassistant"
+ORIGIN: Final = "hs-stream"
+"""Who a description is from, as it says."""
 _BIRTH: Final = f"{PREFIX}/status"
 _COMPONENTS: Final = ("sensor", "binary_sensor")
 _TEXTS: Final = (
@@ -155,7 +157,7 @@ class Entity:
                 "manufacturer": "hs-stream",
                 "model": f"workflow {self.workflow}",
             },
-            "origin": {"name": "hs-stream", "sw_version": version},
+            "origin": {"name": ORIGIN, "sw_version": version},
         }
         return _json.encode(document | given)
 
