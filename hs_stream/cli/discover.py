@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ from hs_stream.cli.common import Config, guarded, run, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import zone
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import load_registry, load_workflows, source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.wiring import load_registry, source_check, workflow_files
+from hs_stream.service.workflow_file import load_workflow, parse_workflow
 from hs_stream_connectors.discovery.discover import discover
 from hs_stream_connectors.discovery.survey import Survey
 from hs_stream_connectors.mqtt.listen import listen
@@ -53,31 +55,54 @@ def discover_(
         except ValueError as error:
             raise ConfigurationError(f"--tz: {error}") from None
     settings = settings_of(config)
+    registry = load_registry(settings)
+    served = list(_served(settings, registry))
+    for other in served:
+        if other.name == name:
+            raise ConfigurationError(f"{other.path} is a workflow {name!r} already", hint="give another --name")
     options = mqtt_options(settings)
     if url is not None:
         options = replace(options, url=url)
     survey = Survey()
     with unlogged():
         run(listen(options, seconds, survey.add))
-    registry = load_registry(settings)
-    found = discover(survey, own_prefix=settings.mqtt.prefix, zone=tz, taken=_names(settings, registry))
+    found = discover(
+        survey,
+        own_prefix=settings.mqtt.prefix,
+        log_topic=settings.logging.mqtt_topic,
+        zone=tz,
+        taken={word for other in served for word in (*other.sources, *other.nodes)},
+        read=[
+            str(source.options["mqtt"])
+            for other in served
+            for source in other.sources.values()
+            if "mqtt" in source.options
+        ],
+    )
     text = found.workflow_file(name)
     # What is written is checked as `workflow check` would.
     parse_workflow(text, registry, str(output or "<discovered>"), source_check(settings))
     if output is None:
         typer.echo(text, nl=False)
-    else:
+    elif found.sources:
         output.write_text(text, encoding="utf-8")
     for line in found.counts():
         typer.echo(line, err=True)
     for source in found.sources:
         typer.echo(f"  {source.name}: {source.options['codec']}, {source.options['mqtt']}", err=True)
+    if output is not None and not found.sources:
+        typer.echo(f"there is nothing to read: {output} is not written", err=True)
 
 
-def _names(settings: Settings, registry: ToolRegistry) -> set[str]:
-    """What the workflows of the settings call their sources and nodes. One that does not load is said by `serve`."""
-    with suppress(ConfigurationError):
-        return {
-            name for workflow in load_workflows(settings, registry) for name in (*workflow.sources, *workflow.nodes)
-        }
-    return set()
+def _served(settings: Settings, registry: ToolRegistry) -> Iterator[WorkflowDefinition]:
+    """The workflows that `serve` would run. A file that is not there yet may be the one that is to be written."""
+    check = source_check(settings)
+    files: dict[Path, None] = {}
+    for pattern in settings.workflows:
+        with suppress(ConfigurationError):
+            files |= dict.fromkeys(workflow_files([pattern]))
+    for path in files:
+        try:
+            yield load_workflow(path, registry, check)
+        except ConfigurationError as error:
+            typer.echo(f"warning: what this file reads and names is not known: {error}", err=True)

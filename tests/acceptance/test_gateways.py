@@ -239,8 +239,12 @@ class Publisher:
     """The simulated house of the demo and every gateway, by plain paho, until it is told to stop."""
 
     def __init__(self, port: int) -> None:
+        self.nodes: set[str] = set()
+        """Of the workflow ``found``: what the service has published."""
         self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = lambda _client, _data, message: self.nodes.add(message.topic.split("/")[2])
         self._client.connect("127.0.0.1", port)
+        self._client.subscribe("hs/found/#", 1)
         self._client.loop_start()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -278,7 +282,16 @@ def test_what_discover_writes_is_accepted_and_runs_unchanged(parts: Any) -> None
         store = f"sqlite:///{service.directory / 'hs_stream.db'}"
         service.configure(workflows=[file], broker=broker.url, store=store)
         service.start()
-        wanted = {"climate", "co2", "power", "zigbee", "tasmota_sensor", "tasmota_power", "shelly", "shelly1"}
+        wanted = {
+            "climate",
+            "co2",
+            "power",
+            "zigbee",
+            "tasmota_sensor",
+            "tasmota_power",
+            "shelly",
+            "shelly1_relay_power",
+        }
         wanted |= {"esphome_sensor", "ha_light", "sparkplug_device", "sphere_environment"}
         deadline = time.monotonic() + 30
         while missing := {
@@ -286,6 +299,12 @@ def test_what_discover_writes_is_accepted_and_runs_unchanged(parts: Any) -> None
         }:
             assert time.monotonic() < deadline, missing
             time.sleep(0.2)
+        examples = {"zigbee.temperature_5m", "tasmota_sensor.ENERGY.Power_5m", "tasmota_power_count_1h"}
+        examples |= {"shelly.apower_5m", "shelly1_relay_power_5m", "climate.temperature_5m", "co2_5m"}
+        while missing := examples - publisher.nodes:
+            assert time.monotonic() < deadline, missing
+            time.sleep(0.2)
+        assert json.loads(service.ask("/api/failed")) == {"failed": []}
         letters = json.loads(service.ask("/api/deadletters"))["dead_letters"]
         # The garden's clock is ahead, some payloads are cut off, and births were not heard by everyone yet.
         assert {letter["reason"] for letter in letters} <= {"future", "json", "no_birth"}
@@ -305,11 +324,20 @@ def test_what_discover_writes_runs_beside_the_sample_workflows(parts: Any) -> No
         service.configure(workflows=[samples / "*.yaml"], broker=broker.url, store=store)
         code, _, errors = service.run("discover", "--for", "3", "-o", str(samples / "home.yaml"))
         assert code == 0, errors
+        assert "are left out, as the workflows of the configuration read them already: home/" in errors
+        assert "  climate" not in errors
         service.start()
         deadline = time.monotonic() + 30
-        while not service.metrics().get('hs_readings_total{source="climate_2"}'):
+        while not all(service.metrics().get(f'hs_readings_total{{source="{name}"}}') for name in ("climate", "zigbee")):
             assert time.monotonic() < deadline
             time.sleep(0.2)
+        # A second run has nothing to add: not even what the service publishes meanwhile.
+        code, _, errors = service.run("discover", "--for", "3", "-o", str(samples / "more.yaml"))
+        assert code == 0, errors
+        assert "are read by 0 sources" in errors
+        assert not (samples / "more.yaml").exists()
+        code, _, errors = service.run("discover", "--for", "1", "--name", "home")
+        assert (code, "home.yaml is a workflow 'home' already" in errors) == (2, True), errors
     finally:
         publisher.close()
     service.stop()

@@ -11,14 +11,20 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Change, Publication
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import source_check
 from hs_stream.service.workflow_file import parse_workflow
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
+from hs_stream_connectors.discovery.examples import choose
+from hs_stream_connectors.discovery.patterns import word
 from hs_stream_connectors.discovery.survey import Survey
+from hs_stream_connectors.mqtt.homeassistant import Entity
+from hs_stream_connectors.mqtt.sink import encode
 from hs_stream_connectors.simulated_house import HOUSE_SOURCES, SimulatedHouse
 
 NOW = 1_700_000_000_000
@@ -57,7 +63,10 @@ def test_the_simulated_house_is_found_as_its_authors_describe_it() -> None:
     assert made.sources["power"].options["time"] == {"field": "ts", "unit": "ms"}
     assert made.sources["zigbee"].options == {"mqtt": "zigbee2mqtt/{zigbee_device#}", "codec": "zigbee2mqtt"}
     assert made.plates["home_2"].parent == "home"
-    assert set(made.nodes) == {"climate.humidity", "climate.temperature", "power.watts"}
+    components = {"climate.humidity", "climate.temperature", "power.watts", "zigbee.illuminance"}
+    means = {"climate.temperature_5m", "co2_5m", "power.watts_5m", "zigbee.illuminance_5m"}
+    assert set(made.nodes) == components | means
+    assert {name for name, node in made.nodes.items() if node.publish is not None} == means
     assert found.unknown == []
 
 
@@ -129,6 +138,125 @@ def test_topics_of_the_gateways() -> None:
     }
 
 
+PLUG = '{"Time":"2023-11-14T22:13:20","ENERGY":{"Total":13.1,"ApparentPower":12,"Power":9.8,"Voltage":230},"Id":7}'
+SWITCH = {"id": 0, "apower": 7.5, "temperature": {"tC": 37.6, "tF": 99.8}, "aenergy": {"total": 11.9}}
+NEWCOMER: list[tuple[str, bytes | str]] = [
+    ("zigbee2mqtt/bridge/state", '{"state":"online"}'),
+    ("zigbee2mqtt/bedroom", '{"battery":98,"humidity":50.1,"temperature":20.5,"last_seen":"2023-11-14T22:13:20Z"}'),
+    ("zigbee2mqtt/bedroom/availability", '{"state":"online"}'),
+    ("zigbee2mqtt/attic/lamp", '{"state":"ON","linkquality":88,"last_seen":"2023-11-14T22:13:20Z"}'),
+    *(
+        (topic.replace("+", plug), payload)
+        for plug in ("washer", "fridge")
+        for topic, payload in [
+            ("tele/+/LWT", "Online"),
+            ("tele/+/SENSOR", PLUG),
+            ("tele/+/STATE", '{"Time":"2023-11-14T22:13:20","UptimeSec":615,"POWER":"ON","Wifi":{"RSSI":100}}'),
+            ("stat/+/POWER", "ON"),
+            ("stat/+/RESULT", '{"POWER":"ON"}'),
+        ]
+    ),
+    ("shellies/announce", '{"id":"plug-1A2B3C"}'),
+    ("shellies/plug-1A2B3C/online", "true"),
+    ("shellies/plug-1A2B3C/relay/0", "on"),
+    ("shellies/plug-1A2B3C/relay/0/power", "12.30"),
+    ("shellies/plug-1A2B3C/relay/0/energy", "1530"),
+    (
+        "plus1pm-44/events/rpc",
+        json.dumps({"method": "NotifyStatus", "params": {"ts": 1699999999.5, "switch:0": SWITCH}}),
+    ),
+    ("plus1pm-44/status/switch:0", '{"output":true}'),
+]
+
+
+def test_the_file_for_the_gateways_of_a_newcomer() -> None:
+    found = heard(NEWCOMER)
+    workflow(found)
+    head, _, rest = found.workflow_file("home").partition("workflow: home\n")
+    assert "21 messages on 21 topics: 12 are read by 8 sources" in head
+    assert "9 carry no readings" in head
+    assert (
+        rest
+        == """description: What hs-stream discover has found
+plates:
+  zigbee_device: {}
+  tasmota_device: {}
+  shelly: {}
+  component: {}
+  property: {}
+  shelly1: {}
+  relay: {}
+  apower: {of: property, values: [apower]}
+sources:
+  # 2 topics
+  zigbee: {mqtt: "zigbee2mqtt/{zigbee_device#}", codec: zigbee2mqtt}
+  # 2 topics; the zone is a guess from the clock of a device: write its real one, such as Europe/Brussels
+  tasmota_sensor: {mqtt: "tele/{tasmota_device}/SENSOR", codec: tasmota, zone: UTC}
+  # 2 topics
+  tasmota_state: {mqtt: "tele/{tasmota_device}/STATE", codec: tasmota, zone: UTC}
+  # 2 topics
+  tasmota_power: {mqtt: "stat/{tasmota_device}/POWER", codec: tasmota, zone: UTC}
+  # 1 topic
+  shelly: {mqtt: "{shelly}/events/rpc", codec: shelly, bind: {component: component, property: property}}
+  # 1 topic
+  shelly1_relay: {mqtt: "shellies/{shelly1}/relay/{relay}", codec: shelly1}
+  # 1 topic
+  shelly1_relay_energy: {mqtt: "shellies/{shelly1}/relay/{relay}/energy", codec: shelly1}
+  # 1 topic
+  shelly1_relay_power: {mqtt: "shellies/{shelly1}/relay/{relay}/power", codec: shelly1}
+nodes: # examples: change them to what you want to know
+  zigbee.temperature: {tool: component@^1, from: zigbee, with: {key: temperature}}
+  zigbee.temperature_5m: {tool: sliding_mean@^1, from: zigbee.temperature, with: {width: 5m}}
+  tasmota_sensor.ENERGY: {tool: component@^1, from: tasmota_sensor, with: {key: ENERGY}}
+  tasmota_sensor.ENERGY.Power: {tool: component@^1, from: tasmota_sensor.ENERGY, with: {key: Power}}
+  tasmota_sensor.ENERGY.Power_5m: {tool: sliding_mean@^1, from: tasmota_sensor.ENERGY.Power, with: {width: 5m}}
+  tasmota_power_count_1h: {tool: sliding_count@^1, from: tasmota_power, with: {width: 1h}}
+  shelly.apower_5m: {tool: sliding_mean@^1, from: shelly, on: apower, with: {width: 5m}}
+  shelly1_relay_power_5m: {tool: sliding_mean@^1, from: shelly1_relay_power, with: {width: 5m}}
+publish:
+  zigbee.temperature_5m: {}
+  tasmota_sensor.ENERGY.Power_5m: {}
+  tasmota_power_count_1h: {}
+  shelly.apower_5m: {}
+  shelly1_relay_power_5m: {}
+"""
+    )
+
+
+def test_the_first_shellies_have_a_source_per_quantity_unless_there_are_too_many() -> None:
+    deep = [("shellies/a/relay/0/1/power", "1"), ("shellies/a/0", "1"), ("shellies/a/relay/0/energy", "1")]
+    assert [options["mqtt"] for options in sources(deep).values()] == [
+        "shellies/{shelly1}/{channel}",
+        "shellies/{shelly1}/relay/{relay}/{relay_channel}/power",
+        "shellies/{shelly1}/relay/{relay}/energy",
+    ]
+    many = heard((f"shellies/a/{number}x/0", "1") for number in range(60))
+    assert [source.options["mqtt"] for source in many.sources] == ["shellies/{shelly1}/{quantity#}"]
+    assert workflow(many).nodes == {}
+
+
+@pytest.mark.parametrize(
+    ("items", "path"),
+    [
+        ([{"voltage": 3, "power": 1, "device_temperature": 20}], ("power",)),
+        ([{"battery": 90, "brightness_raw": 1}, {"linkquality": 3}], ("brightness_raw",)),
+        ([{"temperature": None, "x": 1}, {"temperature": 20}], ("temperature",)),
+        ([{"temperature": 20}, {"temperature": "high"}], ()),
+        ([{"power": True, "energy": 3, "update_count": 3, "id": 7}], ()),
+        ([{"ENERGY": {"Power": [1, 2], "Total": 7, "Voltage": 230}}], ("ENERGY", "Voltage")),
+    ],
+)
+def test_the_number_of_an_example(items: list[dict[str, Any]], path: tuple[str, ...]) -> None:
+    assert choose(items, 2) == path
+
+
+@pytest.mark.parametrize("name", ["true", "null", "on", "no", "1e3", "y"])
+def test_names_that_mean_something_in_yaml(name: str) -> None:
+    payload = json.dumps({name: 1})
+    made = workflow(heard([(f"{name}/1/{name}", payload), ("tele/a/b", payload)]))
+    assert set(made.sources) == {word(name), "b"}
+
+
 @pytest.mark.parametrize(
     ("payload", "time"),
     [
@@ -177,9 +305,43 @@ def test_what_is_no_reading_and_what_is_unknown_is_counted() -> None:
     )
     workflow(found)
     assert (found.messages, found.topics) == (6, 6)
-    assert found.silent == ["homeassistant/sensor/x/config", "hs/comfort/smooth/1", "lamp/status"]
+    assert found.own == ["hs/comfort/smooth/1"]
+    assert found.silent == ["homeassistant/sensor/x/config", "lamp/status"]
     assert found.unknown == ["camera/image", "cut"]
     assert "2 are unknown: camera/image, cut" in found.workflow_file("found")
+
+
+def test_what_services_of_ours_publish_is_left_out() -> None:
+    stream = StreamId.make("temperature", {"room": "hall"})
+    entity = Entity(stream, "mine", ("hall",), "component@1.0.0", {})
+
+    def result(kind: str) -> bytes:
+        change = Change(NOW, "insert", 21.5, 0)
+        return encode(Publication(stream, "mine", ("hall",), "t", change, True, {"payload": kind}))
+
+    record = '{"event": "started", "level": "info", "logger": "a", "timestamp": "2023-11-14T22:13:20Z", "service": "b"}'
+    own: list[tuple[str, bytes | str]] = [
+        ("attic/hs/mine/bare", "21.5"),  # the prefix is known by the description of the entity
+        ("cellar/hs/mine/temperature/hall", result("json")),
+        ("cellar/hs/mine/packed/hall", result("msgpack")),
+        (entity.topic("config"), entity.config("attic/hs/status", "1")),
+        (entity.topic("state"), "21.5"),
+        ("hs/status", "online"),
+        ("hs/mine/bare", "21.5"),
+        ("logs/here", "by the settings"),
+        ("logs/there", record),
+    ]
+    other = '{"availability_topic": "lab/status", "origin": {"name": "TP-Link"}}'
+    messages = [*own, ("homeassistant/sensor/hall/state", "21.5"), ("lab/co2", "400")]
+    messages.append(("homeassistant/sensor/hs-100/config", other))
+    own.append(messages[-1])
+    found = heard(messages, log_topic="logs/here")
+    assert found.own == sorted(topic for topic, _ in own)
+    assert [source.options["mqtt"] for source in found.sources] == [
+        "{esphome_node}/sensor/{esphome_name}/state",
+        "lab/co2",
+    ]
+    assert "10 are published by hs-stream itself: attic/hs/mine/bare, " in found.workflow_file("found")
 
 
 def test_one_cut_off_message_does_not_hide_what_a_topic_is() -> None:
@@ -191,6 +353,29 @@ def test_names_of_other_workflows_are_left_to_them() -> None:
     messages = [("home/1/kitchen/co2", "400"), ("home/1/bath/co2", "410")]
     assert set(sources(messages)) == {"co2"}
     assert set(sources(messages, taken=["co2", "co2_2"])) == {"co2_3"}
+
+
+def test_what_other_workflows_read_is_left_to_them() -> None:
+    messages = [
+        ("home/1/kitchen/co2", "400"),
+        ("home/1/bath/co2", "410"),
+        ("attic/co2", "420"),
+        ("zigbee2mqtt/bridge/state", '{"state":"online"}'),
+        ("zigbee2mqtt/attic/lamp", '{"brightness":200}'),
+        ("tele/a/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}'),
+        ("tele/b/SENSOR", '{"Time":"2023-11-15T00:13:20","X":1}'),
+    ]
+    everything = heard(messages)
+    again = heard(messages, read=[source.options["mqtt"] for source in everything.sources])
+    assert (again.sources, again.plates, again.unknown) == ([], {}, [])
+    assert again.known == sorted(topic for topic, _ in messages if "bridge" not in topic)
+    assert "6 are left out, as the workflows of the configuration read them already" in again.workflow_file("found")
+    # A filter that covers it is enough; a gateway of which a part is read is found as a whole.
+    part = heard(messages, read=["home/+/{room}/co2", "zigbee2mqtt/#", "tele/a/SENSOR"])
+    workflow(part)
+    assert part.known == ["home/1/bath/co2", "home/1/kitchen/co2", "zigbee2mqtt/attic/lamp"]
+    assert [source.options["mqtt"] for source in part.sources] == ["tele/{tasmota_device}/SENSOR", "attic/co2"]
+    assert set(part.plates) == {"tasmota_device"}
 
 
 def test_nothing_heard_is_a_workflow_without_sources() -> None:

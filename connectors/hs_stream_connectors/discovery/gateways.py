@@ -18,14 +18,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from hs_stream_connectors.discovery.patterns import Names
-from hs_stream_connectors.discovery.payloads import objects
+from hs_stream_connectors.codecs.states import Shelly1Codec
+from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
+from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of
+from hs_stream_connectors.discovery.patterns import Names, word
+from hs_stream_connectors.discovery.payloads import decoded, objects
 from hs_stream_connectors.discovery.survey import Seen
+from hs_stream_connectors.mqtt.topics import TopicTemplate
 
 __all__ = ["GATEWAYS", "Context", "Found"]
 
@@ -46,29 +50,58 @@ _ATTRIBUTES: Final = frozenset({"last_changed", "last_updated", "friendly_name"}
 _POWER: Final = re.compile(r"POWER\d{0,2}")
 _PREFIXES: Final = frozenset({"tele", "stat", "cmnd"})
 _QUARTER: Final = 900
+_REPORTING: Final = frozenset(
+    {"sensor", "binary_sensor", "switch", "light", "fan", "cover", "lock", "input_boolean", "device_tracker"}
+)
+_MOST_PATTERNS: Final = 50
 
 
 @dataclass(slots=True)
 class Found:
-    """A source: its options, how many topics it reads, which fields hold numbers, and what to say about it."""
+    """A source: its options, the topics that it reads, its nodes, which of them is published, and what to say."""
 
     name: str
     options: dict[str, Any]
-    topics: int
-    numbers: tuple[str, ...] = ()
-    note: str = ""
+    topics: tuple[str, ...]
+    nodes: dict[str, dict[str, Any]]
+    published: str
+    note: str
 
 
 @dataclass(slots=True)
 class Context:
-    """What the functions share. ``zone``: of Tasmota devices, if it is known."""
+    """What the functions share. ``zone``: of Tasmota devices, if it is known. ``read``: what others read already."""
 
     names: Names
     zone: str | None = None
+    read: Sequence[TopicTemplate] = ()
     found: list[Found] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    """Topics that are left to those others."""
 
-    def add(self, name: str, options: dict[str, Any], topics: int, note: str = "") -> None:
-        self.found.append(Found(self.names.source(name), options, topics, note=note))
+    def is_known(self, seen: Seen) -> bool:
+        """Whether others read this topic."""
+        return any(template.matches(seen.levels) for template in self.read)
+
+    def add(
+        self,
+        name: str,
+        options: dict[str, Any],
+        topics: Collection[Seen],
+        note: str = "",
+        numbers: Iterable[str] = (),
+        example: Example | None = None,
+    ) -> None:
+        """A source, unless others read all that was heard of its ``topics``; see `nodes_of`."""
+        read = tuple(seen.topic for seen in topics)
+        if topics and all(map(self.is_known, topics)):
+            self.known.update(read)
+        else:
+            name = self.names.source(name)
+            nodes, published = nodes_of(name, numbers, example, self.names)
+            if "zone" in options and any(one.note == note for one in self.found):
+                note = ""
+            self.found.append(Found(name, options, read, nodes, published, note))
 
 
 def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
@@ -82,11 +115,12 @@ def sparkplug(topics: Sequence[Seen], context: Context) -> list[Seen]:
     if kinds & {"DBIRTH", "DDATA"}:
         context.names.plate("device")
         bind = {"device": "device", "metric": "name"}
-        count = sum(len(seen.levels) == 5 for seen in mine)
-        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, count)
+        part = [seen for seen in mine if len(seen.levels) == 5]
+        context.add("sparkplug_device", {"mqtt": topic, "codec": "sparkplug", "bind": bind}, part, example=COUNT)
     if kinds & {"NBIRTH", "NDATA"}:
-        count = sum(len(seen.levels) == 4 for seen in mine)
-        context.add("sparkplug_node", {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}, count)
+        part = [seen for seen in mine if len(seen.levels) == 4]
+        options = {"mqtt": topic, "codec": "sparkplug", "bind": {"metric": "name"}}
+        context.add("sparkplug_node", options, part, example=COUNT)
     return mine
 
 
@@ -107,8 +141,11 @@ def zigbee2mqtt(topics: Sequence[Seen], context: Context) -> list[Seen]:
         options: dict[str, Any] = {"mqtt": f"{base}/{{{plate}#}}", "codec": "zigbee2mqtt"}
         if "/" in base:
             options["base"] = base
-        seen_time = any("last_seen" in item for seen in mine for item in objects(seen.samples))
-        context.add("zigbee", options, len(mine), "" if seen_time else "set last_seen in zigbee2mqtt, see the guide")
+        codec = Zigbee2MqttCodec.make({"base": base})
+        devices = [seen for seen in mine if not codec.is_ignored(seen.topic)]
+        items = [item for seen in devices for item in objects(seen.samples)]
+        note = "" if any("last_seen" in item for item in items) else "set last_seen in zigbee2mqtt, see the guide"
+        context.add("zigbee", options, devices, note, example=_mean(choose(items)))
         taken += mine
     return taken
 
@@ -127,10 +164,23 @@ def tasmota(topics: Sequence[Seen], context: Context) -> list[Seen]:
         part = [seen for seen in (*telemetry, *powers) if _device_at(seen.levels) == place]
         places: dict[int, str] = {} if place is None else {place: "tasmota_device"}
         _by_pattern(
-            part, context, lambda levels: f"tasmota_{levels[-1]}", places, {"codec": "tasmota", "zone": zone}, note
+            part,
+            context,
+            lambda levels: f"tasmota_{levels[-1]}",
+            places,
+            {"codec": "tasmota", "zone": zone},
+            note,
+            _tasmota_example,
         )
     devices = {_without(seen.levels) for seen in (*telemetry, *powers)}
     return [seen for seen in topics if _PREFIXES & set(seen.levels) and _without(seen.levels) in devices]
+
+
+def _tasmota_example(topics: Sequence[Seen]) -> Example | None:
+    last = topics[0].levels[-1]
+    if last == "SENSOR":
+        return _mean(choose((item for seen in topics for item in objects(seen.samples)), 2))
+    return COUNT if _POWER.fullmatch(last) else None
 
 
 def _device_at(levels: Sequence[str]) -> int | None:
@@ -166,20 +216,70 @@ def shelly(topics: Sequence[Seen], context: Context) -> list[Seen]:
     ]
     bind = {"component": "component", "property": "property"}
     if mine:
+        context.names.plate("shelly")
         context.names.plate("component")
         context.names.plate("property")
-        _by_pattern(mine, context, lambda _: "shelly", {-3: "shelly"}, {"codec": "shelly", "bind": bind})
+        options = {"codec": "shelly", "bind": bind}
+        _by_pattern(mine, context, lambda _: "shelly", {-3: "shelly"}, options, example=_shelly_example)
     prefixes = tuple(seen.topic.removesuffix("events/rpc") for seen in mine)
     return [seen for seen in topics if prefixes and seen.topic.startswith(prefixes)]
 
 
+def _shelly_example(topics: Sequence[Seen]) -> Example | None:
+    """A mean of one property of the components that there may be several of, such as ``switch:0``."""
+    parts = (
+        item["params"] for seen in topics for item in objects(seen.samples) if isinstance(item.get("params"), dict)
+    )
+    path = choose(part for params in parts for name, part in params.items() if ":" in name and isinstance(part, dict))
+    return replace(MEAN, part=("property", ".".join(path))) if path else None
+
+
 def shelly1(topics: Sequence[Seen], context: Context) -> list[Seen]:
     mine = [seen for seen in topics if seen.levels[0] == "shellies"]
-    if any(len(seen.levels) > 2 for seen in mine):
-        device, quantity = context.names.plate("shelly1"), context.names.plate("quantity")
-        options = {"mqtt": f"shellies/{{{device}}}/{{{quantity}#}}", "codec": "shelly1"}
-        context.add("shelly1", options, len(mine))
+    codec = Shelly1Codec.make({})
+    groups: dict[str, list[Seen]] = defaultdict(list)
+    for seen in mine:
+        if len(seen.levels) > 2 and codec.is_reading(seen.levels, b""):
+            groups["/".join(_channels(seen.levels[2:]))].append(seen)
+    if len(groups) > _MOST_PATTERNS:
+        groups = {"{quantity#}": [seen for group in groups.values() for seen in group]}
+    for rest, group in groups.items():
+        options = {"mqtt": f"shellies/{{{context.names.plate('shelly1')}}}/{rest}", "codec": "shelly1"}
+        for plate in TopicTemplate(options["mqtt"]).names:
+            context.names.plate(plate)
+        words = [level for level in rest.split("/") if level[:1] != "{"]
+        example = None if rest.endswith("#}") else _mean_of_values(words[-1:], group)
+        context.add("_".join(("shelly1", *words)), options, group, example=example)
     return mine
+
+
+def _channels(levels: Iterable[str]) -> Iterator[str]:
+    """``relay/0/power`` as ``relay/{relay}/power``: a number is the channel of what stands before it."""
+    plate, used = "channel", set()
+    for level in levels:
+        if not level.isdecimal():
+            plate = word(level) or "channel"
+            yield level
+        else:
+            while plate in used or plate == "shelly1":
+                plate += "_channel"
+            used.add(plate)
+            yield f"{{{plate}}}"
+
+
+def _mean(path: tuple[str, ...]) -> Example | None:
+    return replace(MEAN, path=path) if path else None
+
+
+def _mean_of_values(words: Iterable[str], topics: Iterable[Seen]) -> Example | None:
+    """A mean where each payload is a number, and not a counter by the ``words`` of the topic."""
+    samples = [sample for seen in topics for sample in seen.samples]
+    return MEAN if samples and all(map(is_averaged, words)) and all(map(_is_number, samples)) else None
+
+
+def _is_number(payload: bytes) -> bool:
+    value = decoded(payload)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
@@ -203,8 +303,9 @@ def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
             plate = context.names.plate("entity")
             for domain in sorted({seen.levels[-3] for seen in entities}):
                 topic = "/".join((*base, domain, f"{{{plate}}}", "state"))
-                count = sum(seen.levels[-3] == domain for seen in entities)
-                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, count)
+                part = [seen for seen in entities if seen.levels[-3] == domain]
+                example = COUNT if domain in _REPORTING else None
+                context.add(f"ha_{domain}", {"mqtt": topic, "codec": "statestream"}, part, example=example)
         taken += below
     for component in sorted({seen.levels[-3] for seen in esphome}):
         part = [seen for seen in esphome if seen.levels[-3] == component]
@@ -214,8 +315,13 @@ def states(topics: Sequence[Seen], context: Context) -> list[Seen]:
             lambda levels: f"esphome_{levels[-2]}",
             {-4: "esphome_node", -2: "esphome_name"},
             {"codec": "esphome"},
+            example=_esphome_example,
         )
     return taken
+
+
+def _esphome_example(topics: Sequence[Seen]) -> Example | None:
+    return _mean_of_values([], topics) if topics[0].levels[-3] == "sensor" else None
 
 
 def _is_of(levels: list[str], base: tuple[str, ...]) -> bool:
@@ -236,8 +342,16 @@ def sphere(topics: Sequence[Seen], context: Context) -> list[Seen]:
     options: dict[str, Any] = {"codec": "sphere"}
     if mine and with_uid:
         options["bind"] = {context.names.plate("uid"): "uid"}
-    _by_pattern(mine, context, lambda levels: f"sphere_{levels[-1]}" if levels else "sphere", {}, options)
+    _by_pattern(
+        mine, context, lambda levels: f"sphere_{levels[-1]}" if levels else "sphere", {}, options, "", _sphere_example
+    )
     return mine
+
+
+def _sphere_example(topics: Sequence[Seen]) -> Example | None:
+    entries = (entry for seen in topics for item in objects(seen.samples) for entry in item["e"])
+    named = (entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("n"), str))
+    return _mean(choose({entry["n"]: entry.get("v")} for entry in named))
 
 
 def _by_pattern(
@@ -247,22 +361,23 @@ def _by_pattern(
     places: Mapping[int, str],
     options: Mapping[str, Any],
     note: str = "",
+    example: Callable[[Sequence[Seen]], Example | None] = lambda _: None,
 ) -> None:
     """A source for each pattern. ``places``: plates by level, counted from the end; without any they are found."""
-    groups: dict[Any, list[list[str]]] = defaultdict(list)
+    groups: dict[Any, list[Seen]] = defaultdict(list)
     for seen in topics:
         levels = seen.levels
         kept = [level for at, level in enumerate(levels) if at - len(levels) not in places]
-        groups[len(levels), *(kept if places else (levels[0], levels[-1]))].append(levels)
+        groups[len(levels), *(kept if places else (levels[0], levels[-1]))].append(seen)
     for group in groups.values():
         if places:
-            template = [*group[0]]
+            template = [*group[0].levels]
             for place, plate in places.items():
                 template[place] = f"{{{context.names.plate(plate)}}}"
             topic, literals = "/".join(template), [level for level in template if level[0] != "{"]
         else:
-            topic, literals = context.names.pattern(group)
-        context.add(name(literals), {"mqtt": topic} | dict(options), len(group), note)
+            topic, literals = context.names.pattern([seen.levels for seen in group])
+        context.add(name(literals), {"mqtt": topic} | dict(options), group, note, example=example(group))
 
 
 GATEWAYS: Final = (sparkplug, zigbee2mqtt, tasmota, shelly, shelly1, states, sphere)

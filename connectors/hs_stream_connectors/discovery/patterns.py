@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
-__all__ = ["Names", "split"]
+__all__ = ["Names", "split", "word"]
 
 _IDENTIFIER: Final = re.compile(r"\d+|(?:0x)?(?=[0-9a-fA-F:-]*\d)[0-9a-fA-F:-]{6,}|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}")
 _WORD: Final = re.compile(r"[^A-Za-z0-9_]+")
@@ -32,10 +32,14 @@ def split(topics: Sequence[Sequence[str]]) -> list[list[Sequence[str]]]:
 
 
 class Names:
-    """Plates and sources of one workflow. ``plates``: parent by name; ``taken``: names that others have."""
+    """Plates, sources and nodes of one workflow. ``taken``: names that others have.
+
+    ``plates``: parent by name; ``parts``: plate and plate value by the name of a part of a plate.
+    """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.plates: dict[str, str | None] = {}
+        self.parts: dict[str, tuple[str, str]] = {}
         self._of_place: dict[tuple[str, ...], str] = {}
         self._sources = set(taken)
 
@@ -46,8 +50,23 @@ class Names:
 
     def source(self, *words: str) -> str:
         """A name that no other source or node has."""
-        name = _unused("_".join(filter(None, map(_word, words))) or "readings", self._sources)
+        name = _unused("_".join(filter(None, map(word, words))) or "readings", self._sources)
         self._sources.add(name)
+        return name
+
+    def node(self, name: str) -> str:
+        """``name``, or what no other source or node is called."""
+        name = _unused(name, self._sources)
+        self._sources.add(name)
+        return name
+
+    def part(self, plate: str, value: str) -> str:
+        """The part of ``plate`` that is one value."""
+        for name, part in self.parts.items():
+            if part == (plate, value):
+                return name
+        name = _unused(word(value) or "part", {*self.plates, *self.parts})
+        self.parts[name] = plate, value
         return name
 
     def pattern(self, topics: Sequence[Sequence[str]]) -> tuple[str, list[str]]:
@@ -65,16 +84,17 @@ class Names:
                 continue
             place = (*place, "{}")
             if place not in self._of_place:
-                wanted = _word(literals[-1]).removesuffix("s") if literals else ""
-                self._of_place[place] = self.plate(_unused(wanted or "device", self.plates), parent)
+                wanted = word(literals[-1]).removesuffix("s") if literals else ""
+                self._of_place[place] = self.plate(_unused(wanted or "device", {*self.plates, *self.parts}), parent)
             parent = self._of_place[place]
             levels.append(f"{{{parent}}}")
         return "/".join(levels), literals
 
 
-def _word(text: str) -> str:
-    word = _WORD.sub("_", text).strip("_").lower()
-    return f"n{word}" if word[:1].isdigit() else word
+def word(text: str) -> str:
+    """``text`` as a part of a name; empty where nothing is left of it."""
+    plain = _WORD.sub("_", text).strip("_").lower()
+    return f"n{plain}" if plain[:1].isdigit() else plain
 
 
 def _unused(name: str, taken: Container[str]) -> str:

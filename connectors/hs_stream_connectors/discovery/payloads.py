@@ -51,9 +51,17 @@ def decoded(payload: bytes) -> Any:
         return None
 
 
-def objects(samples: Iterable[bytes]) -> list[dict[str, Any]]:
-    """The JSON objects among ``samples``."""
-    return [item for item in map(decoded, samples) if isinstance(item, dict)]
+def objects(samples: Iterable[bytes], *, msgpack: bool = False) -> list[dict[str, Any]]:
+    """The JSON objects among ``samples``; with ``msgpack`` those of MessagePack too."""
+    found = [decoded(sample) if not msgpack or sample[:1] < b"\x80" else _unpacked(sample) for sample in samples]
+    return [item for item in found if isinstance(item, dict)]
+
+
+def _unpacked(payload: bytes) -> Any:
+    try:
+        return load_msgpack(payload)
+    except PayloadError:
+        return None
 
 
 def _look(payload: bytes) -> _Sample | None:

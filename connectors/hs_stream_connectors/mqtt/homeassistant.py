@@ -41,11 +41,13 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
 from hs_stream_connectors.mqtt.options import MqttOptions
 
-__all__ = ["PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "state_text"]
+__all__ = ["ORIGIN", "PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "is_entity_topic", "state_text"]
 
 logger = logging.getLogger(__name__)
 
 PREFIX: Final = "homeassistant"
+ORIGIN: Final = "hs-stream"
+"""Who a description is from, as it says."""
 _BIRTH: Final = f"{PREFIX}/status"
 _COMPONENTS: Final = ("sensor", "binary_sensor")
 _TEXTS: Final = (
@@ -58,6 +60,7 @@ _TEXTS: Final = (
     "value_template",
 )
 _SWITCHES: Final = ("enabled_by_default", "force_update")
+_OURS: Final = "hs"
 _KEYS: Final = ("component", *_TEXTS, *_SWITCHES, "expire_after", "suggested_display_precision")
 _FIRST_DELAY: Final = 0.5
 _LAST_DELAY: Final = 30.0
@@ -131,7 +134,7 @@ class Entity:
     @property
     def unique_id(self) -> str:
         """Letters, digits, ``_`` and ``-``, stable for as long as workflow, node and plate values keep their names."""
-        return _identifier(("hs", self.workflow, self.stream.name, *self.plates))
+        return _identifier((_OURS, self.workflow, self.stream.name, *self.plates))
 
     def topic(self, what: str) -> str:
         """The topic of its ``config`` or ``state``."""
@@ -149,12 +152,12 @@ class Entity:
             "state_topic": self.topic("state"),
             "availability_topic": status_topic,
             "device": {
-                "identifiers": [_identifier(("hs", self.workflow, *self.plates))],
+                "identifiers": [_identifier((_OURS, self.workflow, *self.plates))],
                 "name": f"{self.workflow} {place}".strip(),
                 "manufacturer": "hs-stream",
                 "model": f"workflow {self.workflow}",
             },
-            "origin": {"name": "hs-stream", "sw_version": version},
+            "origin": {"name": ORIGIN, "sw_version": version},
         }
         return _json.encode(document | given)
 
@@ -164,6 +167,17 @@ def _identifier(parts: Sequence[str]) -> str:
     text = "-".join(plain)
     # What is not written as it is gets a sum of what it was, so that no two are one.
     return text if list(parts) == plain else f"{text}-{zlib.crc32(repr(tuple(parts)).encode()):08x}"
+
+
+def is_entity_topic(levels: Sequence[str]) -> bool:
+    """Whether a topic is the ``config`` or ``state`` of an `Entity`, of whatever service."""
+    return (
+        len(levels) == 4
+        and levels[0] == PREFIX
+        and levels[1] in _COMPONENTS
+        and levels[2].startswith(f"{_OURS}-")
+        and levels[3] in ("config", "state")
+    )
 
 
 class HomeAssistant:

@@ -89,7 +89,7 @@ class TopicTemplate:
         Raises `PayloadError` with reason ``plate_value`` when a bound level cannot be a plate value.
         """
         levels = topic.split("/")
-        if not self._matches(levels):
+        if not self.matches(levels):
             return None
         bound = [(name, levels[index]) for index, name in self._names]
         if self._rest:
@@ -101,7 +101,8 @@ class TopicTemplate:
                 raise PayloadError("plate_value", f"plate {name}: {error}") from None
         return tuple(sorted(bound))
 
-    def _matches(self, levels: list[str]) -> bool:
+    def matches(self, levels: Sequence[str]) -> bool:
+        """Whether a topic, as its levels, is one of those that are read."""
         mine = self._levels
         if levels[0].startswith("$") and mine[0] in ("+", "#"):
             return False
