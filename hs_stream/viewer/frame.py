@@ -69,7 +69,8 @@ def frame(title: str, here: str = "") -> Iterator[None]:
     ui.add_css(_STYLE)
     ui.add_head_html(_HEAD)
     dark = ui.dark_mode(None)
-    with ui.left_drawer(bordered=True).props("breakpoint=900 width=200 show-if-above") as drawer:
+    # Without a value NiceGUI asks the browser for it, and logs a traceback when that takes longer than a second.
+    with ui.left_drawer(value=False, bordered=True).props("breakpoint=900 width=200 show-if-above") as drawer:
         with ui.element("nav").props('aria-label="Pages"').classes("w-full"), ui.list().classes("w-full"):
             for name, path, icon in NAVIGATION:
                 active = " active" if path == here else ""
