@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -124,6 +125,22 @@ class TaggedResponse(JsonResponse):
         await super().__call__(scope, receive, send)
 
 
+class _Api(FastAPI):
+    """Its descriptions are our docstrings, which are reStructuredText, as the Markdown that OpenAPI wants."""
+
+    def openapi(self) -> dict[str, Any]:
+        return {key: _markdown(part) for key, part in super().openapi().items()}
+
+
+def _markdown(part: Any) -> Any:
+    """``part`` of a document with every literal in Markdown's form."""
+    if isinstance(part, str):
+        return re.sub(r"``(.+?)``", r"`\1`", part, flags=re.DOTALL)
+    if isinstance(part, dict):
+        return {key: _markdown(value) for key, value in part.items()}
+    return [_markdown(value) for value in part] if isinstance(part, list) else part
+
+
 def require_write(request: Request) -> None:
     """Refuse a request whose token may only read."""
     if access_of(request.scope) != "write":
@@ -135,7 +152,7 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     from hs_stream.service.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
     from hs_stream.service.routes import Routes  # noqa: PLC0415
 
-    app = FastAPI(
+    app = _Api(
         title="hs-stream",
         version=context.version,
         description="Streams, workflows and tools of this service. What changes something says so.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -90,6 +91,11 @@ def overview_page(
     return _page("hs-stream", body, refresh=5)
 
 
+def _text(markdown: str) -> str:
+    """One paragraph as HTML: its `code`, and the rest as it is."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(markdown))
+
+
 def docs_page(openapi: dict[str, Any]) -> str:
     """The paths of ``openapi`` with their parameters."""
     sections = []
@@ -99,16 +105,16 @@ def docs_page(openapi: dict[str, Any]) -> str:
                 (
                     f"<code>{escape(parameter['name'])}</code>",
                     escape(parameter["in"]),
-                    escape(parameter.get("description", "")),
+                    _text(parameter.get("description", "")),
                 )
                 for parameter in operation.get("parameters", [])
             ]
-            text = "".join(f"<p>{escape(part)}</p>" for part in operation.get("description", "").split("\n\n") if part)
+            text = "".join(f"<p>{_text(part)}</p>" for part in operation.get("description", "").split("\n\n") if part)
             table = _table(("parameter", "in", "meaning"), rows) if rows else ""
             sections.append(f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>{text}{table}")
     info = openapi["info"]
     body = (
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info.get('description', ''))}</p>"
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{_text(info.get('description', ''))}</p>"
         f'<p><a href="/openapi.json">openapi.json</a></p>{"".join(sections)}'
     )
     return _page(f"{info['title']}: HTTP API", body)

@@ -99,8 +99,6 @@ class StreamPages(Pages):
             )
             table.add_slot("body-cell-coverage", '<q-td :props="props"><div v-html="props.row.coverage"></div></q-td>')
             none = ui.column().classes("w-full")
-            with none:
-                empty("No stream matches.", "Streams appear with the first reading that belongs to them.")
             with ui.row().classes("w-full items-center justify-between"):
                 total = ui.label("").classes("text-sm opacity-70")
                 pages = ui.pagination(1, 1, direction_links=True)
@@ -124,7 +122,10 @@ class StreamPages(Pages):
                 first = (pages.value - 1) * _PAGE
                 table.rows = [await self._row(status) for status in found[first : first + _PAGE]]
                 table.set_visibility(bool(found))
-                none.set_visibility(not found)
+                none.clear()
+                if not found:
+                    with none:
+                        empty(*self._lacking(workflow, node))
                 where = f" of {node or workflow}" if node or workflow else ""
                 total.text = f"{len(found):,} streams{where}"
 
@@ -140,10 +141,19 @@ class StreamPages(Pages):
             await draw()
             ui.timer(2.0, draw)
 
+    def _lacking(self, workflow: str, node: str) -> tuple[str, str]:
+        """Why the list is empty, and what would change that."""
+        asked = [item for item in self._context.workflows if workflow in ("", item.name)]
+        if not self._context.workflows:
+            return "No workflow runs.", ""
+        known = any(node in ("", *item.sources, *item.nodes) for item in asked)
+        if known and not any(workflow in ("", status.workflow) for status in self._engine.status(node or None)):
+            return "Waiting for the first reading.", "Streams appear with the first reading that belongs to them."
+        return "No stream matches.", "Change the search or the filters."
+
     async def _row(self, status: StreamStatus) -> dict[str, Any]:
         now = self._clock.now()
         batch = await self._engine.read(status.stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
-        pieces = partition(status, now - _COVERED, now)
         return {
             "id": status.id,
             "stream": str(status.stream),
@@ -151,8 +161,20 @@ class StreamPages(Pages):
             "value": shown(next(iter(batch))[1]) if batch else "-",
             "seen": _ago(now, batch.last_time if batch else None),
             "tool": status.tool or "source",
-            "coverage": _bar(pieces, now - _COVERED, now) if status.kind == "derived" else "",
+            "coverage": await self._last_hour(status, batch.last_time if batch else None, now),
         }
+
+    async def _last_hour(self, status: StreamStatus, last: int | None, now: int) -> str:
+        """The coverage of a derived stream; of a raw one, which has none of its own, first to last reading."""
+        start = now - _COVERED
+        if status.kind == "derived":
+            return _bar(partition(status, start, now), start, now)
+        if last is None or last <= start:
+            return '<span title="a source: no reading in the last hour">—</span>'
+        oldest = await self._engine.read(status.stream, MIN_TIME, last, limit=1)
+        first = oldest.first_time - 1 if oldest else last
+        pieces = [("no-reading", start, first), ("readings", first, last), ("no-reading", max(last, start), now)]
+        return _bar(pieces, start, now, label="readings")
 
     def _values(self, plate: str) -> list[str]:
         found = {value[plate] for tree in self._engine.plates().values() for value in tree.get(plate, ())}
@@ -413,11 +435,11 @@ def _ms(text: str, otherwise: int) -> int:
     return otherwise if text.endswith("inf") else parse_time(text, now=0)
 
 
-def _bar(pieces: Any, low: int, high: int) -> str:
+def _bar(pieces: Any, low: int, high: int, label: str = "coverage") -> str:
     width = max(high - low, 1)
     parts = []
     for state, start, end in pieces:
         first, last = max(start, low), min(end, high)
         if last > first:
             parts.append((state, 100 * (last - first) / width, f"{state}: {format_time(first)} to {format_time(last)}"))
-    return coverage_bar(parts)
+    return coverage_bar(parts, label)

@@ -399,6 +399,15 @@ async def test_pages_load_nothing_from_elsewhere(api: Api, path: str) -> None:
     assert "comfort" in answer.text if path == "/" else "/api/streams" in answer.text
 
 
+async def test_descriptions_are_markdown_and_the_page_shows_them(api: Api) -> None:
+    described = (await api.client.get("/openapi.json")).text
+    assert "``" not in described
+    assert "parameter too: `?room=kitchen`. `next` is" in described
+    page = (await api.client.get("/docs")).text
+    assert "`" not in page
+    assert "parameter too: <code>?room=kitchen</code>. <code>next</code> is" in page
+
+
 async def test_metrics_and_the_description(api: Api) -> None:
     answer = await api.client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")

@@ -21,10 +21,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 @dataclass
 class Site:
-    """A running service with a viewer, and the broker that feeds it."""
+    """A running service with a viewer, the broker that feeds it, and the file with all that the demo says."""
 
     url: str
     broker_port: int
+    log: Path
 
 
 @dataclass
@@ -59,7 +60,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             url = f"http://127.0.0.1:{port}"
             with urllib.request.urlopen(f"{url}/readyz", timeout=10):
                 pass
-            yield Site(url, broker)
+            yield Site(url, broker, log)
         finally:
             process.send_signal(signal.SIGINT)
             try:

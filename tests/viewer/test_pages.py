@@ -38,12 +38,32 @@ SERIES = """() => {
   const option = getElement(Number(element.id.slice(1))).chart.getOption();
   return {points: option.series[0].data, low: option.xAxis[0].min, high: option.xAxis[0].max};
 }"""
+LATE = """
+const send = WebSocket.prototype.send;
+WebSocket.prototype.send = function (data) {
+  const late = String(data).includes('javascript_response') ? 2000 : 0;
+  setTimeout(() => send.call(this, data), late);
+};
+"""
 
 
 @pytest.mark.parametrize(("path", "heading"), PAGES)
 def test_opens_without_an_error_or_another_host(visit: Visit, path: str, heading: str) -> None:
     page = visit.open(path, heading)
     page.wait_for_timeout(700)
+
+
+@pytest.mark.parametrize("path", ["/", "/compare"])
+def test_a_browser_that_answers_late_is_no_error(visit: Visit, site: Site, path: str) -> None:
+    visit.page.add_init_script(LATE)
+    page = visit.open(path, "Overview" if path == "/" else "Compare")
+    page.wait_for_timeout(2500)
+    page.get_by_role("navigation", name="Pages").get_by_text("Streams").wait_for()
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("navigation", name="Pages").get_by_text("Streams").wait_for(state="hidden")
+    said = site.log.read_text()
+    assert "did not respond" not in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[7:9])
@@ -103,6 +123,13 @@ def test_search_and_filters(visit: Visit) -> None:
     _rows(page, 5)
     page.get_by_label("Search").fill("no such stream")
     page.get_by_text("No stream matches.").wait_for()
+    page.get_by_label("Search").fill("climate[house=1,room=kitchen]")
+    bar = page.get_by_role("img", name="readings")
+    bar.wait_for()
+    before, between = bar.locator("i").nth(0), bar.locator("i").nth(1)
+    assert (before.get_attribute("title") or "").startswith("no-reading: ")
+    assert (between.get_attribute("title") or "").startswith("readings: ")
+    assert before.evaluate("e => e.clientWidth") > between.evaluate("e => e.clientWidth") > 10
 
 
 def test_a_node_of_the_graph_opens_its_streams(visit: Visit) -> None:

@@ -24,6 +24,10 @@ sources: {}
 nodes:
   tick: {tool: clock@^1, with: {every: 1d}}
 """
+WAITING = """
+workflow: waiting
+sources: {door: {csv: door.csv, time: {field: time}}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +35,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("token")
     (directory / "token").write_text(TOKEN, encoding="utf-8")
     (directory / "ticks.yaml").write_text(WORKFLOW, encoding="utf-8")
+    (directory / "waiting.yaml").write_text(WAITING, encoding="utf-8")
+    (directory / "door.csv").write_text("time,open\n", encoding="utf-8")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = {
         "HS_STREAM__STORE__URL": "sqlite:///x.db",
-        "HS_STREAM__WORKFLOWS": '["ticks.yaml"]',
+        "HS_STREAM__WORKFLOWS": '["ticks.yaml", "waiting.yaml"]',
         "HS_STREAM__HTTP__PORT": str(port),
         "HS_STREAM__HTTP__READ_TOKEN_FILE": "token",
         "HS_STREAM__HTTP__TOKEN_FILE": "",
@@ -91,4 +97,22 @@ def test_with_it_pages_are_live(url: str, browser: Browser) -> None:
     page.get_by_text("All", exact=True).click()
     page.get_by_text("These values are no numbers").wait_for()
     page.locator("table tbody tr").nth(20).wait_for()
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("workflow=waiting", "Waiting for the first reading."),
+        ("node=door", "Waiting for the first reading."),
+        ("workflow=ticks&q=other", "No stream matches."),
+        ("node=nothing", "No stream matches."),
+    ],
+)
+def test_an_empty_list_says_why(url: str, browser: Browser, query: str, said: str) -> None:
+    context = browser.new_context(http_credentials={"username": "anybody", "password": TOKEN})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"{url}/streams?{query}")
+    page.get_by_text(said).wait_for()
     context.close()
