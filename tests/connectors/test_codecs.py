@@ -85,6 +85,28 @@ def test_time_specs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("unit", "raw", "reason", "ends"),
+    [
+        ("ms", "1700000000", "before_earliest", "; or is time.unit s? It would be 2023-11-14T22:13:20Z"),
+        ("ms", "1700000000.5", "before_earliest", "; or is time.unit s? It would be 2023-11-14T22:13:20.500Z"),
+        ("ms", '"1700000000"', "before_earliest", "; or is time.unit s? It would be 2023-11-14T22:13:20Z"),
+        ("us", "1700000000000", "before_earliest", "; or is time.unit ms? It would be 2023-11-14T22:13:20Z"),
+        ("s", "1700000000000", "time_invalid", "; or is time.unit ms? It would be 2023-11-14T22:13:20Z"),
+        ("ms", "1700000000000000", "time_invalid", "; or is time.unit us? It would be 2023-11-14T22:13:20Z"),
+        ("ms", "86400000", "before_earliest", "; is the device's clock set?"),
+        ("s", "12", "before_earliest", "; is the device's clock set?"),
+        ("ms", "1e300", "time_invalid", "; is the unit right?"),
+        ("ns", "1.7e308", "time_invalid", "; is the unit right?"),
+    ],
+)
+def test_a_time_that_is_likely_in_another_unit_says_so(unit: str, raw: str, reason: str, ends: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        codec("json", time={"field": "ts", "unit": unit}).decode("a", f'{{"ts": {raw}}}'.encode(), ARRIVAL, False)
+    assert caught.value.reason == reason
+    assert str(caught.value).endswith(ends), str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "match"),
     [
         ("xml", {}, "write one of esphome, json, msgpack, number"),

@@ -18,6 +18,8 @@ Unit = Literal["ms", "s", "us", "ns", "iso"]
 
 _FIRST: Final = to_ms(datetime(1, 1, 2, tzinfo=UTC))
 _LAST: Final = to_ms(datetime(9999, 12, 30, tzinfo=UTC))
+_LIKELY: Final = to_ms(datetime(2000, 1, 1, tzinfo=UTC)), to_ms(datetime(2100, 1, 1, tzinfo=UTC))
+"""When a number that is far off in its unit would be a reading in another one."""
 _PER_MS: Final = {"us": 1_000, "ns": 1_000_000}
 _PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _TIME_HINT: Final = "write for example {field: ts, unit: ms}, {field: Time, unit: iso, zone: Europe/Berlin} or arrival"
@@ -71,13 +73,24 @@ class TimeSpec:
         else:
             raise self._invalid(raw, "is neither a number nor a text")
         if not _FIRST <= time <= _LAST:
-            raise self._invalid(raw, "is outside of the years 1 to 9999; is the unit right?")
+            raise self._invalid(raw, f"is not in the years 1 to 9999; {self._other_unit(raw) or 'is the unit right?'}")
         if time < earliest:
+            question = self._other_unit(raw) or "is the device's clock set?"
             raise PayloadError(
-                "before_earliest",
-                f"the time {format_time(time)} is before {format_time(earliest)}; is the device's clock set?",
+                "before_earliest", f"the time {format_time(time)} is before {format_time(earliest)}; {question}"
             )
         return time
+
+    def _other_unit(self, raw: Any) -> str:
+        """A question, where ``raw`` is a likely time in another unit: seconds read as milliseconds are 1970."""
+        number = _number(raw) if isinstance(raw, str) else raw
+        if self.unit == "iso" or isinstance(number, bool) or not isinstance(number, (int, float)):
+            return ""
+        for unit, per_second in _PER_SECOND.items():
+            time = number * 1000 // per_second
+            if unit != self.unit and _LIKELY[0] <= time < _LIKELY[1]:
+                return f"or is time.unit {unit}? It would be {format_time(int(time))}"
+        return ""
 
     def _from_number(self, raw: float) -> int:
         unit = self.unit
