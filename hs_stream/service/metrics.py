@@ -40,7 +40,7 @@ _END_TO_END_BUCKETS: Final = (
 
 
 class Gauges(Protocol):
-    """What a scrape asks for, each once. ``ignored`` and ``remembered`` are per source."""
+    """What a scrape asks for, each once. ``ignored``, ``remembered`` and ``missing`` are per source."""
 
     def statistics(self) -> EngineStatistics: ...
     def mqtt_connected(self) -> bool: ...
@@ -48,6 +48,7 @@ class Gauges(Protocol):
     def live_subscribers(self) -> int: ...
     def ignored(self) -> dict[str, int]: ...
     def remembered(self) -> dict[str, int]: ...
+    def missing(self) -> dict[str, int]: ...
 
 
 class _Bounded:
@@ -272,6 +273,12 @@ class _GaugeCollector(Collector):
         for source, count in _first(gauges.remembered()):
             remembered.add_metric([source], count)
         yield remembered
+        missing = GaugeMetricFamily(
+            "hs_missing_fields", "Fields that a source names and no message has had", labels=["source"]
+        )
+        for source, count in _first(gauges.missing()):
+            missing.add_metric([source], count)
+        yield missing
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
         for workflow, seconds in _first(statistics.lag):
             lag.add_metric([workflow], seconds)

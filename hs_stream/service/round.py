@@ -272,6 +272,11 @@ class Round:
         """What the codec of each source remembers."""
         return self._source.remembered() if self._source is not None else {}
 
+    def missing(self) -> dict[str, int]:
+        """How many fields each source names that no message has had."""
+        found = self._source.statistics().missing if self._source is not None else {}
+        return {source: len(fields) for source, fields in found.items()}
+
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,31 @@ def test_time_specs() -> None:
     assert TimeSpec.parse(("ts", "ms")) == TimeSpec.parse(["ts", "ms"]) == TimeSpec.parse(MS) == TimeSpec("ts", "ms")
     assert TimeSpec.parse({"field": "Time"}).unit == "iso"
     assert str(TimeSpec.parse({"field": "Time", "zone": "Europe/Berlin"}).zone) == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ({"fields": ["temprature", "humidty"]}, ": did you mean temperature, humidity?"),
+        ({"fields": ["wifi.rsi"]}, ": did you mean wifi.rssi?"),
+        ({"fields": ["x"]}, "none of the fields x; it has tss, temperature, humidity, wifi.rssi"),
+        ({"time": {"field": "ts", "unit": "ms"}}, "; it has tss, temperature, humidity, wifi.rssi: did you mean tss?"),
+        ({"bind": {"device": "temperture"}}, ": did you mean temperature?"),
+    ],
+)
+def test_a_missing_field_says_which_there_are(options: dict[str, Any], ends: str) -> None:
+    payload = b'{"tss": 1, "temperature": 21.5, "humidity": 40, "wifi": {"rssi": -60}}'
+    with pytest.raises(PayloadError) as caught:
+        codec("json", **options).decode("a", payload, ARRIVAL, False)
+    assert str(caught.value).endswith(ends), str(caught.value)
+
+
+def test_the_fields_that_an_error_names_are_bounded() -> None:
+    payload = json.dumps({f"{number}{'x' * 1000}": number for number in range(1000)}).encode()
+    with pytest.raises(PayloadError) as caught:
+        codec("json", fields=["y"]).decode("a", payload, ARRIVAL, False)
+    assert str(caught.value).endswith(", ...")
+    assert len(str(caught.value)) < 1500
 
 
 @pytest.mark.parametrize(

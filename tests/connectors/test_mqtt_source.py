@@ -16,6 +16,7 @@ from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.testing.check_source import check_source
 from hs_stream_connectors.codecs import Decoded, codec
 from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.packets import Message
 from hs_stream_connectors.mqtt.source import MAX_DEAD_PAYLOAD, MqttSource, SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
 
@@ -120,6 +121,37 @@ async def test_bad_payloads_become_dead_letters_and_good_ones_go_on(
         assert f"cut to {MAX_DEAD_PAYLOAD} of {len(huge)}" in letters[6].message
         assert letters[0].topic == "home/1/hall/climate"
         assert letters[0].source == "climate"
+
+
+def test_a_field_that_no_message_has_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    def send(topic: str, payload: bytes, times: int) -> None:
+        for _ in range(times):
+            source.decode([Message(topic.encode(), payload, 0, 0, False, False)], lambda: None)
+
+    source = MqttSource(
+        "mqtt",
+        MqttOptions("mqtt://127.0.0.1:1", client_id="x"),
+        [
+            spec("misspelt", "climate", fields=["temperature", "humidty"]),
+            spec("late", "climate", fields=["temperature", "co2"]),
+            spec("zigbee", "z/#", "zigbee2mqtt", fields=["temperature"]),
+            spec("channel", "s/events/rpc", "shelly", bind={"channel": "component"}, fields=["apower"]),
+            spec("whole", "climate"),
+        ],
+    )
+    statistics = source.statistics()
+    send("climate", b'{"temperature": 21.5, "humidity": 40}', 19)
+    send("z/bridge/logging", b"{}", 50)
+    send("s/events/rpc", b'{"method": "NotifyStatus", "params": {"ts": 1700000000, "switch:0": {"apower": 7}}}', 1)
+    assert statistics.missing == {"misspelt": {"humidty"}, "late": {"co2"}, "zigbee": {"temperature"}}
+    assert not caplog.records
+    send("climate", b'{"temperature": 21.5, "humidity": 40, "co2": 400}', 50)
+    assert statistics.missing == {"misspelt": {"humidty"}, "zigbee": {"temperature"}}
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "source misspelt: none of its first 20 messages has the field humidty; "
+        "the last one: it has temperature, humidity, co2: did you mean humidity?"
+    )
 
 
 async def test_one_bad_element_does_not_lose_the_batch(

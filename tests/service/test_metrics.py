@@ -35,6 +35,9 @@ class Figures:
     def remembered(self) -> dict[str, int]:
         return {"plc": 8}
 
+    def missing(self) -> dict[str, int]:
+        return {"climate": 1}
+
 
 def exercised() -> ServiceTelemetry:
     telemetry = ServiceTelemetry()
@@ -102,6 +105,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         "hs_mqtt_reconnects_total 2.0",
         "hs_live_subscribers 6.0",
         'hs_ignored_messages_total{source="climate"} 6.0',
+        'hs_missing_fields{source="climate"} 1.0',
         'hs_codec_entries{source="plc"} 8.0',
     ],
 )

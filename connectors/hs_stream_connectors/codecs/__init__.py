@@ -34,7 +34,18 @@ from hs_stream_connectors.codecs.states import EspHomeCodec, Shelly1Codec, State
 from hs_stream_connectors.codecs.tasmota import TasmotaCodec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 
-__all__ = ["CODECS", "OPTIONS", "REASONS", "BatchError", "Codec", "CodecOptions", "Decoded", "TimeSpec", "codec"]
+__all__ = [
+    "CODECS",
+    "OPTIONS",
+    "REASONS",
+    "BatchError",
+    "Codec",
+    "CodecOptions",
+    "Decoded",
+    "TimeSpec",
+    "codec",
+    "fields_of",
+]
 
 CODECS: Final[Mapping[str, Callable[[Mapping[str, Any]], Codec]]] = {
     "esphome": EspHomeCodec.make,
@@ -65,3 +76,9 @@ def codec(name: str, **options: Any) -> Codec:
     except KeyError:
         raise ConfigurationError(f"codec {name!r} is unknown", hint=f"write one of {', '.join(CODECS)}") from None
     return make(options)
+
+
+def fields_of(made: Codec) -> tuple[str, ...]:
+    """The ``fields`` that a workflow file chooses; none where all are taken, or the codec has no such option."""
+    options = getattr(getattr(made, "parts", made), "options", None)
+    return (options.fields or ()) if isinstance(options, CodecOptions) else ()

@@ -18,10 +18,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
@@ -42,6 +45,7 @@ __all__ = [
     "Decoded",
     "Gathered",
     "TimeSpec",
+    "has",
     "is_command",
     "no_time",
     "pick",
@@ -80,6 +84,9 @@ REASONS: Final = frozenset(
 
 DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
+_SHOWN: Final = 20
+"""Fields of a payload that an error names: a device chooses how many there are, and how long they are."""
+_SHOWN_LENGTH: Final = 60
 _PLATE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -135,6 +142,30 @@ def pick(item: Mapping[str, Any], path: str) -> Any:
                 return MISSING
             found = found[key]
     return found
+
+
+def has(item: Mapping[str, Any], wanted: Sequence[str]) -> str:
+    """The fields that ``item`` has, for an error about those that it has not.
+
+    >>> has({"temperature": 21.5, "wifi": {"rssi": -60}}, ["temprature"])
+    'it has temperature, wifi.rssi: did you mean temperature?'
+    """
+    return _has(tuple(islice(_paths(item, "", MAX_DEPTH), _SHOWN + 1)), tuple(wanted))
+
+
+def _paths(item: Mapping[str, Any], before: str, levels: int) -> Iterator[str]:
+    for key, value in item.items():
+        if type(value) is dict and value and levels:
+            yield from _paths(value, f"{before}{key}.", levels - 1)
+        else:
+            yield f"{before}{key}"[:_SHOWN_LENGTH]
+
+
+@lru_cache(256)  # what a device sends without end is looked at once
+def _has(names: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    close = dict.fromkeys(near for word in wanted for near in difflib.get_close_matches(word, names, n=1))
+    shown = ", ".join((*names[:_SHOWN], "...") if len(names) > _SHOWN else names)
+    return f"it has {shown or 'none'}" + (f": did you mean {', '.join(close)}?" if close else "")
 
 
 def to_value(value: Any) -> Value:
@@ -210,7 +241,7 @@ class CodecOptions:
 
     def bound(self, item: Mapping[str, Any]) -> Meta:
         """The plate values in ``item``. `PayloadError` with ``plate_value`` where one is missing or cannot be one."""
-        return tuple([(plate, _plate_value(plate, key, pick(item, key))) for plate, key in self.bind])
+        return tuple([(plate, _plate_value(plate, key, item)) for plate, key in self.bind])
 
     def check(self, payload: bytes, retained: bool) -> None:
         """Refuse what needs no decoding: ``too_large``, and ``retained`` where the time is the arrival."""
@@ -244,7 +275,9 @@ class CodecOptions:
             try:
                 raw = item[field]
             except KeyError:
-                raise PayloadError("time_missing", f"the object has no {field!r}, where its time is expected") from None
+                raise PayloadError(
+                    "time_missing", f"the object has no {field!r}, where its time is expected; {has(item, [field])}"
+                ) from None
             time = self.time.instant(raw, self.earliest)
         return self.timed(time, item, field)
 
@@ -265,7 +298,10 @@ class CodecOptions:
             return item
         chosen = {key: found for key in self.fields if (found := pick(item, key)) is not MISSING}
         if not chosen:
-            raise PayloadError("fields_missing", f"the object has none of the fields {', '.join(self.fields)}")
+            raise PayloadError(
+                "fields_missing",
+                f"the object has none of the fields {', '.join(self.fields)}; {has(item, self.fields)}",
+            )
         return chosen
 
     def _batch(self, items: list[Any], arrival: int) -> Decoded:
@@ -322,11 +358,15 @@ def _kind(item: object) -> str:
     )
 
 
-def _plate_value(plate: str, key: str, raw: Any) -> str:
+def _plate_value(plate: str, key: str, item: Mapping[str, Any]) -> str:
+    raw = pick(item, key)
+    if raw is MISSING:
+        raise PayloadError(
+            "plate_value", f"plate {plate}: {key!r} is not there, where its value is expected; {has(item, [key])}"
+        )
     text = str(raw) if type(raw) is int else raw
     if not isinstance(text, str):
-        what = "is not there" if raw is MISSING else f"is {_kind(raw)}"
-        raise PayloadError("plate_value", f"plate {plate}: {key!r} {what}, where its value is expected")
+        raise PayloadError("plate_value", f"plate {plate}: {key!r} is {_kind(raw)}, where its value is expected")
     try:
         return check_plate_value(text)
     except ValueError as error:

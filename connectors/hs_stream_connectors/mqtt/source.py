@@ -5,6 +5,9 @@ order, on the connection that they came on; when that is gone it does nothing, a
 
 Where the filters of two sources overlap, a broker sends a copy of a message for each of them, or one for both. With
 MQTT 5 a copy says for which subscriptions it is, and goes to the sources with those filters only.
+
+A field that a source names is misspelt, perhaps, while no message of the source has had it: `SourceStatistics.missing`.
+After `_UNSEEN_MESSAGES` of them the log asks about it, once.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from typing import Final, Protocol, runtime_checkable
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
-from hs_stream_connectors.codecs import BatchError, Codec, Decoded
+from hs_stream_connectors.codecs import BatchError, Codec, Decoded, fields_of
+from hs_stream_connectors.codecs.base import has
+from hs_stream_connectors.codecs.objects import load_json
 from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
 from hs_stream_connectors.mqtt.connection import Connection
 from hs_stream_connectors.mqtt.options import MqttOptions
@@ -32,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MAX_DEAD_PAYLOAD: Final = 64 * 1024
 _CACHED_TOPICS: Final = 20_000
+_UNSEEN_MESSAGES: Final = 20
 
 
 def _now() -> int:
@@ -56,13 +62,15 @@ class SourceSpec:
 class SourceStatistics:
     """Since the source was made. ``ignored``: messages that are neither readings nor errors, by source.
 
-    ``unmatched``: messages for no source, such as those of a subscription of an earlier configuration.
+    ``missing``: by source, the fields that it names and no message has had. ``unmatched``: messages for no source, such
+    as those of a subscription of an earlier configuration.
     """
 
     messages: int = 0
     readings: int = 0
     dead_letters: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, set[str]] = field(default_factory=dict)
     unmatched: int = 0
     redelivered: int = 0
 
@@ -106,7 +114,10 @@ class MqttSource:
         self._now = now
         self._routes: dict[bytes, list[_Route]] = {}
         self._connected: Callable[[bool], None] = lambda _: None
-        self._statistics = SourceStatistics()
+        fields = {spec.name: set(fields_of(spec.codec)) for spec in self._specs}
+        self._statistics = SourceStatistics(missing={name: names for name, names in fields.items() if names})
+        self._unseen = dict.fromkeys(self._statistics.missing, 0)
+        """Messages with readings of the sources with a missing field."""
         self._filters = [spec.template.filter for spec in self._specs]
         self._client = MqttClient(options, ready=self._ready, lost=lambda: self._connected(False))
         self._client.set_filters(self._filters)
@@ -198,6 +209,8 @@ class MqttSource:
                 else:
                     if not decoded:
                         self._statistics.ignored[route.source] = self._statistics.ignored.get(route.source, 0) + 1
+                if decoded and route.source in self._unseen:
+                    self._look(route.source, payload, decoded)
                 origins.append((len(readings), route.topic, payload))
                 for reading in decoded:
                     meta = route.meta if len(reading) == 2 else tuple(sorted(route.meta + reading[2]))
@@ -208,6 +221,25 @@ class MqttSource:
         statistics.dead_letters += len(dead)
         statistics.redelivered += sum([message.dup for message in messages])
         return Delivery(readings, dead, arrival, ack, size, origins)
+
+    def _look(self, source: str, payload: bytes, decoded: Decoded) -> None:
+        """Take the fields that ``decoded`` has from those that are missing."""
+        missing = self._statistics.missing[source]
+        for reading in decoded:
+            if type(reading[1]) is dict:
+                missing.difference_update(reading[1])
+            else:
+                missing.clear()  # a codec whose fields choose streams, or the bare value: what came was chosen
+        if not missing:
+            del self._statistics.missing[source], self._unseen[source]
+            return
+        self._unseen[source] += 1
+        if self._unseen[source] == _UNSEEN_MESSAGES:
+            names = sorted(missing)
+            logger.warning(
+                "source %s: none of its first %d messages has the field%s %s; %s",
+                *(source, _UNSEEN_MESSAGES, "s" * (len(names) > 1), ", ".join(names), _fields_of(payload, names)),
+            )
 
     def _route(self, raw: bytes) -> list[_Route]:
         try:
@@ -231,6 +263,15 @@ class MqttSource:
         if routes:
             self._routes[raw] = routes
         return routes
+
+
+def _fields_of(payload: bytes, wanted: list[str]) -> str:
+    try:
+        item = load_json(payload)
+    except PayloadError:
+        return "check `fields`"
+    items = item if isinstance(item, list) else [item]
+    return f"the last one: {has(items[0], wanted)}" if items and isinstance(items[0], dict) else "check `fields`"
 
 
 def _refuse(_topic: str, _payload: bytes, _arrival: int, _retained: bool) -> Decoded:
