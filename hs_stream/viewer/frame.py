@@ -42,6 +42,7 @@ body { font-variant-numeric: tabular-nums; }
 .hs-page { max-width: 1280px; margin: 0 auto; width: 100%; }
 .hs-num { font-size:1.6rem; line-height:1.1; font-weight:600; }
 .q-table tbody td { white-space: normal; overflow-wrap: anywhere; }
+.hs-whole.q-table__card tbody td { white-space: nowrap; }
 .body--dark .text-primary, .body--dark a.nicegui-link { color:#79b3ec !important; }
 :focus-visible { outline: 2px solid var(--q-primary); outline-offset: 2px; }
 """

@@ -220,13 +220,14 @@ class ListPages(Pages):
     async def sessions(self) -> None:
         """Runs of the service, and what was computed last."""
         with frame("Sessions", "/sessions"):
+            ui.label("Times are UTC.").classes("text-sm opacity-70")
             with section("Runs of the service"):
                 documents = await self._context.store.documents("sessions")
                 rows = [
                     {
                         "id": key,
-                        "started": str(document.get("started", ""))[:19],
-                        "stopped": str(document.get("stopped") or "running, or killed")[:19],
+                        "started": _second(str(document.get("started", ""))),
+                        "stopped": _second(str(document.get("stopped") or "running, or killed")),
                         "version": str((document.get("versions") or {}).get("hs_stream", "")),
                         **{name: f"{count:,}" for name, count in (document.get("counters") or {}).items()},
                     }
@@ -239,7 +240,7 @@ class ListPages(Pages):
                 computed: list[dict[str, Any]] = [
                     {
                         "at": index,
-                        "time": format_time(entry.time),
+                        "time": _second(format_time(entry.time)),
                         "stream": entry.stream,
                         "cause": entry.cause,
                         "tool": entry.tool,
@@ -283,10 +284,18 @@ def _payload(payload: bytes) -> str:
     return text + (f"\n… {len(payload) - _PAYLOAD:,} bytes more" if len(payload) > _PAYLOAD else "")
 
 
+def _second(text: str) -> str:
+    """An ISO time to the second, to be read; another text as it is."""
+    return text[:19].replace("T", " ") if text[:1].isdigit() else text
+
+
 def _table(names: Any, rows: list[dict[str, Any]], key: str, page: int = 0) -> None:
+    """Rows of one line each: where they are too long, the table scrolls."""
     columns = [{"name": name, "label": name.replace("_", " "), "field": name, "align": "left"} for name in names]
     table = (
-        ui.table(columns=columns, rows=rows, row_key=key, pagination=page or None).props("flat dense").classes("w-full")
+        ui.table(columns=columns, rows=rows, row_key=key, pagination=page or None)
+        .props("flat dense")
+        .classes("w-full hs-whole")
     )
     if not page:
         table.props('hide-pagination :pagination="{rowsPerPage:0}"')

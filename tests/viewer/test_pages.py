@@ -66,7 +66,7 @@ def test_a_browser_that_answers_late_is_no_error(visit: Visit, site: Site, path:
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[7:9])
+@pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[7:9] + PAGES[12:13])
 def test_fits_a_phone(phone: Visit, path: str, heading: str) -> None:
     page = phone.open(path, heading)
     page.wait_for_timeout(400)
@@ -150,6 +150,13 @@ def test_a_view_is_kept_under_a_name(visit: Visit) -> None:
     visit.open("/compare", "Compare")
     page.get_by_role("link", name="warm rooms").click()
     page.get_by_role("link", name="temperature_1m[house=1,room=kitchen]").wait_for()
+
+
+def test_sessions_break_no_word(phone: Visit) -> None:
+    page = phone.open("/sessions", "Sessions")
+    page.locator("table").nth(1).locator("tbody tr").nth(5).wait_for()
+    heights = page.evaluate("[...document.querySelectorAll('tbody td')].map((cell) => cell.offsetHeight)")
+    assert max(heights) < 40  # one line
 
 
 def test_a_dead_letter_shows_what_came(visit: Visit, site: Site) -> None:

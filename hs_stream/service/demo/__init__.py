@@ -256,9 +256,11 @@ def _announce(console: Console, service: Service, broker: EmbeddedBroker, second
 def _summary(console: Console, service: Service, balance: _Balance, lag: list[float | None]) -> None:
     statistics = service.engine.statistics()
     table = Table("summary", "", "", box=SIMPLE_HEAD, pad_edge=False)
+    instances = sum(balance.sent.instances.values())
+    again = sum(balance.sent.readings.values()) - instances
     rows: list[tuple[str, str, str]] = [
         ("readings in", f"{statistics.readings:,}", ", ".join(f"{k} {v:,}" for k, v in balance.sent.readings.items())),
-        ("results out", f"{statistics.published:,}", f"of {statistics.results:,} computed"),
+        ("results out", f"{statistics.published:,}", f"of {statistics.results:,} computed: those of published nodes"),
         ("late", f"{statistics.late:,}", "below the watermark; what they changed was computed again"),
         *(
             (f"dead: {reason}", f"{count:,}", _WHY.get(reason, "not expected"))
@@ -266,7 +268,11 @@ def _summary(console: Console, service: Service, balance: _Balance, lag: list[fl
         ),
         ("lag p50", _milliseconds(lag[0]), "arrival to published, without the history at the beginning"),
         ("lag p99", _milliseconds(lag[1]), ""),
-        ("lost", f"{balance.lost:,}", f"of {sum(balance.sent.instances.values()):,} instances that the house sent"),
+        (
+            "lost",
+            f"{balance.lost:,}",
+            f"of {instances:,} instances sent; readings that repeat or correct one: {again:,}",
+        ),
         ("doubled", f"{balance.doubled:,}", ""),
         (
             "verify",
