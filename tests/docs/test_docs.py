@@ -143,7 +143,7 @@ def test_metrics_named_in_the_texts_exist() -> None:
             return EngineStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, True, {"w": 0.0}, {"w": 0.0})
 
         def __getattr__(self, name: str) -> Any:
-            return lambda: {"w": 0.0} if name in ("ignored", "remembered") else 0
+            return lambda: {"w": 0.0} if name in ("ignored", "missing", "remembered") else 0
 
     telemetry = ServiceTelemetry()
     telemetry.attach(Still())
