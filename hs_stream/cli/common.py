@@ -30,7 +30,7 @@ from hs_stream.core.errors import (
     ToolError,
     Unavailable,
 )
-from hs_stream.core.stream import StreamId
+from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -226,15 +226,10 @@ async def find_record(store: Store, text: str) -> StreamRecord:
     records = {record.stream: record for record in await store.streams()}
     if stream in records:
         return records[stream]
-    same_name = [str(other) for other in records if other.name == stream.name]
-    hint = (
-        f"there is {', '.join(same_name[:5])}"
-        if same_name
-        else did_you_mean(str(stream), map(str, records))
-        if len(records) <= 20
-        else "see hs-stream streams"
+    raise NotFound(
+        f"there is no stream {stream}",
+        hint=similar_streams(stream, records) or "see hs-stream streams for those there are",
     )
-    raise NotFound(f"there is no stream {stream}", hint=hint)
 
 
 def catalog_of(settings: Settings) -> Catalog:

@@ -30,10 +30,10 @@ from hs_stream.cli.common import (
 from hs_stream.cli.csv_files import CsvWriter
 from hs_stream.cli.plot import plot
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
-from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
@@ -84,13 +84,16 @@ def query(
     settings = settings_of(config)
     parse_stream(stream)
     first, until = parse_span(start, end, until_now=compute)
-    if compute:
-        if start is None:
-            raise ConfigurationError("--compute needs --from", hint="say for example --from -1d")
-        run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
+    if compute and start is None:
+        raise ConfigurationError("--compute needs --from", hint="say for example --from -1d")
     if last is None and start is None and end is None and form is Format.TABLE and not draw:
         last = _TABLE_ROWS
-    run(_query(settings, stream, first, until, last, form, draw))
+    try:
+        if compute:
+            run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
+        run(_query(settings, stream, first, until, last, form, draw))
+    except NotFound as error:
+        raise NotFound(error.message, hint=_waits_for(settings, parse_stream(stream)) or error.hint) from None
 
 
 async def _compute(
@@ -117,6 +120,39 @@ async def _query(
             await _json(store, record, start, end, last)
         else:
             await _csv(store, [record], (), (start, end), last, sys.stdout)
+
+
+def _waits_for(settings: Settings, stream: StreamId) -> str:
+    """What ``stream`` waits for, where a workflow declares it and there is none of its name yet; else ``""``."""
+    try:
+        workflows = [item for item in catalog_of(settings).workflows if stream.name in {*item.sources, *item.nodes}]
+    except ConfigurationError:
+        return ""
+    heard = run(_names(settings)) if workflows else set()
+    if not workflows or stream.name in heard:
+        return ""
+    workflow = workflows[0]
+    waits = [
+        _place(source, stream.name)
+        for name, source in workflow.sources.items()
+        if name in {stream.name, *workflow.ancestors(stream.name)} and name not in heard
+    ]
+    why = (
+        f"no reading on {' or '.join(waits)} yet"
+        if waits
+        else f"no result yet, hs-stream compute {workflow.name} computes it"
+    )
+    return f"workflow {workflow.name} declares it; {why}"
+
+
+async def _names(settings: Settings) -> set[str]:
+    async with reading_store(settings) as store:
+        return {record.stream.name for record in await store.streams()}
+
+
+def _place(source: SourceDefinition, name: str) -> str:
+    place = str(source.options.get("mqtt") or source.options.get("csv") or f"source {source.name}")
+    return place if source.name == name or place.startswith("source ") else f"{place} (source {source.name})"
 
 
 async def _pages(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> AsyncIterator[Batch]:

@@ -12,7 +12,7 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.value import same
 
-__all__ = ["Difference", "StreamId", "difference"]
+__all__ = ["Difference", "StreamId", "difference", "similar_streams"]
 
 Meta = tuple[tuple[str, str], ...]
 
@@ -20,6 +20,8 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FORBIDDEN: Final = re.compile(r"[\[\],=+#\x00-\x1f\x7f]")
 _TEXT: Final = re.compile(r"([^\[\]]+)(?:\[(.*)\])?", re.DOTALL)
 MAX_PLATE_VALUE: Final = 128
+_SUGGESTED: Final = 5
+_COMPARED: Final = 1_000
 
 
 def check_plate_value(value: str) -> str:
@@ -82,6 +84,28 @@ class StreamId:
     def __str__(self) -> str:
         inside = ",".join(f"{key}={value}" for key, value in self.meta)
         return f"{self.name}[{inside}]" if inside else self.name
+
+
+def similar_streams(wanted: StreamId, known: Iterable[StreamId]) -> str:
+    """A hint for a stream that there is not: those of its name, else of the closest name; "" where none is close.
+
+    At most five are named, and at most 1000 of a name are compared.
+    """
+    import difflib  # noqa: PLC0415 - only on the way to an error
+
+    by_name: dict[str, list[str]] = {}
+    for stream in sorted(known):
+        found = by_name.setdefault(stream.name, [])
+        if len(found) < _COMPARED:
+            found.append(str(stream))
+    if wanted.name in by_name:
+        nearest = difflib.get_close_matches(str(wanted), by_name[wanted.name], n=_SUGGESTED, cutoff=0)
+        return f"there is {', '.join(nearest)}"
+    names = difflib.get_close_matches(wanted.name, by_name, n=1)
+    if not names:
+        return ""
+    nearest = difflib.get_close_matches(str(wanted), by_name[names[0]], n=1, cutoff=0)
+    return f"did you mean {nearest[0]}?"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hs_stream.core.affected import required
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
-from hs_stream.core.stream import StreamId
+from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.tool import OnGrid
 from hs_stream.core.watermark import Silence
@@ -602,7 +602,8 @@ class Engine:
     def _stream(self, stream: StreamId) -> Stream:
         found = self._graph.streams.get(stream)
         if found is None:
-            raise NotFound(f"there is no stream {stream}", hint="hs-stream streams lists those there are")
+            hint = similar_streams(stream, self._graph.streams) or "hs-stream streams lists those there are"
+            raise NotFound(f"there is no stream {stream}", hint=hint)
         return found
 
     def _status(self, stream: Stream) -> StreamStatus:

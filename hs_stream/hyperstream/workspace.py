@@ -21,7 +21,7 @@ from typing import Any, Final
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.stream import StreamId
+from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
@@ -37,7 +37,6 @@ from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["Workspace"]
 
-_SUGGESTED: Final = 5
 _COUNTED: Final = ("readings", "results", "late", "dead_letters", "steps")
 
 
@@ -260,9 +259,7 @@ class Workspace:
         raise await self._missing(stream)
 
     async def _missing(self, stream: StreamId) -> NotFound:
-        names = sorted(str(record.stream) for record in await self._store.streams())
-        same = [name for name in names if name.partition("[")[0] == stream.name][:_SUGGESTED]
-        hint = f"there is {', '.join(same)}" if same else did_you_mean(str(stream), names) if names else ""
+        hint = similar_streams(stream, [record.stream for record in await self._store.streams()])
         return NotFound(f"there is no stream {stream}", hint=hint or "write readings to it, or execute a tool into it")
 
     async def read(self, stream: int, start: int, end: int, *, limit: int, newest: bool = False) -> Batch:

@@ -105,6 +105,34 @@ def test_streams_are_listed_by_pattern() -> None:
     assert run("streams", "none*", "--format", "csv").stdout.count("\n") == 1
 
 
+@pytest.mark.usefixtures("imported")
+def test_a_stream_that_is_not_there_suggests_others() -> None:
+    assert f"did you mean {SMOOTH}?" in refused("query", "smoth[house=1,room=kitchen]")
+    assert f"did you mean {SMOOTH}?" in refused("query", "smoth", "--plot")
+    assert f"did you mean {STREAM}?" in refused("export", "climat", "-")
+    assert f"there is {STREAM}" in refused("query", "climate[house=1,room=kitchn]")
+    assert "see hs-stream streams" in refused("query", "wholly_else")
+    assert "did you mean" in refused("query", "smoth", "--from", "-1h", "--compute")
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_declared_stream_without_readings_says_what_it_waits_for() -> None:
+    Path("garage.yaml").write_text(
+        "workflow: garage\nplates: {house: {}}\nsources:\n  door: {mqtt: 'home/{house}/door'}\n  bell: {mqtt: bell}\n"
+        "  clap: {}\nnodes:\n  open: {tool: component@^1, from: door, with: {key: open}}\n"
+        "  mean: {tool: sliding_mean@^1, from: bell, with: {width: 1m}}\n",
+        encoding="utf-8",
+    )
+    settings = Path("hs-stream.toml").read_text(encoding="utf-8")
+    Path("hs-stream.toml").write_text(settings.replace('"comfort.yaml"', '"*.yaml"'), encoding="utf-8")
+    says = "workflow garage declares it; no reading on"
+    assert f"there is no stream door ({says} home/{{house}}/door yet)" in refused("query", "door")
+    assert f"{says} home/{{house}}/door (source door) yet" in refused("query", "open[house=1]")
+    assert f"{says} bell (source bell) yet" in refused("query", "mean", "--from", "-1h", "--compute")
+    assert f"{says} source clap yet" in refused("query", "clap")
+    assert "declares it" not in refused("query", "climate[house=2,room=kitchen]")
+
+
 def test_compute_without_any_reading() -> None:
     """No source is connected, so nothing is waited for: a clock ticks."""
     Path("ticks.yaml").write_text(
