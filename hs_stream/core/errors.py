@@ -17,6 +17,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
     "BrokerUnavailable",
     "ConfigurationError",
@@ -29,6 +31,7 @@ __all__ = [
     "ToolError",
     "Unavailable",
     "UnknownToolError",
+    "did_you_mean",
 ]
 
 
@@ -106,3 +109,14 @@ class NotFound(HsStreamError):
 
 class LawViolation(HsStreamError):
     """Two evaluations that must agree bit for bit differ."""
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint: the closest of ``known``, else all of them behind ``otherwise``."""
+    import difflib  # noqa: PLC0415 - only on the way to an error
+
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"{otherwise or 'there is'} {', '.join(names)}" if names else ""

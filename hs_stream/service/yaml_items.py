@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, did_you_mean
 
 __all__ = ["MAX_ITEMS", "Item", "Reader", "did_you_mean", "read_json", "read_yaml", "write_yaml"]
 
@@ -57,15 +56,6 @@ class Item:
         if isinstance(value, (list, tuple)):
             return cls([cls.of(item) for item in value])
         return cls(value)
-
-
-def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint: the closest of ``known``, else all of them behind ``otherwise``."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"{otherwise or 'there is'} {', '.join(names)}" if names else ""
 
 
 def read_yaml(text: str, path: str) -> Item:

@@ -18,6 +18,7 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import Change, Publication
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant, check_homeassistant, state_text
+from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
 from hs_stream_connectors.mqtt.options import MqttOptions
 
 TEMPERATURE = {"device_class": "temperature", "unit_of_measurement": "°C", "expire_after": "10m"}
@@ -212,3 +213,29 @@ def test_mistakes_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         check_homeassistant(options)
     check_homeassistant(TEMPERATURE)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"devce_class": "x"}, "did you mean device_class?"),
+        ({"component": "binary-sensor"}, "did you mean binary_sensor?"),
+        ({"state_class": "total_increase"}, "did you mean total_increasing?"),
+        ({"state_class": "x"}, "write one of measurement, total, total_increasing, measurement_angle"),
+        ({"device_class": "temprature"}, "did you mean temperature?"),
+        ({"device_class": "heat"}, "it is one of a binary_sensor: add component: binary_sensor"),
+        ({"component": "binary_sensor", "device_class": "ocupancy"}, "did you mean occupancy?"),
+    ],
+)
+def test_mistakes_have_a_suggestion(options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_homeassistant(options)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("component", DEVICE_CLASSES)
+def test_all_classes_of_home_assistant_are_taken(component: str) -> None:
+    for word in DEVICE_CLASSES[component]:
+        check_homeassistant({"component": component, "device_class": word})
+    for word in STATE_CLASSES:
+        check_homeassistant({"state_class": word})

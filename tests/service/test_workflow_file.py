@@ -100,6 +100,8 @@ def test_a_document_and_back(registry: ToolRegistry) -> None:
         ("unit: ms", "unit: parsec", 12, "ms, s, us, ns"),
         ("    fields:", "    feilds:", 13, "feilds"),
         ("retain: true", "retian: true", 20, "did you mean retain"),
+        ("device_class: temp", "device_clas: temp", 20, "did you mean device_class"),
+        ("device_class: temperature", "device_class: temperatur", 20, "did you mean temperature"),
         ("retain: true", "retain: maybe", 20, "true or false"),
         ("retain: true", "payload: xml", 20, "json, msgpack, value"),
         ("  too_hot:\n", "  to_hot:\n", 21, "did you mean too_hot"),

@@ -34,11 +34,12 @@ from typing import Any, Final
 import aiomqtt
 import msgspec
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_duration
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
+from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
 from hs_stream_connectors.mqtt.options import MqttOptions
 
 __all__ = ["ORIGIN", "PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "is_entity_topic", "state_text"]
@@ -73,10 +74,12 @@ def check_homeassistant(options: Mapping[str, Any]) -> None:
     """``ConfigurationError`` unless ``options`` (what stands under ``homeassistant``) describe an entity."""
     for key, value in options.items():
         if key not in _KEYS:
-            raise ConfigurationError(f"homeassistant: there is no key {key!r}", hint=f"the keys are {', '.join(_KEYS)}")
+            raise ConfigurationError(
+                f"homeassistant: there is no key {key!r}", hint=did_you_mean(key, _KEYS, "the keys are")
+            )
         if key == "component" and value not in _COMPONENTS:
             raise ConfigurationError(
-                f"homeassistant: component is {value!r}", hint=f"write one of {', '.join(_COMPONENTS)}"
+                f"homeassistant: component is {value!r}", hint=did_you_mean(str(value), _COMPONENTS, "write one of")
             )
         if key in _TEXTS and not isinstance(value, str):
             raise ConfigurationError(f"homeassistant: {key} is {value!r}", hint="write a text")
@@ -89,8 +92,23 @@ def check_homeassistant(options: Mapping[str, Any]) -> None:
         )
     if "expire_after" in options:
         _seconds(options["expire_after"])
+    _check_classes(options, str(options.get("component", "sensor")))
     if options.get("component") == "binary_sensor" and "unit_of_measurement" in options:
         raise ConfigurationError("homeassistant: a binary_sensor has no unit_of_measurement", hint="take it out")
+
+
+def _check_classes(options: Mapping[str, Any], component: str) -> None:
+    state, device = options.get("state_class"), options.get("device_class")
+    if state is not None and state not in STATE_CLASSES:
+        raise ConfigurationError(
+            f"homeassistant: there is no state_class {state!r}", hint=did_you_mean(state, STATE_CLASSES, "write one of")
+        )
+    if device is None or device in DEVICE_CLASSES[component]:
+        return
+    hint = did_you_mean(device, DEVICE_CLASSES[component], "the classes are")
+    if other := [name for name, classes in DEVICE_CLASSES.items() if device in classes]:
+        hint = f"it is one of a {other[0]}: add component: {other[0]}, or take another"
+    raise ConfigurationError(f"homeassistant: a {component} has no device_class {device!r}", hint=hint)
 
 
 def _seconds(value: Any) -> int:
