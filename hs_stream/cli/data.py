@@ -91,9 +91,11 @@ def query(
     try:
         if compute:
             run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
-        run(_query(settings, stream, first, until, last, form, draw))
+        without_result = run(_query(settings, stream, first, until, last, form, draw))
     except NotFound as error:
         raise NotFound(error.message, hint=_waits_for(settings, parse_stream(stream)) or error.hint) from None
+    if without_result is not None and (why := _no_result(settings, without_result)):
+        typer.echo(why, err=True)
 
 
 async def _compute(
@@ -106,7 +108,8 @@ async def _compute(
 
 async def _query(
     settings: Settings, text: str, start: int, end: int, last: int | None, form: Format, draw: bool
-) -> None:
+) -> StreamRecord | None:
+    """The stream's record where it is computed and holds nothing at all."""
     async with reading_store(settings) as store:
         record = await find_record(store, text)
         if record.floor is not None and MIN_TIME < start < record.floor:
@@ -120,6 +123,42 @@ async def _query(
             await _json(store, record, start, end, last)
         else:
             await _csv(store, [record], (), (start, end), last, sys.stdout)
+        computed = record.kind == "derived" and record.coverage
+        return record if computed and not await store.read(record.id, MIN_TIME, MAX_TIME, limit=1) else None
+
+
+def _no_result(settings: Settings, record: StreamRecord) -> str:
+    """How many instances of its inputs gave the stream of ``record`` nothing: a wrong parameter is else silent."""
+    try:
+        workflows = catalog_of(settings).workflows
+    except ConfigurationError:
+        return ""
+    inputs = next(
+        (
+            set(item.nodes[record.stream.name].inputs)
+            for item in workflows
+            if item.name == record.workflow and record.stream.name in item.nodes
+        ),
+        set(),
+    )
+    count = run(_count_inputs(settings, record, inputs))
+    tool = f"{record.tool.name}@{record.tool.version}" if record.tool else "its tool"
+    many = f"{count} instances of {', '.join(sorted(inputs))}"
+    return f"no result: {many} gave none in what is computed (if one was due, check {tool})" if count else ""
+
+
+async def _count_inputs(settings: Settings, record: StreamRecord, inputs: set[str]) -> int:
+    mine = dict(record.stream.meta)
+    async with reading_store(settings) as store:
+        return sum(
+            [
+                await store.count(other.id, span.start, span.end)
+                for other in await store.streams()
+                if other.stream.name in inputs
+                and all(mine.get(key, value) == value for key, value in other.stream.meta)
+                for span in record.coverage
+            ]
+        )
 
 
 def _waits_for(settings: Settings, stream: StreamId) -> str:

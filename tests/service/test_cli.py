@@ -115,6 +115,20 @@ def test_a_stream_that_is_not_there_suggests_others() -> None:
     assert "did you mean" in refused("query", "smoth", "--from", "-1h", "--compute")
 
 
+def test_a_node_without_results_says_how_many_inputs_gave_none(in_site: Any) -> None:
+    text = Path("comfort.yaml").read_text(encoding="utf-8")
+    Path("comfort.yaml").write_text(text.replace("key: temperature", "key: temprature"), encoding="utf-8")
+    Path("data.csv").write_text(
+        "time,temperature,humidity\n2026-01-01T00:00:00Z,1,4\n2026-01-01T00:00:10Z,2,4\n", encoding="utf-8"
+    )
+    run("import", "data.csv", "--stream", STREAM, "--time", "time")
+    result = run("query", "temperature[house=1,room=kitchen]", "--format", "csv")
+    assert result.stdout == "time,value\n"
+    assert result.stderr.startswith("no result: 2 instances of climate gave none in what is computed")
+    assert "component@1" in result.stderr
+    assert run("query", STREAM).stderr == ""
+
+
 @pytest.mark.usefixtures("imported")
 def test_a_declared_stream_without_readings_says_what_it_waits_for() -> None:
     Path("garage.yaml").write_text(
