@@ -10,8 +10,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.stream import StreamId
 from hs_stream.core.value import canonical, same
 from hs_stream_connectors.codecs import REASONS, BatchError, TimeSpec, codec
+from hs_stream_connectors.mqtt.homeassistant import Entity
 
 ARRIVAL = 1_700_000_000_000
 MS = {"field": "ts", "unit": "ms"}
@@ -183,3 +185,11 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], match: str)
 def test_earliest_can_be_moved() -> None:
     early = codec("json", time=MS, earliest="1969-01-01T00:00:00Z")
     assert early.decode("a", b'{"ts": 0}', ARRIVAL, False) == [(0, {})]
+
+
+@pytest.mark.parametrize("name", ["esphome", "statestream"])
+def test_our_own_entities_are_no_readings(name: str) -> None:
+    """The filter of nodes without a common prefix, ``+/sensor/+/state``, is sent them too."""
+    entity = Entity(StreamId.make("smooth", {"house": "1"}), "comfort", ("1",), "sliding_mean", {})
+    assert codec(name).decode(entity.topic("state"), b"21.5", 7, False) == []
+    assert codec(name).decode("homeassistant/sensor/outside/state", b"3.5", 7, False) == [(7, 3.5)]

@@ -11,6 +11,8 @@
 2. The time is the arrival. A retained message is of unknown age and no reading: these gateways retain by default or on
    request, so it is normal and not an error.
 3. What a gateway sends for "no value" is no reading: ``nan`` (ESPHome), ``unknown`` and ``unavailable`` (statestream).
+   Nor is what this service publishes as an entity of Home Assistant, whose topic has the form of theirs: a node that
+   read its own result would never end.
 4. Which topics are readings:
 
    =============  ====================================================================================================
@@ -32,6 +34,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream_connectors.codecs.bare import guess
 from hs_stream_connectors.codecs.base import CodecOptions, Decoded, is_command, no_time, to_value
 from hs_stream_connectors.codecs.objects import load_json
+from hs_stream_connectors.mqtt.topics import is_entity_topic
 
 __all__ = ["EspHomeCodec", "Shelly1Codec", "StatestreamCodec"]
 
@@ -63,7 +66,8 @@ class _States(ABC):
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
-        if retained or not payload or not self.is_reading(topic.split("/"), payload):
+        levels = topic.split("/")
+        if retained or not payload or is_entity_topic(levels) or not self.is_reading(levels, payload):
             return []
         self.options.check_size(payload)
         return [(arrival, self.value(topic, payload))]

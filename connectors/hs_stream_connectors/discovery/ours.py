@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from hs_stream_connectors.discovery.payloads import objects
 from hs_stream_connectors.discovery.survey import Seen
-from hs_stream_connectors.mqtt.homeassistant import ORIGIN, is_entity_topic
+from hs_stream_connectors.mqtt.homeassistant import ORIGIN
+from hs_stream_connectors.mqtt.topics import is_entity_topic
 
 __all__ = ["ours"]
 

@@ -41,16 +41,15 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
 from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
 from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.topics import COMPONENTS, HOMEASSISTANT, OURS
 
-__all__ = ["ORIGIN", "PREFIX", "Entity", "HomeAssistant", "check_homeassistant", "is_entity_topic", "state_text"]
+__all__ = ["ORIGIN", "Entity", "HomeAssistant", "check_homeassistant", "state_text"]
 
 logger = logging.getLogger(__name__)
 
-PREFIX: Final = "homeassistant"
 ORIGIN: Final = "hs-stream"
 """Who a description is from, as it says."""
-_BIRTH: Final = f"{PREFIX}/status"
-_COMPONENTS: Final = ("sensor", "binary_sensor")
+_BIRTH: Final = f"{HOMEASSISTANT}/status"
 _TEXTS: Final = (
     "name",
     "icon",
@@ -61,7 +60,6 @@ _TEXTS: Final = (
     "value_template",
 )
 _SWITCHES: Final = ("enabled_by_default", "force_update")
-_OURS: Final = "hs"
 _KEYS: Final = ("component", *_TEXTS, *_SWITCHES, "expire_after", "suggested_display_precision")
 _FIRST_DELAY: Final = 0.5
 _LAST_DELAY: Final = 30.0
@@ -77,9 +75,9 @@ def check_homeassistant(options: Mapping[str, Any]) -> None:
             raise ConfigurationError(
                 f"homeassistant: there is no key {key!r}", hint=did_you_mean(key, _KEYS, "the keys are")
             )
-        if key == "component" and value not in _COMPONENTS:
+        if key == "component" and value not in COMPONENTS:
             raise ConfigurationError(
-                f"homeassistant: component is {value!r}", hint=did_you_mean(str(value), _COMPONENTS, "write one of")
+                f"homeassistant: component is {value!r}", hint=did_you_mean(str(value), COMPONENTS, "write one of")
             )
         if key in _TEXTS and not isinstance(value, str):
             raise ConfigurationError(f"homeassistant: {key} is {value!r}", hint="write a text")
@@ -152,11 +150,11 @@ class Entity:
     @property
     def unique_id(self) -> str:
         """Letters, digits, ``_`` and ``-``, stable for as long as workflow, node and plate values keep their names."""
-        return _identifier((_OURS, self.workflow, self.stream.name, *self.plates))
+        return _identifier((OURS, self.workflow, self.stream.name, *self.plates))
 
     def topic(self, what: str) -> str:
         """The topic of its ``config`` or ``state``."""
-        return f"{PREFIX}/{self.component}/{self.unique_id}/{what}"
+        return f"{HOMEASSISTANT}/{self.component}/{self.unique_id}/{what}"
 
     def config(self, status_topic: str, version: str) -> bytes:
         """The description that is retained."""
@@ -170,7 +168,7 @@ class Entity:
             "state_topic": self.topic("state"),
             "availability_topic": status_topic,
             "device": {
-                "identifiers": [_identifier((_OURS, self.workflow, *self.plates))],
+                "identifiers": [_identifier((OURS, self.workflow, *self.plates))],
                 "name": f"{self.workflow} {place}".strip(),
                 "manufacturer": "hs-stream",
                 "model": f"workflow {self.workflow}",
@@ -185,17 +183,6 @@ def _identifier(parts: Sequence[str]) -> str:
     text = "-".join(plain)
     # What is not written as it is gets a sum of what it was, so that no two are one.
     return text if list(parts) == plain else f"{text}-{zlib.crc32(repr(tuple(parts)).encode()):08x}"
-
-
-def is_entity_topic(levels: Sequence[str]) -> bool:
-    """Whether a topic is the ``config`` or ``state`` of an `Entity`, of whatever service."""
-    return (
-        len(levels) == 4
-        and levels[0] == PREFIX
-        and levels[1] in _COMPONENTS
-        and levels[2].startswith(f"{_OURS}-")
-        and levels[3] in ("config", "state")
-    )
 
 
 class HomeAssistant:
@@ -264,7 +251,7 @@ class HomeAssistant:
                 async with self._client() as client:
                     attempt = 0
                     self.connected, self.last_error = True, ""
-                    await client.subscribe([(_BIRTH, 1), (f"{PREFIX}/+/+/config", 1)])
+                    await client.subscribe([(_BIRTH, 1), (f"{HOMEASSISTANT}/+/+/config", 1)])
                     self._everything()
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._listen(client))

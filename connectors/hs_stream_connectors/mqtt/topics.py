@@ -20,7 +20,21 @@ from typing import Final
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.stream import check_plate_value
 
-__all__ = ["Meta", "TopicTemplate", "identifier_of", "overlapping"]
+__all__ = [
+    "COMPONENTS",
+    "HOMEASSISTANT",
+    "OURS",
+    "Meta",
+    "TopicTemplate",
+    "identifier_of",
+    "is_entity_topic",
+    "overlapping",
+]
+
+HOMEASSISTANT: Final = "homeassistant"
+COMPONENTS: Final = ("sensor", "binary_sensor")
+OURS: Final = "hs"
+"""Below which topics, as what, and with which first word in their names we publish entities of Home Assistant."""
 
 Meta = tuple[tuple[str, str], ...]
 
@@ -139,3 +153,18 @@ def _overlap(one: str, other: str) -> bool:
         if mine is None or its is None or (mine != its and "+" not in (mine, its)):
             return False
     return True
+
+
+def is_entity_topic(levels: Sequence[str]) -> bool:
+    """Whether a topic is the ``config`` or ``state`` of an entity that an hs_stream service publishes.
+
+    >>> is_entity_topic("homeassistant/sensor/hs-comfort-smooth-1-kitchen/state".split("/"))
+    True
+    """
+    return (
+        len(levels) == 4
+        and levels[0] == HOMEASSISTANT
+        and levels[1] in COMPONENTS
+        and levels[2].startswith(f"{OURS}-")
+        and levels[3] in ("config", "state")
+    )
