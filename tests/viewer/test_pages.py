@@ -61,9 +61,7 @@ def test_a_browser_that_answers_late_is_no_error(visit: Visit, site: Site, path:
     page.get_by_role("navigation", name="Pages").get_by_text("Streams").wait_for()
     page.get_by_role("button", name="Menu").click()
     page.get_by_role("navigation", name="Pages").get_by_text("Streams").wait_for(state="hidden")
-    said = site.log.read_text()
-    assert "did not respond" not in said
-    assert "Traceback" not in said
+    assert "did not respond" not in site.log.read_text()
 
 
 @pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[7:9] + PAGES[12:13])
