@@ -38,6 +38,7 @@ echo $child
 exec 3<&-
 wait $child
 """
+_ALREADY_INITIALIZED: Final = 23
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0
 _ATTEMPTS: Final = 3
@@ -216,10 +217,23 @@ class EmbeddedMongod:
         if not self._replica_set or hello.get("isWritablePrimary"):
             return True
         if "setName" not in hello:
-            member = {"_id": 0, "host": f"127.0.0.1:{self._port}"}
             with contextlib.suppress(OperationFailure):
-                client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": [member]})
+                self._join(client)
         return False
+
+    def _join(self, client: MongoClient[dict[str, Any]]) -> None:
+        """Make a new replica set, or take part in the one that the files are of: it knows us by an earlier port."""
+        host = f"127.0.0.1:{self._port}"
+        try:
+            members = [{"_id": 0, "host": host}]
+            client.admin.command("replSetInitiate", {"_id": self._replica_set, "members": members})
+        except OperationFailure as error:
+            if error.code != _ALREADY_INITIALIZED:
+                raise
+            config = client.admin.command("replSetGetConfig")["config"]
+            config["version"] += 1
+            config["members"][0]["host"] = host
+            client.admin.command({"replSetReconfig": config, "force": True})
 
     def _end_of_log(self) -> str:
         try:

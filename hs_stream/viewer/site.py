@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -55,7 +56,14 @@ class Site:
         for path, page in self._pages:
             ui.page(path)(page)
         nicegui_app.add_middleware(_Headers)
+        logging.getLogger("nicegui").addFilter(_gone)
         ui.run_with(app, title="hs-stream", favicon="📈", dark=None, show_welcome_message=False)
+
+
+def _gone(record: logging.LogRecord) -> bool:
+    """Whether to log it: a page that goes on for a moment after its browser has left is no error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and str(error).endswith("has been deleted."))
 
 
 class _Headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.viewer import series
 from hs_stream.viewer.frame import coverage_bar
 from hs_stream.viewer.series import MOST, POINTS, number_at, numeric_fields, read_series
+from hs_stream.viewer.site import _gone
 from hs_stream.viewer.streams import shown
 from hs_stream.viewer.workflows import drawing, layout
 
@@ -110,3 +112,12 @@ def test_no_two_nodes_lie_on_each_other() -> None:
 @pytest.mark.parametrize("pieces", [[], [("computed", 40.0, "t"), ("failed", 60.0, "t")]])
 def test_the_bar_has_one_part_for_each_piece(pieces: list[tuple[str, float, str]]) -> None:
     assert coverage_bar(pieces).count("<i ") == len(pieces)
+
+
+def test_a_browser_that_left_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("a viewer")
+    log.addFilter(_gone)
+    for text in ("The client this element belongs to has been deleted.", "of ours"):
+        error = RuntimeError(text)
+        log.error(error, exc_info=error)
+    assert [record.getMessage() for record in caplog.records] == ["of ours"]
