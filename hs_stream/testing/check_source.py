@@ -90,14 +90,17 @@ class _Run:
                     await self._changed.wait()
         return self.numbers
 
-    async def until_state(self, state: bool, seconds: float = 20.0) -> None:
+    async def until_states(self, *states: bool, seconds: float = 20.0) -> None:
+        """Return when `connected` was called with ``states``, from the beginning; more may have come since."""
         try:
             async with asyncio.timeout(seconds):
-                while not self.states or self.states[-1] is not state:
+                while len(self.states) < len(states):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise LawViolation(f"connected({state}) was not called within {seconds:g} s: {self.states}") from None
+            missing = states[len(self.states)]
+            raise LawViolation(f"connected({missing}) was not called within {seconds:g} s: {self.states}") from None
+        _require(self.states[: len(states)] == [*states], f"connected() was called with {self.states}")
 
 
 def _require(condition: bool, text: str) -> None:
@@ -121,7 +124,7 @@ async def _running(harness: SourceHarness, again: int = 0) -> AsyncIterator[_Run
     run = _Run(harness.make(), again)
     task = asyncio.create_task(run.source.run(run.deliver, run.connected), name="source under test")
     try:
-        await run.until_state(True)
+        await run.until_states(True)
         yield run
     finally:
         if task.done() and not task.cancelled() and task.exception() is not None:
@@ -179,13 +182,12 @@ async def _check_interrupt(harness: SourceHarness, numbers: Sequence[int]) -> No
         _same(await run.until(half), numbers[:half], "before the connection is lost")
         old, run.deliveries = run.deliveries, []
         await harness.interrupt()
-        await run.until_state(False)
+        await run.until_states(True, False)
         for delivery in old:
             delivery.ack()
-        await run.until_state(True)
+        await run.until_states(True, False, True)
         await harness.send(numbers[half:])
         _same(await run.until(len(numbers)), numbers, "un-acknowledged readings come again after a lost connection")
-        _require(run.states[:3] == [True, False, True], f"connected() was called with {run.states}")
         for delivery in run.deliveries:
             delivery.ack()
 
