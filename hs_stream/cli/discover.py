@@ -85,6 +85,7 @@ def discover_(
     if output is None:
         typer.echo(text, nl=False)
     elif found.sources:
+        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     for line in found.counts():
         typer.echo(line, err=True)

@@ -165,6 +165,8 @@ def history(
     """List what was computed, newest first: of which interval, by which version of which tool, and why.
 
     Causes: arrival, late, backfill, request, version, retry. ``changed`` of the ``instances`` were new or different.
+    What a service computes of a node for one cause within ten seconds is one entry, from the first to the last of it;
+    it is written with what is computed next.
     """
     rows = run(_history(settings_of(config), node, last))
     names = ("time", "node", "tool", "cause", "start", "end", "instances", "changed", "session")

@@ -53,10 +53,11 @@ class ListPages(Pages):
                     with ui.card().classes("hs-card gap-0 p-3"):
                         figures[key] = ui.label("-").classes("hs-num")
                         ui.label(label).classes("text-xs opacity-70")
-            with section("Last five minutes"):
+            with section("Rates since this page was opened, of five minutes at most"):
                 chart = ui.echart(_rates_options()).classes("w-full").style("height:13rem")
             with ui.element("div").classes("grid grid-cols-1 md:grid-cols-2 gap-4 w-full"):
-                self._workflow_rows()
+                with section("Workflows"):
+                    workflows = ui.column().classes("w-full gap-1")
                 with section("Newest dead letters"):
                     letters = ui.column().classes("w-full gap-1")
             seen: deque[tuple[int, EngineStatistics]] = deque(maxlen=_MEAN_OF)
@@ -68,7 +69,7 @@ class ListPages(Pages):
                 figures["pending"].text = f"{figure.pending_steps:,}"
                 figures["late"].text = f"{figure.late:,}"
                 figures["dead"].text = f"{figure.dead_letters:,}"
-                figures["lag"].text = f"{max(figure.lag.values(), default=0):.1f}"
+                figures["lag"].text = f"{min(figure.lag.values()):.1f}" if figure.lag else "-"
                 if now == seen[0][0]:
                     return
                 seconds = (now - seen[0][0]) / 1000
@@ -84,6 +85,7 @@ class ListPages(Pages):
                 ui.run_javascript(f"hsAppend({chart.id}, {added!r}, {now - _KEPT * 1000}, {now})")
 
             async def slow() -> None:
+                self._workflow_rows(workflows)
                 await self._health(health)
                 await self._letters(letters)
 
@@ -106,9 +108,10 @@ class ListPages(Pages):
                 if not part["ok"]:
                     ui.label(str(part.get("error", "not ok"))).classes("text-sm text-negative")
 
-    def _workflow_rows(self) -> None:
-        with section("Workflows"):
-            lag = self._engine.statistics().lag
+    def _workflow_rows(self, column: ui.column) -> None:
+        lag = self._engine.statistics().lag
+        column.clear()
+        with column:
             for workflow in self._context.workflows:
                 with ui.row().classes("w-full items-baseline gap-2"):
                     ui.link(workflow.name, f"/workflow/{quote(workflow.name)}").classes("font-medium")

@@ -271,7 +271,7 @@ class Publisher:
 def test_what_discover_writes_is_accepted_and_runs_unchanged(parts: Any) -> None:
     broker, service = parts.mosquitto(), parts.service()
     publisher = Publisher(broker.port)
-    file = service.directory / "found.yaml"
+    file = service.directory / "new" / "found.yaml"
     try:
         code, out, errors = service.run("discover", "--for", "3", "--url", broker.url, "-o", str(file))
         assert (code, out) == (0, ""), errors
