@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from nicegui import events, ui
+from nicegui import background_tasks, events, ui
 
 from hs_stream.core.errors import HsStreamError, NotFound
 from hs_stream.core.stream import StreamId
@@ -51,6 +51,7 @@ class LiveChart(Pages):
         self._last = [MIN_TIME] * len(self._streams)
         self._sent = 0
         self._empty = True
+        self._loading = 0
         self.window = (0, 0)
         with ui.row().classes("w-full items-center gap-1"):
             self._choice = ui.toggle(list(RANGES), value="1 h", on_change=self._chosen).props("dense no-caps size=sm")
@@ -68,7 +69,8 @@ class LiveChart(Pages):
         self._plot = ui.echart(self._options()).classes("w-full").style(f"height:{height}")
         self._plot.on("chart:datazoom", self._zoomed, ["start", "end", "batch"], throttle=0.3, leading_events=False)
         self._note = ui.label("").classes("text-xs opacity-70")
-        ui.timer(0.01, self.load, once=True)
+        # Not when the browser has connected: reading takes no longer than that does.
+        background_tasks.create(self.load(), name=f"chart of {self._names}", context=ui.context.slot)
         ui.timer(_TICK, self._tick)
 
     def _options(self) -> dict[str, Any]:
@@ -162,13 +164,20 @@ class LiveChart(Pages):
 
     async def load(self) -> None:
         """Read and draw the whole window."""
-        low, high = self.window = await self._range()
+        self._loading += 1
         try:
-            loaded = [await self._one(at, low, high) for at in range(len(self._streams))]
+            await self._load()
         except HsStreamError as error:
             self._note.text = f"cannot be read: {error.message}"
-            return
+        finally:
+            self._loading -= 1
+
+    async def _load(self) -> None:
+        low, high = self.window = await self._range()
+        loaded = [await self._one(at, low, high) for at in range(len(self._streams))]
         revised = await self._revised(loaded)
+        if self._plot.is_deleted:
+            return
         options = self._plot.options  # what is changed in it is sent at the next await
         for at, series in enumerate(loaded):
             options["series"][at]["data"] = series.points
@@ -220,6 +229,8 @@ class LiveChart(Pages):
     # --- live ---
 
     async def _tick(self) -> None:
+        if self._loading:
+            return
         try:
             states = [self._engine.find(stream) for stream in self._streams]
             behind = any(state.changes_behind != known for state, known in zip(states, self._behind, strict=True))
