@@ -465,6 +465,7 @@ class MongoStore:
             if not self._unsaved():
                 return True
             state, progress, history = dict(self._state), self._progress, self._history
+            waiting = self._pending.oldest()  # now: what is published from here on, the state document does not know of
             records = {stream: self._record(stream) for stream in progress}
             self._records.update(records)
             self._progress, self._history = {}, []
@@ -486,7 +487,7 @@ class MongoStore:
                 raise
             self._saved = state
             self.on_step("checkpointed")
-            await self._forget(state)
+            await self._forget(state, waiting)
             return True
 
     def _keep(self, progress: dict[int, tuple[TimeIntervals, int | None]], history: list[Document]) -> None:
@@ -494,13 +495,12 @@ class MongoStore:
         self._progress = progress | self._progress
         self._history = history + self._history
 
-    async def _forget(self, state: Mapping[str, Any]) -> None:
-        """Delete consumed marks, and journal entries that are applied and published."""
+    async def _forget(self, state: Mapping[str, Any], waiting: int | None) -> None:
+        """Delete consumed marks, and journal entries that are applied and published, as ``state`` says."""
         if self._marked and state["consumed"]:
             marks = self._link.collection("marks")
             await marks.delete_many({"_id": {"$lte": state["consumed"]}})
             self._marked = await marks.find_one({}, {"_id": 1}) is not None
-        waiting = self._pending.oldest()
         upto = state["applied"] if waiting is None else min(state["applied"], waiting - 1)
         if upto > self._forgotten:
             await self._link.collection("outbox").delete_many({"_id": {"$lte": {"q": upto, "i": MaxKey()}}})

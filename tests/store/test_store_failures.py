@@ -381,3 +381,26 @@ async def test_mongo_inserts_what_no_single_command_can_hold(mongo_url: str) -> 
     await store.append(Append(2, [(1, Batch.of([*values[:1], *values[2:]]))]))
     assert await store.read(1, 0, 9) == Batch.of(values)
     await store.close()
+
+
+async def test_mongo_forgets_no_more_than_its_checkpoint_says(mongo_url: str) -> None:
+    """What is published while a checkpoint is written is in the outbox for who opens behind a kill."""
+    store = MongoStore(mongo_url, checkpoint_seconds=3600)
+    await store.open()
+    await store.register([StreamRecord(1, StreamId("a"), "derived")])
+    change = StreamChange(1, TimeIntervals.of(0, 9), 9, Batch.of([(5, 1)]), publish=True)
+    await store.commit(Commit(1, [change], 0, 0))
+    original = store._link.write
+
+    async def write(*arguments: Any, **options: Any) -> None:
+        await original(*arguments, **options)
+        await store.published(1)
+
+    store._link.write = write  # type: ignore[method-assign]
+    assert await store._checkpoint()
+    await store.abandon()
+    again = MongoStore(mongo_url)
+    recovery = await again.open()
+    assert recovery.published_seq == 0
+    assert len(await again.outbox(0, 10)) == 1
+    await again.close()
