@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import shutil
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from typing import Final
 
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks.steady.parts import _environment
 from benchmarks.steady.report import machine, save
 from hs_stream.service.embedded_broker import free_port
 
@@ -64,6 +64,8 @@ def _service(directory: Path, environment: dict[str, str], port: int) -> Iterato
             with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{url}/healthz", timeout=5):
                 break
             time.sleep(0.1)
+        else:
+            raise RuntimeError(f"the service does not answer within {_START_SECONDS:.0f} s")
         yield url
     finally:
         process.terminate()
@@ -98,7 +100,7 @@ def main() -> None:
         directory = Path(name)
         (directory / "page.yaml").write_text(_WORKFLOW, encoding="utf-8")
         environment = {
-            **os.environ,
+            **_environment(),
             "HS_STREAM__WORKFLOWS": '["page.yaml"]',
             "HS_STREAM__STORE__URL": "embedded://",
             "HS_STREAM__STORE__DATA_DIR": "store",

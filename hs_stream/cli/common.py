@@ -29,6 +29,7 @@ from hs_stream.core.errors import (
     StoreUnavailable,
     ToolError,
     Unavailable,
+    did_you_mean,
 )
 from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
@@ -50,7 +51,6 @@ from hs_stream.service.wiring import (
     source_check,
 )
 from hs_stream.service.workflow_file import load_workflow
-from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = [
     "DEBUG",

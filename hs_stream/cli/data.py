@@ -128,36 +128,37 @@ async def _query(
 
 
 def _no_result(settings: Settings, record: StreamRecord) -> str:
-    """How many instances of its inputs gave the stream of ``record`` nothing: a wrong parameter is else silent."""
+    """That instances of its inputs gave the stream of ``record`` nothing: a wrong parameter is else silent."""
     try:
         workflows = catalog_of(settings).workflows
     except ConfigurationError:
         return ""
-    inputs = next(
-        (
-            set(item.nodes[record.stream.name].inputs)
-            for item in workflows
-            if item.name == record.workflow and record.stream.name in item.nodes
-        ),
-        set(),
-    )
-    count = run(_count_inputs(settings, record, inputs))
+    name = record.stream.name
+    inputs = {
+        source
+        for item in workflows
+        if item.name == record.workflow and name in item.nodes
+        for source in item.nodes[name].inputs
+    }
+    found = run(_with_instances(settings, record, inputs))
     tool = f"{record.tool.name}@{record.tool.version}" if record.tool else "its tool"
-    many = f"{count} instances of {', '.join(sorted(inputs))}"
-    return f"no result: {many} gave none in what is computed (if one was due, check {tool})" if count else ""
+    what = f"no result: what there is of {', '.join(found)} gave none in what is computed"
+    return f"{what} (if one was due, check {tool})" if found else ""
 
 
-async def _count_inputs(settings: Settings, record: StreamRecord, inputs: set[str]) -> int:
+async def _with_instances(settings: Settings, record: StreamRecord, inputs: set[str]) -> list[str]:
+    """Those of ``inputs`` that have an instance between the ends of what is computed of ``record``."""
     mine = dict(record.stream.meta)
+    start, end = record.coverage.pairs[0][0], record.coverage.pairs[-1][1]
     async with reading_store(settings) as store:
-        return sum(
-            [
-                await store.count(other.id, span.start, span.end)
-                for other in await store.streams()
-                if other.stream.name in inputs
-                and all(mine.get(key, value) == value for key, value in other.stream.meta)
-                for span in record.coverage
-            ]
+        of_inputs = [other for other in await store.streams() if other.stream.name in inputs]
+        return sorted(
+            {
+                other.stream.name
+                for other in of_inputs
+                if all(mine.get(key, value) == value for key, value in other.stream.meta)
+                and await store.read(other.id, start, end, limit=1)
+            }
         )
 
 

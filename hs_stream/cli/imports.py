@@ -23,14 +23,13 @@ from hs_stream.cli.common import (
     settings_of,
     writing_engine,
 )
-from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import Meta, StreamId
 from hs_stream.core.time import zone
 from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
 from hs_stream.engine.ports import Delivery, Reading
 from hs_stream.service.settings import Settings
-from hs_stream.service.yaml_items import did_you_mean
 from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, any_time, formatted_time
 
 __all__ = ["NewOption", "register", "take_in", "with_source"]

@@ -25,14 +25,13 @@ from hs_stream.cli.common import (
     writing_engine,
 )
 from hs_stream.cli.data import Format, FromOption, ToOption
-from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, format_time, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.states import entry_json, letter_json
-from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["register"]
 

@@ -23,7 +23,7 @@ from hs_stream.cli.common import (
     settings_of,
     writing_engine,
 )
-from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.core.workflow import WorkflowDefinition
@@ -31,7 +31,6 @@ from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check
 from hs_stream.service.workflow_file import load_workflow
-from hs_stream.service.yaml_items import did_you_mean
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
 from hs_stream.testing.preview import NodeChange, preview

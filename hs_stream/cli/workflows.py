@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from hs_stream.cli.common import Config, catalog_of, guarded, run, say_error, settings_of, show_table, writing_store
-from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable
+from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, did_you_mean
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import Catalog, Plan
@@ -25,7 +25,7 @@ from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check
 from hs_stream.service.workflow_file import load_workflow, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
-from hs_stream.service.yaml_items import did_you_mean, write_yaml
+from hs_stream.service.yaml_items import write_yaml
 
 __all__ = ["app"]
 

@@ -21,7 +21,7 @@ _FORBIDDEN: Final = re.compile(r"[\[\],=+#\x00-\x1f\x7f]")
 _TEXT: Final = re.compile(r"([^\[\]]+)(?:\[(.*)\])?", re.DOTALL)
 MAX_PLATE_VALUE: Final = 128
 _SUGGESTED: Final = 5
-_COMPARED: Final = 1_000
+_COMPARED: Final = 100
 
 
 def check_plate_value(value: str) -> str:
@@ -89,23 +89,23 @@ class StreamId:
 def similar_streams(wanted: StreamId, known: Iterable[StreamId]) -> str:
     """A hint for a stream that there is not: those of its name, else of the closest name; "" where none is close.
 
-    At most five are named, and at most 1000 of a name are compared.
+    At most five are named, and at most 100 of a name are compared: whoever asks in vain costs little.
     """
     import difflib  # noqa: PLC0415 - only on the way to an error
 
-    by_name: dict[str, list[str]] = {}
-    for stream in sorted(known):
+    by_name: dict[str, list[StreamId]] = {}
+    for stream in known:
         found = by_name.setdefault(stream.name, [])
         if len(found) < _COMPARED:
-            found.append(str(stream))
+            found.append(stream)
+
+    def nearest(name: str, count: int) -> list[str]:
+        return difflib.get_close_matches(str(wanted), sorted(map(str, by_name[name])), n=count, cutoff=0)
+
     if wanted.name in by_name:
-        nearest = difflib.get_close_matches(str(wanted), by_name[wanted.name], n=_SUGGESTED, cutoff=0)
-        return f"there is {', '.join(nearest)}"
+        return f"there is {', '.join(nearest(wanted.name, _SUGGESTED))}"
     names = difflib.get_close_matches(wanted.name, by_name, n=1)
-    if not names:
-        return ""
-    nearest = difflib.get_close_matches(str(wanted), by_name[names[0]], n=1, cutoff=0)
-    return f"did you mean {nearest[0]}?"
+    return f"did you mean {nearest(names[0], 1)[0]}?" if names else ""
 
 
 @dataclass(frozen=True, slots=True)

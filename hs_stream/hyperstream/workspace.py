@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError
+from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
@@ -33,7 +33,6 @@ from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import EmbeddedStore, engine_settings, make_store
-from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["Workspace"]
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
@@ -27,7 +27,6 @@ from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import check_names, load_workflows, source_check
 from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
-from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "plan"]
 

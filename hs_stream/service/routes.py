@@ -11,7 +11,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from hs_stream.core.errors import ConfigurationError, NotFound, ToolError
+from hs_stream.core.errors import ConfigurationError, NotFound, ToolError, did_you_mean
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
@@ -24,7 +24,6 @@ from hs_stream.service.states import entry_json, failed_json, letter_json, strea
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
-from hs_stream.service.yaml_items import did_you_mean
 
 __all__ = ["Routes"]
 

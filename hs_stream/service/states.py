@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine, StreamStatus
     from hs_stream.engine.ports import DeadLetter, HistoryEntry
 
-__all__ = ["MAX_PIECES", "failed_json", "letter_json", "stream_json", "stream_states"]
+__all__ = ["MAX_PIECES", "entry_json", "failed_json", "letter_json", "stream_json", "stream_states"]
 
 MAX_PIECES: Final = 100
 

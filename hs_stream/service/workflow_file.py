@@ -38,7 +38,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import Meta, check_plate_value
@@ -47,7 +47,7 @@ from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.json_values import intervals
-from hs_stream.service.yaml_items import Item, Reader, did_you_mean, read_json, read_yaml
+from hs_stream.service.yaml_items import Item, Reader, read_json, read_yaml
 from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 
 __all__ = [

@@ -22,7 +22,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
 
-__all__ = ["MAX_ITEMS", "Item", "Reader", "did_you_mean", "read_json", "read_yaml", "write_yaml"]
+__all__ = ["MAX_ITEMS", "Item", "Reader", "read_json", "read_yaml", "write_yaml"]
 
 MAX_ITEMS: Final = 50_000
 _MAX_DEPTH: Final = 40

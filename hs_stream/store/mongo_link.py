@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -40,6 +41,7 @@ _FEW: Final = 16
 _INSERT_AT_ONCE: Final = 50_000
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
+_MOMENT: Final = 0.02
 
 
 def identity(stream: int, time: int) -> Document:
@@ -163,6 +165,9 @@ class Link:
             try:
                 await client.get_default_database("hs_stream").command("ping")
             except BaseException:
+                # PyMongo gives up at the very moment at which its monitor connects once more, and does not close the
+                # socket of a connection that is cut off while it is made.
+                await asyncio.sleep(_MOMENT)
                 await self._leave()
                 raise
             if not self._take(client):

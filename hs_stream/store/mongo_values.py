@@ -147,7 +147,7 @@ def documents_of(stream: int, batch: Batch) -> list[dict[str, Any]]:
     values: Iterable[Any] = batch.values
     if isinstance(values, np.ndarray):
         values = values.tolist()
-    elif set(map(type, values)) == {TimeInterval}:
+    elif all(type(value) is TimeInterval for value in values):
         values = _windows(values)
     else:
         values = map(encode, values)

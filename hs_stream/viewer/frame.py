@@ -36,7 +36,6 @@ body { font-variant-numeric: tabular-nums; }
 .cov i { display:block; height:100%; min-width:1px; }
 .cov .computed { background:var(--ok); } .cov .computed-empty { background:var(--none); }
 .cov .stale { background:var(--stale); } .cov .failed { background:var(--failed); }
-.cov .readings { background:#6f93bd; }
 .cov .not-computed { background:var(--nothing); }
 .hs-card { border:1px solid var(--line); border-radius:10px; box-shadow:none; }
 .hs-page { max-width: 1280px; margin: 0 auto; width: 100%; }
@@ -132,9 +131,9 @@ def empty(text: str, hint: str = "") -> None:
             ui.label(hint).classes("text-sm opacity-70 text-center")
 
 
-def coverage_bar(pieces: Sequence[tuple[str, float, str]], label: str = "coverage") -> str:
-    """A bar as HTML: ``(state, percent, title)`` from left to right. All is ours, nothing from a payload."""
+def coverage_bar(pieces: Sequence[tuple[str, float, str]]) -> str:
+    """A bar as HTML: ``(state, percent, title)`` from left to right. All three are ours, none from a payload."""
     parts = "".join(
         f'<i class="{state}" style="width:{percent:.3f}%" title="{title}"></i>' for state, percent, title in pieces
     )
-    return f'<div class="cov" role="img" aria-label="{label}">{parts}</div>'
+    return f'<div class="cov" role="img" aria-label="coverage">{parts}</div>'

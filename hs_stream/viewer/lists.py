@@ -61,6 +61,7 @@ class ListPages(Pages):
                 with section("Newest dead letters"):
                     letters = ui.column().classes("w-full gap-1")
             seen: deque[tuple[int, EngineStatistics]] = deque(maxlen=_MEAN_OF)
+            shown: dict[str, ui.label] = {}
 
             def tick() -> None:
                 now, figure = self._context.clock.now(), self._engine.statistics()
@@ -85,7 +86,7 @@ class ListPages(Pages):
                 ui.run_javascript(f"hsAppend({chart.id}, {added!r}, {now - _KEPT * 1000}, {now})")
 
             async def slow() -> None:
-                self._workflow_rows(workflows)
+                self._workflow_rows(workflows, shown)
                 await self._health(health)
                 await self._letters(letters)
 
@@ -108,18 +109,22 @@ class ListPages(Pages):
                 if not part["ok"]:
                     ui.label(str(part.get("error", "not ok"))).classes("text-sm text-negative")
 
-    def _workflow_rows(self, column: ui.column) -> None:
+    def _workflow_rows(self, column: ui.column, shown: dict[str, ui.label]) -> None:
+        """Set the texts of ``shown``; the rows are made anew, and put there, only when there are other workflows."""
+        if not shown or [*shown] != [workflow.name for workflow in self._context.workflows]:
+            column.clear()
+            shown.clear()
+            with column:
+                for workflow in self._context.workflows:
+                    with ui.row().classes("w-full items-baseline gap-2"):
+                        ui.link(workflow.name, f"/workflow/{quote(workflow.name)}").classes("font-medium")
+                        ui.label(workflow.description or "").classes("text-sm opacity-70 grow")
+                        shown[workflow.name] = ui.label().classes("text-sm")
+                if not shown:
+                    empty("No workflow runs.")
         lag = self._engine.statistics().lag
-        column.clear()
-        with column:
-            for workflow in self._context.workflows:
-                with ui.row().classes("w-full items-baseline gap-2"):
-                    ui.link(workflow.name, f"/workflow/{quote(workflow.name)}").classes("font-medium")
-                    ui.label(workflow.description or "").classes("text-sm opacity-70 grow")
-                    seconds = lag.get(workflow.name)
-                    ui.label("no reading yet" if seconds is None else f"{seconds:.1f} s ago").classes("text-sm")
-            if not self._context.workflows:
-                empty("No workflow runs.")
+        for name, label in shown.items():
+            label.text = f"{lag[name]:.1f} s ago" if name in lag else "no reading yet"
 
     async def _letters(self, column: ui.column) -> None:
         try:

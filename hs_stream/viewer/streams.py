@@ -69,7 +69,7 @@ class StreamPages(Pages):
         with frame("Streams", "/streams"):
             plates = sorted({plate for item in self._context.workflows for plate in item.plates})
             chosen: dict[str, str | None] = dict.fromkeys(plates)
-            state: dict[str, Any] = {"q": q, "page": 0, "kind": None}
+            state: dict[str, Any] = {"q": q, "page": 0, "kind": None, "lacking": None}
             with ui.row().classes("w-full items-center gap-2"):
                 search = ui.input("Search", value=q).props("dense outlined clearable type=search").classes("grow")
                 kind = ui.select([None, "raw", "derived"], label="Kind", value=None).props(
@@ -122,10 +122,13 @@ class StreamPages(Pages):
                 first = (pages.value - 1) * _PAGE
                 table.rows = [await self._row(status) for status in found[first : first + _PAGE]]
                 table.set_visibility(bool(found))
-                none.clear()
-                if not found:
-                    with none:
-                        empty(*self._lacking(workflow, node))
+                lacking = None if found else self._lacking(workflow, node)
+                if lacking != state["lacking"]:
+                    state["lacking"] = lacking
+                    none.clear()
+                    if lacking is not None:
+                        with none:
+                            empty(*lacking)
                 where = f" of {node or workflow}" if node or workflow else ""
                 total.text = f"{len(found):,} streams{where}"
 
@@ -161,20 +164,8 @@ class StreamPages(Pages):
             "value": shown(next(iter(batch))[1]) if batch else "-",
             "seen": _ago(now, batch.last_time if batch else None),
             "tool": status.tool or "source",
-            "coverage": await self._last_hour(status, batch.last_time if batch else None, now),
+            "coverage": _bar(partition(status, now - _COVERED, now), now - _COVERED, now),
         }
-
-    async def _last_hour(self, status: StreamStatus, last: int | None, now: int) -> str:
-        """The coverage of a derived stream; of a raw one, which has none of its own, first to last reading."""
-        start = now - _COVERED
-        if status.kind == "derived":
-            return _bar(partition(status, start, now), start, now)
-        if last is None or last <= start:
-            return '<span title="a source: no reading in the last hour">—</span>'
-        oldest = await self._engine.read(status.stream, MIN_TIME, last, limit=1)
-        first = oldest.first_time - 1 if oldest else last
-        pieces = [("no-reading", start, first), ("readings", first, last), ("no-reading", max(last, start), now)]
-        return _bar(pieces, start, now, label="readings")
 
     def _values(self, plate: str) -> list[str]:
         found = {value[plate] for tree in self._engine.plates().values() for value in tree.get(plate, ())}
@@ -435,11 +426,11 @@ def _ms(text: str, otherwise: int) -> int:
     return otherwise if text.endswith("inf") else parse_time(text, now=0)
 
 
-def _bar(pieces: Any, low: int, high: int, label: str = "coverage") -> str:
+def _bar(pieces: Any, low: int, high: int) -> str:
     width = max(high - low, 1)
     parts = []
     for state, start, end in pieces:
         first, last = max(start, low), min(end, high)
         if last > first:
             parts.append((state, 100 * (last - first) / width, f"{state}: {format_time(first)} to {format_time(last)}"))
-    return coverage_bar(parts, label)
+    return coverage_bar(parts)

@@ -98,7 +98,9 @@ def test_identifiers_of_subscriptions_among_all_properties() -> None:
     assert [message.identifiers for message in log.reader.messages] == [(5, 268_435_455)] * 3 + [(128,)] * 3
 
 
-@pytest.mark.parametrize("properties", [b"\x0b", b"\x0b\x80", b"\x0b\xff\xff\xff\xff", b"\x7e\x01", b"\x03\x00"])
+@pytest.mark.parametrize(
+    "properties", [b"\x0b", b"\x0b\x80", b"\x0b\xff\xff\xff\xff", b"\x7e\x01", b"\x03\x00", b"\x03\x00\x05ab"]
+)
 def test_malformed_properties(properties: bytes) -> None:
     body = b"\x00\x01a" + bytes([len(properties)]) + properties
     with pytest.raises(ProtocolError):

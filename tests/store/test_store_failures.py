@@ -4,6 +4,7 @@ password."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sqlite3
@@ -404,3 +405,13 @@ async def test_mongo_forgets_no_more_than_its_checkpoint_says(mongo_url: str) ->
     assert recovery.published_seq == 0
     assert len(await again.outbox(0, 10)) == 1
     await again.close()
+
+
+async def test_mongo_leaves_no_socket_open_where_nobody_listens() -> None:
+    """A warning of the garbage collector fails the test."""
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))
+        for _ in range(6):
+            with pytest.raises(StoreUnavailable):
+                await MongoStore(f"mongodb://127.0.0.1:{held.getsockname()[1]}/hs", server_timeout=0.2).open()
+            gc.collect()

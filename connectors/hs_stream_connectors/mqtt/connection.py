@@ -174,9 +174,9 @@ class Connection:
     """One connection's life: CONNECT to loss. The callbacks are called on the loop.
 
     ``connected_cb()`` after a good CONNACK, ``subscribed_cb(refused filters)`` after every SUBACK has come,
-    ``identifies``: whether the broker says for which subscription a copy of a message is, from ``connected_cb`` on.
     ``confirmed_cb(packet id, error text or "")`` per PUBACK, ``burst_cb()`` when a read brought messages (see `take`),
-    ``lost_cb(error)`` exactly once, at the end.
+    ``lost_cb(error)`` exactly once, at the end. ``identifies``: whether the broker says for which subscription a copy
+    of a message is; known from ``connected_cb`` on.
     """
 
     def __init__(

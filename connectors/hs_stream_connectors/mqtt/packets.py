@@ -181,6 +181,8 @@ def _identifiers(properties: bytes) -> Iterator[int]:
                 at += 2 + _U16.unpack_from(properties, at)[0]
         else:
             raise ProtocolError(f"the broker sent a message with the unknown property {kind}")
+    if at > len(properties):
+        raise IndexError
 
 
 def puback(mids: Iterable[int]) -> bytes:

@@ -29,7 +29,7 @@ from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
 from hs_stream_connectors.mqtt.connection import Connection
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.packets import Message
-from hs_stream_connectors.mqtt.topics import Meta, TopicTemplate, identifier_of, overlapping
+from hs_stream_connectors.mqtt.topics import Meta, TopicTemplate, overlapping
 
 __all__ = ["MAX_DEAD_PAYLOAD", "MqttSource", "SourceSpec", "SourceStatistics"]
 
@@ -248,7 +248,7 @@ class MqttSource:
             return [_Route(0, self.name, repr(raw), (), _refuse, PayloadError("encoding", f"the topic: {error}"))]
         routes = []
         for spec in self._specs:
-            identifier = identifier_of(spec.template.filter)
+            identifier = spec.template.identifier
             try:
                 meta = spec.template.bind(topic)
             except PayloadError as error:

@@ -54,7 +54,7 @@ class TopicTemplate:
     (('house', '1'), ('room', 'kitchen'))
     """
 
-    __slots__ = ("_levels", "_names", "_rest", "filter", "names", "text")
+    __slots__ = ("_levels", "_names", "_rest", "filter", "identifier", "names", "text")
 
     def __init__(self, text: str) -> None:
         if not text or len(text.encode(errors="replace")) > _MAX_TOPIC or "\0" in text:
@@ -69,6 +69,7 @@ class TopicTemplate:
         for index, part in enumerate(parts):
             self._levels.append(self._level(part, index, last=index == len(parts) - 1))
         self.filter = "/".join(self._levels)
+        self.identifier = identifier_of(self.filter)
         self.names = tuple([name for _, name in self._names] + ([self._rest] if self._rest else []))
         if len(set(self.names)) != len(self.names):
             raise ConfigurationError(f"{text!r} names a plate twice", hint="use + where a level must only match")
