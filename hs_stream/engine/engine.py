@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from hs_stream.core.affected import required
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
@@ -180,10 +179,8 @@ class Engine:
         self._executor.committed = self._outbox.offer
         self._executor.grow = self._grow
         self.clock.subscribe(self._executor.wake.set)
-        fresh: list[Stream] = []
         for workflow in workflows:
-            fresh += self._graph.add_workflow(workflow)
-        self._graph.widen_demand(fresh)
+            self._graph.add_workflow(workflow)
         for record in records:
             if record.kind == "raw" and record.stream not in self._graph.streams:
                 self._graph.adopt(record.stream)
@@ -194,7 +191,6 @@ class Engine:
         """Bring memory up to the store, and take up what was left to do."""
         await regrow(self._graph, self.store)
         streams = list(self._graph.streams.values())
-        self._graph.widen_demand(streams)
         raw = [stream for stream in streams if stream.kind == "raw"]
         for first in range(0, len(raw), _AT_ONCE):
             await asyncio.gather(*(self._recall(stream) for stream in raw[first : first + _AT_ONCE]))
@@ -236,7 +232,6 @@ class Engine:
         if refused:
             await self._ingest.bury(refused)
         if fresh:
-            self._graph.widen_demand(fresh)
             await self._patient("register", self.store.register, [one.record() for one in fresh])
             self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
             self._executor.look_at(self._graph.disturbed(), "backfill")
@@ -401,45 +396,26 @@ class Engine:
         self._requests += 1
         token = self._requests
         window = TimeIntervals.of(start, end)
-        involved, until = self._request(targets, window, token)
+        involved, until = self._graph.request(targets, window, token)
         if complete:
             self._executor.silence.assume(until, self.clock.now())
         total = sum((window - target.coverage).measure() for target in targets)
         try:
             for stream in involved:
                 stream.failed -= stream.requests[token]
-            self._executor.look_at((stream for stream in involved if stream.kind == "derived"), "request")
-            while await self._executor.step() or self._executor.owes(involved):
+            self._executor.look_at(involved, "request")
+            while await self._executor.step() or self._executor.owes(self._graph.requested(token)):
                 if self._stopping.is_set():
                     raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:
                     left = sum((window - target.coverage).measure() for target in targets)
                     progress(max(total - left, 0), total)
         finally:
-            for stream in involved:
-                del stream.requests[token]
+            involved = self._graph.requested(token)
+            self._graph.release(token)
         for stream in involved:
             if stream.failed & window:
                 raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
-
-    def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> tuple[list[Stream], int]:
-        """The derived streams that take part, each with what is wanted of it; and the latest instant that is read."""
-        involved: dict[int, Stream] = {}
-        until = window.end
-        stack = [(target, window) for target in targets]
-        while stack:
-            stream, wanted = stack.pop()
-            until = max(until, wanted.end)
-            if stream.kind == "raw":
-                continue
-            known = stream.requests.get(token, EMPTY)
-            if stream.id in involved and wanted in known:
-                continue
-            stream.requests[token] = known | wanted
-            involved[stream.id] = stream
-            for slot, source in enumerate(stream.inputs):
-                stack.append((source, required(stream.support(slot), wanted)))
-        return list(involved.values()), until
 
     async def write_history(self) -> None:
         """Write down what was computed and is not in the store's history yet. `run` does it by itself."""
@@ -454,15 +430,16 @@ class Engine:
             self._requests += 1
             token = self._requests
         target = self._stream(stream)
-        if not target.demand or target.demand.end < MAX_TIME:
-            involved, _ = self._request([target], TimeIntervals.of(start, MAX_TIME), token)
-            self._executor.look_at((one for one in involved if one.kind == "derived"), "request")
+        # Where a workflow keeps it, from its own start on, that is enough; a start that lies ahead is not.
+        kept = target.demand.pairs[-1] if target.demand else None
+        if kept is None or kept[1] < MAX_TIME or kept[0] > max(start, self.clock.now()):
+            involved, _ = self._graph.request([target], TimeIntervals.of(start, MAX_TIME), token)
+            self._executor.look_at(involved, "request")
         return token
 
     def unwant(self, token: int) -> None:
         """Undo `want`."""
-        for stream in self._graph.by_id.values():
-            stream.requests.pop(token, None)
+        self._graph.release(token)
 
     async def purge(self, stream: StreamId, start: int, end: int) -> int:
         """Forget what is stored of ``stream`` in ``(start, end]``, durably; whatever rests on it becomes stale.

@@ -1,14 +1,19 @@
-"""The streams of all running workflows, by id and name, and how they come to be."""
+"""The streams of all running workflows, by id and name, how they come to be, and what is wanted of each.
+
+What is wanted of a stream is wanted of its inputs too, as far as its supports read them. That holds at any time: a
+stream that is new, one more input of an aggregate, a wider demand and a request each hand on what they want at once,
+input by input. So it costs nothing later, and does not depend on who came first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from hs_stream.core.affected import required
 from hs_stream.core.ground import Created, Ground, Joined
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
 from hs_stream.engine.streams import Outlet, Stream
@@ -30,6 +35,7 @@ class Graph:
         self._restrict_to_major = restrict_to_major
         self._joined: list[tuple[Stream, int]] = []
         self._widened: list[Stream] = []
+        self._requested: dict[int, dict[int, Stream]] = {}
 
     def add_workflow(self, workflow: WorkflowDefinition) -> list[Stream]:
         """Ground ``workflow`` over the raw streams on record; returns what is new, inputs before outputs.
@@ -106,13 +112,20 @@ class Graph:
             if isinstance(event, Joined):
                 stream, source = self.streams[event.stream], self.streams[event.input]
                 if source not in stream.inputs:
-                    self._joined.append((stream, stream.attach(source, event.key)))
+                    slot = stream.attach(source, event.key)
+                    self._joined.append((stream, slot))
+                    self._want_inputs([(stream, slot)])
+                    for token, wanted in stream.requests.items():
+                        wider, _ = self.request([source], required(stream.support(slot), wanted), token)
+                        self._widened += wider
                 continue
             existing = self.streams.get(event.stream)
             if existing is not None:
                 self._share(existing, workflow, event)
-                continue
-            fresh.append(self._create(workflow, event))
+            else:
+                existing = self._create(workflow, event)
+                fresh.append(existing)
+            self._want_inputs([(existing, slot) for slot in range(len(existing.inputs))])
         return fresh
 
     def _share(self, stream: Stream, workflow: WorkflowDefinition, event: Created) -> None:
@@ -180,14 +193,47 @@ class Graph:
         self.by_id[identity] = made
         return made
 
-    def widen_demand(self, fresh: Iterable[Stream]) -> None:
-        """Widen the demand on every ancestor of ``fresh`` to what its consumers' supports read of it."""
-        stack = [stream for stream in fresh if stream.demand and stream.demand != EVERYTHING]
+    def _want_inputs(self, edges: list[tuple[Stream, int]]) -> None:
+        """Hand on what is always wanted of these streams to these inputs, and from there to all before them."""
+        while edges:
+            stream, slot = edges.pop()
+            source = stream.inputs[slot]
+            if source.kind == "raw" or not stream.demand or source.demand == EVERYTHING:
+                continue
+            wider = source.demand | required(stream.support(slot), stream.demand)
+            if wider != source.demand:
+                source.demand = wider
+                self._widened.append(source)
+                edges += [(source, index) for index in range(len(source.inputs))]
+
+    def request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> tuple[Collection[Stream], int]:
+        """Want ``window`` of ``targets``, and all that it reads, until `release`. An input that joins takes part too.
+
+        Returns the derived streams that take part, and the latest instant that is read.
+        """
+        involved: dict[int, Stream] = {}
+        until = window.end
+        stack = [(target, window) for target in targets]
         while stack:
-            stream = stack.pop()
+            stream, wanted = stack.pop()
+            until = max(until, wanted.end)
+            if stream.kind == "raw":
+                continue
+            known = stream.requests.get(token, EMPTY)
+            if stream.id in involved and wanted in known:
+                continue
+            stream.requests[token] = known | wanted
+            involved[stream.id] = stream
             for slot, source in enumerate(stream.inputs):
-                wider = source.demand | required(stream.support(slot), stream.demand)
-                if source.kind == "derived" and wider != source.demand:
-                    source.demand = wider
-                    self._widened.append(source)
-                    stack.append(source)
+                stack.append((source, required(stream.support(slot), wanted)))
+        self._requested.setdefault(token, {}).update(involved)
+        return involved.values(), until
+
+    def requested(self, token: int) -> Collection[Stream]:
+        """The derived streams that take part in a request by now."""
+        return self._requested[token].values()
+
+    def release(self, token: int) -> None:
+        """Undo every `request` with this ``token``."""
+        for stream in self._requested.pop(token, {}).values():
+            del stream.requests[token]

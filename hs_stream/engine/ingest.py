@@ -196,7 +196,6 @@ class Ingest:
             if stream is None:
                 stream = self._graph.adopt(identity)
                 fresh.append(stream)
-            self._graph.widen_demand(fresh)
             self._known[key] = stream
         if reading.time <= stream.limit:
             raise PayloadError(

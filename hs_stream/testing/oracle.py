@@ -202,7 +202,6 @@ async def verify(
     for workflow in workflows:
         graph.add_workflow(workflow)
     await regrow(graph, store)
-    graph.widen_demand(list(graph.streams.values()))
     scratch = Scratch(store, graph, start, end)
     await scratch.run()
     result = Verification()

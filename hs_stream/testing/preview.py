@@ -66,7 +66,6 @@ async def preview(
     graph = Graph(records)
     graph.add_workflow(candidate)
     await regrow(graph, store)
-    graph.widen_demand(list(graph.streams.values()))
     scratch = Scratch(store, graph, start, end)
     await scratch.run()
     stored = {record.stream: record for record in records if record.kind == "derived"}

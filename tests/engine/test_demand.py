@@ -8,7 +8,7 @@ import pytest
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import TimeIntervals
+from hs_stream.core.time import MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 
 from .conftest import REGISTRY, START, Bench
@@ -123,6 +123,45 @@ async def test_a_new_stream_wants_more_of_what_is_there(bench: Bench) -> None:
     assert not bench.engine.find(StreamId("tick")).coverage.covers(START - 1000, START)
     await bench.publish((0, 1.0))
     assert bench.engine.find(StreamId("tick")).coverage.covers(START - 1000, START)
+    await clean(bench)
+
+
+def means(bench: Bench) -> list[NodeDefinition]:
+    """A mean over rooms that only exist while somebody wants it."""
+    double = bench.node("double", "expression", ["power"], expression="value * 2")
+    return [double, bench.node("house", "aggregate", ["double"], over=["room"], function="mean")]
+
+
+async def test_who_watches_a_stream_that_nobody_keeps_sees_what_joins_it(bench: Bench) -> None:
+    await bench.start(bench.workflow(*means(bench), online=False))
+    await bench.publish((0, 1.0))
+    token = bench.engine.want(StreamId("house"), START - 1000)
+    await bench.publish((1000, 3.0))
+    await bench.publish((1000, 5.0), (2000, 5.0), room="b")
+    await bench.publish((2000, 3.0))
+    assert await bench.contents("house") == {0: 2.0, 1000: 8.0, 2000: 8.0}
+    bench.engine.unwant(token)
+    await bench.publish((3000, 3.0))
+    await bench.publish((3000, 3.0), room="b")
+    assert 3000 not in await bench.contents("house"), "nobody wants it any more"
+    assert 3000 not in await bench.contents("double[room=b]"), "nor what joined meanwhile"
+    await clean(bench)
+
+
+async def test_who_watches_a_stream_before_its_start_sees_it(bench: Bench) -> None:
+    await bench.start(bench.workflow(*means(bench), start=START + 3_600_000))
+    await bench.publish((0, 1.0))
+    token = bench.engine.want(StreamId("house"), START - 1000)
+    await bench.publish((1000, 3.0))
+    assert await bench.contents("house") == {0: 2.0, 1000: 6.0}
+    bench.engine.unwant(token)
+    await bench.publish((2000, 3.0))
+    assert sorted(await bench.contents("house")) == [0, 1000]
+    # Where its workflow keeps it by now, nothing more is computed for who watches.
+    bench.clock.advance(7_200_000)
+    bench.engine.want(StreamId("house"), MIN_TIME)
+    await bench.publish((3000, 3.0))
+    assert sorted(await bench.contents("house")) == [0, 1000]
     await clean(bench)
 
 

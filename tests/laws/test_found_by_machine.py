@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Append, Reading, Store
@@ -20,6 +21,7 @@ from hs_stream.testing.history import History
 
 REGISTRY = default_registry()
 NOW = 1_600_000_000_000
+AROUND = TimeIntervals.of(NOW - 60_000, NOW + 60_000)
 
 
 def node(
@@ -28,12 +30,13 @@ def node(
     return NodeDefinition(name, REGISTRY.resolve(pin).build(parameters), tuple(inputs), tuple(over), {})
 
 
-def workflow(*nodes: NodeDefinition) -> WorkflowDefinition:
+def workflow(*nodes: NodeDefinition, **wanted: Any) -> WorkflowDefinition:
     return WorkflowDefinition(
         "w",
         plates={"room": Plate("room")},
         sources={name: SourceDefinition(name, ("room",)) for name in ("power", "light")},
         nodes={item.name: item for item in nodes},
+        **wanted,
     )
 
 
@@ -43,13 +46,13 @@ class Played:
     def __init__(self) -> None:
         self.history: History
 
-    async def begin(self, *nodes: NodeDefinition, **settings: Any) -> History:
+    async def begin(self, *nodes: NodeDefinition, wanted: Mapping[str, Any] | None = None, **settings: Any) -> History:
         store = MemoryStore()
 
         async def factory() -> Store:
             return store
 
-        self.history = History(factory, [workflow(*nodes)], EngineSettings(**settings), NOW)
+        self.history = History(factory, [workflow(*nodes, **(wanted or {}))], EngineSettings(**settings), NOW)
         await self.history.begin()
         return self.history
 
@@ -271,4 +274,24 @@ async def test_what_waits_to_be_published_of_a_node_that_went_is_given_up(played
     await played.publish(("power", "a", 20_000, 2.0), ("power", "a", 10_000, 3.0))
     assert history.subscriber.contents[doubled_stream] == {NOW - 20_000: 4.0, NOW - 10_000: 6.0}
     assert history.subscriber.received == 2
+    await played.finish()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"start": NOW - 3_600_000}, {"start": NOW + 30_000}, {"online": False, "requested_intervals": AROUND}],
+    ids=["from before", "from ahead", "in an interval"],
+)
+async def test_a_stream_that_joins_is_wanted_as_far_as_its_aggregate_is(played: Played, wanted: dict[str, Any]) -> None:
+    """A fold wants all of the mean that ever was, and so the mean of every room, whichever came first."""
+    nodes = [
+        node("double", "expression", ["power"], expression="value * 2"),
+        node("mean", "aggregate", ["double"], over=["room"], function="mean"),
+        node("hot", "threshold", ["mean"], above=1),
+    ]
+    history = await played.begin(*nodes, wanted=wanted)
+    await played.publish(("power", "a", 1000, 1.0), ("power", "b", 1000, 1.0))
+    assert history.engine.find(StreamId.parse("double[room=b]")).coverage.start == MIN_TIME
+    await played.publish(("power", "c", 0, 1.0))
+    assert history.engine.find(StreamId.parse("double[room=c]")).coverage.start == MIN_TIME
     await played.finish()
