@@ -52,6 +52,7 @@ class RandomGenerator(Tool):
     """
 
     kind = "generator"
+    alignment = 0
     seed: int = 0
     every: Duration | None = None
     tz: str | None = None
