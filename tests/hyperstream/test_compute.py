@@ -379,3 +379,16 @@ def test_a_tool_without_an_alignment_stream_says_so(
     memory.get_or_create_stream("raw").write([(at(0), 1.0)])
     with pytest.raises(ConfigurationError, match=words):
         getattr(memory.tools, name)(**parameters).execute([], "out", (at(0), at(10)), alignment_stream="raw")
+
+
+def test_each_plate_value_draws_its_own_numbers_in_whatever_order_they_join(opened: Opened) -> None:
+    interval = (at(0), at(10))
+    found = []
+    for rooms in (["a", "b", "c"], ["c", "a", "b"]):
+        hs = opened()
+        for room in rooms:
+            hs.get_or_create_stream("climate", room=room).write([(at(second), 0.0) for second in range(1, 11)])
+            hs.tools.random(seed=7).execute(["climate"], "noise", interval)
+        found.append({room: hs.find_stream("noise", room=room).window(interval).values() for room in sorted(rooms)})
+    assert found[0] == found[1]
+    assert len({value for values in found[0].values() for value in values}) == 30
