@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import bisect
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final, overload
+from typing import Any, Final, overload
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -188,9 +189,15 @@ def parse_time(text: str, *, now: int) -> int:
 class TimeInterval:
     """``(start, end]``. Accepts ints (ms) or aware datetimes; ``ValueError`` unless ``start < end``.
 
+    ``in`` takes an instant, an interval or a set of them: whether all of it is inside. ``|``, ``&`` and ``-`` take
+    intervals and sets, and give a set (two intervals that meet have one in common, others ``None``). All of these raise
+    ``TypeError`` for anything else. ``<`` only sorts, by start and then by end.
+
     >>> interval = TimeInterval(0, 10)
-    >>> 0 in interval, 10 in interval, interval.width
-    (False, True, 10)
+    >>> 0 in interval, 10 in interval, TimeInterval(0, 10) in interval, interval.width
+    (False, True, True, 10)
+    >>> interval - TimeInterval(2, 3)
+    TimeIntervals([(0, 2), (3, 10)])
     """
 
     start: int
@@ -205,10 +212,10 @@ class TimeInterval:
         object.__setattr__(self, "start", max(first, MIN_TIME))
         object.__setattr__(self, "end", min(last, MAX_TIME))
 
-    def __contains__(self, instant: object) -> bool:
-        if not isinstance(instant, (int, datetime)):
-            return False
-        return self.start < to_ms(instant) <= self.end
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, (TimeInterval, TimeIntervals)):
+            return all(self.start <= start and end <= self.end for start, end in _pairs_of(item))
+        return self.start < _instant(item) <= self.end
 
     @property
     def width(self) -> int:
@@ -216,11 +223,24 @@ class TimeInterval:
         return self.end - self.start
 
     def intersection(self, other: TimeInterval) -> TimeInterval | None:
-        """What both contain, or ``None``."""
+        """What both contain, or ``None``. ``TypeError`` for anything else than an interval."""
+        if not isinstance(other, TimeInterval):
+            raise _no_set(other)
         start, end = max(self.start, other.start), min(self.end, other.end)
         return TimeInterval(start, end) if start < end else None
 
-    __and__ = intersection
+    @overload
+    def __and__(self, other: TimeInterval) -> TimeInterval | None: ...
+    @overload
+    def __and__(self, other: TimeIntervals) -> TimeIntervals: ...
+    def __and__(self, other: TimeInterval | TimeIntervals) -> TimeInterval | TimeIntervals | None:
+        return other & self if isinstance(other, TimeIntervals) else self.intersection(other)
+
+    def __or__(self, other: TimeInterval | TimeIntervals) -> TimeIntervals:
+        return TimeIntervals([self]) | other
+
+    def __sub__(self, other: TimeInterval | TimeIntervals) -> TimeIntervals:
+        return TimeIntervals([self]) - other
 
     def dilate(self, before: int = 0, after: int = 0) -> TimeInterval:
         """``(start - before, end + after]`` in milliseconds."""
@@ -263,7 +283,8 @@ Pair = tuple[int, int]
 class TimeIntervals:
     """An immutable set of instants, kept as sorted, disjoint, coalesced intervals ``(start, end]``.
 
-    Two intervals that touch (``(0, 5]`` and ``(5, 9]``) are one. Equal sets are equal and hash alike.
+    Two intervals that touch (``(0, 5]`` and ``(5, 9]``) are one. Equal sets are equal and hash alike, and a set of one
+    interval equals that. Operators take intervals and sets, and raise ``TypeError`` for anything else.
 
     >>> TimeIntervals([(0, 5), (5, 9)]) - TimeIntervals([(2, 3)])
     TimeIntervals([(0, 2), (3, 9)])
@@ -310,10 +331,10 @@ class TimeIntervals:
         return bool(self._pairs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TimeIntervals) and self._pairs == other._pairs
+        return isinstance(other, (TimeIntervals, TimeInterval)) and self._pairs == _pairs_of(other)
 
     def __hash__(self) -> int:
-        return hash(self._pairs)
+        return hash(self._pairs[0] if len(self._pairs) == 1 else self._pairs)
 
     def __repr__(self) -> str:
         return f"TimeIntervals({list(self._pairs)!r})"
@@ -340,15 +361,13 @@ class TimeIntervals:
         return TimeInterval(self.start, self.end)
 
     def __contains__(self, item: object) -> bool:
-        """Whether an instant, a whole interval or a whole set is inside."""
+        """Whether an instant, a whole interval or a whole set is inside. ``TypeError`` for anything else."""
         if isinstance(item, TimeInterval):
             return self.covers(item.start, item.end)
         if isinstance(item, TimeIntervals):
             return all(self.covers(start, end) for start, end in item._pairs)
-        if isinstance(item, (int, datetime)):
-            instant = to_ms(item)
-            return self.covers(instant - 1, instant)
-        return False
+        instant = _instant(item)
+        return self.covers(instant - 1, instant)
 
     def contains(self, item: object) -> bool:
         """The same as ``item in self``."""
@@ -436,7 +455,37 @@ def _pairs_of(other: TimeIntervals | TimeInterval) -> tuple[Pair, ...]:
         return other._pairs
     if isinstance(other, TimeInterval):
         return ((other.start, other.end),)
-    raise TypeError(f"expected TimeInterval or TimeIntervals, not {type(other).__name__}")
+    raise _no_set(other)
+
+
+def _no_set(other: object) -> TypeError:
+    return TypeError(f"{_shown(other)} is no TimeInterval and no TimeIntervals: {_instead(other)}")
+
+
+def _instant(item: Any) -> int:
+    """The milliseconds of what may lie in an interval. ``TypeError`` says what to write."""
+    if isinstance(item, datetime):
+        return to_ms(item)
+    if isinstance(item, (int, np.integer)) and not isinstance(item, bool):
+        return int(item)
+    raise TypeError(f"{_shown(item)} is neither an instant nor an interval: {_instead(item)}")
+
+
+def _shown(item: object) -> str:
+    return reprlib.repr(item)
+
+
+def _instead(item: object) -> str:
+    """What to write for ``item``, which is no instant, no interval and no set."""
+    if isinstance(item, RelativeTimeInterval):
+        return "write relative.absolute(instant)"
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return "write TimeInterval(start, end)"
+    if isinstance(item, str):
+        return "write datetime.fromisoformat(text), with an offset in the text"
+    if isinstance(item, float):
+        return "write whole milliseconds since the epoch"
+    return "write an aware datetime, milliseconds since the epoch, or TimeInterval(start, end)"
 
 
 def _append(pairs: tuple[Pair, ...], pair: Pair) -> tuple[Pair, ...]:

@@ -206,6 +206,8 @@ class Tool(ABC):
     takes: ClassVar[Takes | tuple[Takes, ...]] = "any"
     """What values the checker may feed: one word for all inputs, or one for each of ``arity`` inputs. A tool that meets
     another type raises ``TypeError`` or ``ValueError``."""
+    alignment: ClassVar[int | None] = None
+    """Which input is the alignment stream, the one that says when there are outputs; ``None`` where there is none."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """Parameter sets that the checker and the documentation use: all interesting combinations."""
 

@@ -18,7 +18,7 @@ from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavail
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, similar_streams
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
-from hs_stream.core.tool import OnGrid
+from hs_stream.core.tool import OnGrid, Tool
 from hs_stream.core.watermark import Silence
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -108,7 +108,10 @@ class EngineStatistics:
 
 
 class Engine:
-    """Workflows over one store. Not thread-safe: use it from one event loop."""
+    """Workflows over one store. Not thread-safe: use it from one event loop.
+
+    ``computing`` makes of each stream's tool an equal one that computes, for who wants that done elsewhere.
+    """
 
     def __init__(
         self,
@@ -119,6 +122,7 @@ class Engine:
         telemetry: Telemetry | None = None,
         sink: Sink | None = None,
         guard: Guard | None = None,
+        computing: Callable[[Tool], Tool] | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.clock = clock or SystemClock()
@@ -127,6 +131,7 @@ class Engine:
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
         self.feed = Feed(self._patient, self.clock)
         self._sink = sink
+        self._computing = computing
         self._graph = Graph()
         self._executor: Executor
         self._ingest: Ingest
@@ -148,8 +153,8 @@ class Engine:
         recovery = await self.store.open()
         await self.feed.open()
         records = await self.store.streams()
-        self._graph = Graph(records, restrict_to_major=self.settings.recompute_on == "major")
         settings = self.settings
+        self._graph = Graph(records, restrict_to_major=settings.recompute_on == "major", computing=self._computing)
         silence = Silence(settings.idle, MIN_TIME if recovery.proven is None else recovery.proven)
         self._executor = Executor(
             self._graph,

@@ -8,7 +8,8 @@
 [26, 27, 28, 29, 30]
 
 1. Every call blocks until it is done. The work is done by an event loop in a thread of its own (`background`), so that
-   it may be called where a loop runs already, as in Jupyter.
+   it may be called where a loop runs already, as in Jupyter. Tools compute, and code of the user's is imported, on the
+   thread that calls.
 2. Nothing is computed that nobody asks for: by ``execute`` or by looking at ``window(interval, compute=True)``. Then
    exactly what is missing is computed, by the engine of the service (`workspace`).
 3. A request takes what is stored as complete up to where it reads, but for the last seconds (``watermark.idle``) before

@@ -89,9 +89,10 @@ class BoundTool:
         version and parameters, so that `hs_stream.hyperstream.streams.Stream.window` can compute more of it, today or
         in another session. Another tool into the same sink defines it anew.
 
-        ``alignment_stream`` is the last source. ``over``: the plates that an aggregate works over. Where the sources
-        are on plates, the sink is too: it has a stream for each of theirs, and those that agree with the plate values
-        of the given sources are computed. `ToolError` where the tool failed.
+        ``alignment_stream`` is the source that says when there are outputs: it is put where the tool wants it
+        (`hs_stream.core.tool.Tool.alignment`), and refused by a tool that has none. ``over``: the plates that an
+        aggregate works over. Where the sources are on plates, the sink is too: it has a stream for each of theirs, and
+        those that agree with the plate values of the given sources are computed. `ToolError` where the tool failed.
         """
         if isinstance(self.tool, SplitTool):
             raise ConfigurationError(
@@ -99,7 +100,8 @@ class BoundTool:
                 hint="build a workflow: it says which plate, and which values that has",
             )
         given = [*([sources] if isinstance(sources, (str, Stream)) else sources)]
-        given += [] if alignment_stream is None else [alignment_stream]
+        if alignment_stream is not None:
+            given.insert(self._alignment(), alignment_stream)
         channel = sink.channel if isinstance(sink, Stream) else self._channel
         target = channel.identity(sink, {})
         span = finite(interval_of(interval, now_ms()))
@@ -116,6 +118,16 @@ class BoundTool:
                     raise ConfigurationError(f"{self.tool.name}: sources and sink differ in their {plate}")
         found = channel.execute(node, meta, span)
         return found[0] if len(found) == 1 else Stream(channel, target)
+
+    def _alignment(self) -> int:
+        """Among its sources, where the alignment stream is."""
+        if self.tool.alignment is not None:
+            return self.tool.alignment
+        wants = {None: "one or more", 0: "none"}.get(self.tool.arity, str(self.tool.arity))
+        raise ConfigurationError(
+            f"{self.tool.name} has no alignment stream",
+            hint=f"give it all that it reads as sources, of which it takes {wants}",
+        )
 
     def __repr__(self) -> str:
         fields = dataclasses.fields(self.tool)  # type: ignore[arg-type]

@@ -8,6 +8,8 @@
 3. What is stored of earlier workflows is loaded, so that readings written now take back what rests on them. What does
    not load any more is left alone; `Workspace.unloaded` says why, and `Workspace.write` that it is not taken back.
 4. One call at a time.
+5. What may run or import code of the user's does so on the thread that calls (see `background`): opening a store of a
+   plug-in, loading stored workflows, asking tools what they are, computing.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from hs_stream.core.batch import Batch
@@ -28,6 +31,7 @@ from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDe
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine, StreamStatus
 from hs_stream.engine.ports import DeadLetter, Delivery, HistoryEntry, Reading, Store, StreamRecord
+from hs_stream.hyperstream.background import at_caller, computing_at_caller
 from hs_stream.hyperstream.catalog import Catalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
@@ -77,9 +81,9 @@ class Workspace:
                 self._presence = presence
             await self._store.open()
             for workflow in self._given:
-                self.catalog = self.catalog.with_workflow(workflow)
+                self.catalog = at_caller(self.catalog.with_workflow, workflow)
             stored = await self._store.documents("workflows")
-            self.catalog, self.unloaded = load(self.catalog, stored, self.registry)
+            self.catalog, self.unloaded = at_caller(load, self.catalog, stored, self.registry)
             if self._presence is not None:
                 await self._save([workflow.name for workflow in self._given])
                 await self._presence.begin()
@@ -91,9 +95,9 @@ class Workspace:
         url = self._settings.store.url
         if self.read_only and url == "memory://":
             raise ConfigurationError("memory:// is new and empty: there is nothing to read", hint="name another store")
-        if self.read_only and not url.startswith("embedded://"):
-            return make_store(self._settings, url, read_only=True)
-        return await self._embedded.open()
+        if url.startswith("embedded://"):
+            return await self._embedded.open()
+        return at_caller(partial(make_store, read_only=self.read_only), self._settings, url)
 
     async def close(self) -> None:
         """End the session and let go of the store. Idempotent."""
@@ -145,9 +149,11 @@ class Workspace:
         assert self._presence is not None
         if self._engine is None:
             settings, lease = engine_settings(self._settings), self._presence.lease
-            engine = Engine(self._store, settings=settings, clock=self._clock, guard=lease)
+            engine = Engine(
+                self._store, settings=settings, clock=self._clock, guard=lease, computing=computing_at_caller
+            )
             engine.hurry()
-            self._running[:] = self.catalog.definitions()
+            self._running[:] = at_caller(self.catalog.definitions)
             async with self._presence.access:
                 # What a store only remembers is written when it is closed.
                 await self._store.close()
@@ -164,13 +170,13 @@ class Workspace:
     # --- what is known ---
 
     async def _save(self, names: Iterable[str]) -> None:
-        for name, document in documents(self.catalog, names).items():
+        for name, document in at_caller(documents, self.catalog, names).items():
             await self._store.put("workflows", name, document)
 
     async def add_workflow(self, workflow: WorkflowDefinition) -> None:
         """Know ``workflow`` from now on, instead of another one of that name. `ConfigurationError`."""
         async with self._at_work():
-            await self._learn(self.catalog.with_workflow(workflow), workflow.name)
+            await self._learn(at_caller(self.catalog.with_workflow, workflow), workflow.name)
 
     async def execute(self, node: NodeDefinition, meta: Mapping[str, str], start: int, end: int) -> list[StreamId]:
         """Define ``node`` and compute those of its streams that agree with ``meta``, which are returned."""
@@ -179,7 +185,7 @@ class Workspace:
             if known != node:
                 await self._check_sink(node.name)
                 raw = [await self._raw(name) for name in node.inputs if self.catalog.node(name) is None]
-                await self._learn(self.catalog.with_factor(node, raw), executed(node.name))
+                await self._learn(at_caller(self.catalog.with_factor, node, raw), executed(node.name))
             engine = await self._ready()
             await self._grow(engine, [node.name], start, end)
             streams = [status.stream for status in engine.status(node.name, meta)]

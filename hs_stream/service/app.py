@@ -249,9 +249,8 @@ class Service:
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""
         async with self._changing:
-            workflow = await asyncio.to_thread(
-                self._catalog.parse, name, text, as_json=as_json, allow_code=bool(self._tokens.write)
-            )
+            allow_code = bool(self._tokens.write)
+            workflow = await self._catalog.parse(name, text, as_json=as_json, allow_code=allow_code)
             return self._changed(await self._catalog.save(self.store, workflow))
 
     async def remove(self, name: str) -> Plan:
@@ -280,7 +279,7 @@ class Service:
             self._hangup.clear()
             try:
                 async with self._gate.passing(patience=None), self._changing:
-                    if await asyncio.to_thread(self._catalog.read_files):
+                    if await self._catalog.read_files():
                         self._begin_reload()
                     else:
                         logger.info("the workflow files say nothing new")

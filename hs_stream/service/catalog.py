@@ -13,6 +13,7 @@ Who saves or removes must have the right to write to the store (`hs_stream.servi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,8 +26,8 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import check_names, load_workflows, source_check
-from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
+from hs_stream.service.wiring import check_names, load_workflows, read_workflows, source_check
+from hs_stream.service.workflow_file import WorkflowText, from_document, to_document
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "plan"]
 
@@ -148,11 +149,15 @@ class Catalog:
             hint = f"{error.hint}; or give it up: hs-stream workflow remove {name}".removeprefix("; or ")
             raise ConfigurationError(error.message, hint=hint, path=error.path) from None
 
-    def read_files(self) -> bool:
-        """Read the files of the settings again; whether anything is different now. `ConfigurationError`: nothing is."""
+    async def read_files(self) -> bool:
+        """Read the files of the settings again; whether anything is different now. `ConfigurationError`: nothing is.
+
+        They are read beside the loop, and understood in its thread: only there code that they name is imported.
+        """
         if self._given:
             return False
-        files = {one.name: one for one in load_workflows(self._settings, self._registry)}
+        texts = await asyncio.to_thread(read_workflows, self._settings)
+        files = {one.name: one for one in load_workflows(self._settings, self._registry, texts)}
         self._check_running(self._together(files, self._saved))
         before, self._files = self._files, files
         return list(before) != list(files) or any(
@@ -164,10 +169,15 @@ class Catalog:
         check_names(workflows)
         Connectors(self._settings).feeds(workflows)
 
-    def parse(self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True) -> WorkflowDefinition:
-        """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line."""
-        path = f"workflow {name}"
-        found = parse_workflow(text, self._registry, path, self._check, as_json=as_json, allow_code=allow_code)
+    async def parse(
+        self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True
+    ) -> WorkflowDefinition:
+        """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line.
+
+        As in `read_files`, code that it names is imported in the loop's thread.
+        """
+        read = await asyncio.to_thread(WorkflowText.read, text, f"workflow {name}", as_json=as_json)
+        found = read.workflow(self._registry, self._check, allow_code=allow_code)
         if found.name != name:
             raise found.error("workflow", f"this is the workflow {found.name}, not {name}", "make both names equal")
         return found

@@ -19,7 +19,7 @@ from hs_stream.engine.ports import Store
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.workflow_file import SourceCheck, load_workflow
+from hs_stream.service.workflow_file import SourceCheck, WorkflowText
 from hs_stream.store.factories import sqlite_path
 from hs_stream.store.open import StoreOptions, open_store, redacted
 
@@ -34,6 +34,7 @@ __all__ = [
     "load_registry",
     "load_workflows",
     "make_store",
+    "read_workflows",
     "reading_store",
     "source_check",
     "version",
@@ -90,10 +91,18 @@ def workflow_files(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def load_workflows(settings: Settings, registry: ToolRegistry) -> list[WorkflowDefinition]:
-    """Every workflow of the settings; what two of them name alike, they define equally."""
+def read_workflows(settings: Settings) -> list[WorkflowText]:
+    """The text of every workflow of the settings. Any thread may read it."""
+    return [WorkflowText.read_file(path) for path in workflow_files(settings.workflows)]
+
+
+def load_workflows(
+    settings: Settings, registry: ToolRegistry, texts: Sequence[WorkflowText] | None = None
+) -> list[WorkflowDefinition]:
+    """Every workflow of the settings (or of ``texts``); what two of them name alike, they define equally."""
     check = source_check(settings)
-    workflows = [load_workflow(path, registry, check) for path in workflow_files(settings.workflows)]
+    found = read_workflows(settings) if texts is None else texts
+    workflows = [text.workflow(registry, check) for text in found]
     check_names(workflows)
     return workflows
 

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 __all__ = [
     "MAX_FILE",
     "SourceCheck",
+    "WorkflowText",
     "from_document",
     "load_workflow",
     "parse_workflow",
@@ -77,8 +78,39 @@ _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
 _PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
 
 
+@dataclass(frozen=True, slots=True)
+class WorkflowText:
+    """A workflow that is read and not yet understood. Reading takes long, and any thread may do it.
+
+    Understanding it may import code that it names: that is for the thread which the code may then run in.
+    """
+
+    path: str
+    item: Item
+
+    @classmethod
+    def read(cls, text: str, path: str, *, as_json: bool = False) -> WorkflowText:
+        """Of YAML or JSON; ``path`` only serves error messages."""
+        return cls(path, read_json(text, path) if as_json else read_yaml(text, path))
+
+    @classmethod
+    def read_file(cls, path: str | Path) -> WorkflowText:
+        """Of the file at ``path``, at most `MAX_FILE` bytes of UTF-8."""
+        return cls.read(_text_of(path), str(path))
+
+    def workflow(
+        self, registry: ToolRegistry, check: SourceCheck | None = None, *, allow_code: bool = True
+    ) -> WorkflowDefinition:
+        """What it says; see `parse_workflow`."""
+        return _Parser(self.path, registry, check, allow_code=allow_code).workflow(self.item)
+
+
 def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck | None = None) -> WorkflowDefinition:
     """The workflow in the file at ``path``, at most `MAX_FILE` bytes of UTF-8."""
+    return WorkflowText.read_file(path).workflow(registry, check)
+
+
+def _text_of(path: str | Path) -> str:
     name = str(path)
     try:
         data = Path(path).read_bytes()
@@ -93,11 +125,10 @@ def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck |
             path=name,
         )
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigurationError("this is not UTF-8 text", hint="save it as UTF-8", path=name, line=line) from None
-    return parse_workflow(text, registry, name, check)
 
 
 def parse_workflow(
@@ -114,8 +145,7 @@ def parse_workflow(
     With ``allow_code=False``, tools are refused that run code which their parameters name: ``text`` is of somebody who
     may not do that here.
     """
-    item = read_json(text, path) if as_json else read_yaml(text, path)
-    return _Parser(path, registry, check, allow_code=allow_code).workflow(item)
+    return WorkflowText.read(text, path, as_json=as_json).workflow(registry, check, allow_code=allow_code)
 
 
 def from_document(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta, timezone
+import operator as op
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,7 @@ from hs_stream.core.time import (
 from hs_stream.testing.strategies import interval_sets, intervals
 
 LOW, HIGH = -20, 20
+INSIDE = [TimeInterval(start, end) for start in range(LOW, HIGH) for end in range(start + 1, HIGH + 1)]
 
 
 def model(intervals: TimeIntervals) -> set[int]:
@@ -101,7 +104,6 @@ def test_boundaries() -> None:
     interval = TimeInterval(0, 5)
     assert 0 not in interval
     assert 5 in interval
-    assert "x" not in interval
     assert from_ms(5) in interval
     with pytest.raises(ValueError, match="start < end"):
         TimeInterval(5, 5)
@@ -109,6 +111,77 @@ def test_boundaries() -> None:
     with pytest.raises(ValueError, match="empty"):
         _ = EMPTY.start
     assert str(EMPTY) == "(empty)"
+
+
+@given(st.sampled_from(INSIDE), interval_sets(LOW, HIGH), st.integers(LOW - 2, HIGH + 2))
+def test_operators_of_an_interval_are_those_of_the_set_of_it(
+    interval: TimeInterval, some: TimeIntervals, instant: int
+) -> None:
+    alone = TimeIntervals([interval])
+    for item in (instant, some, *some, interval):
+        assert (item in interval) == (item in alone)
+    assert (some in interval) == (model(some) <= model(alone))
+    assert interval | some == some | interval == alone | some
+    assert interval & some == some & interval == alone & some
+    assert interval - some == alone - some
+    assert interval == alone
+    assert alone == interval
+    assert (interval == some) == (some == interval) == (model(some) == model(alone))
+    assert hash(interval) == hash(alone)
+
+
+@given(intervals(), intervals())
+def test_operators_of_two_intervals(left: TimeInterval, right: TimeInterval) -> None:
+    assert (left in right) == (TimeIntervals([left]) in TimeIntervals([right]))
+    assert left | right == TimeIntervals([left, right])
+    assert left - right == TimeIntervals([left]) - right
+
+
+def test_what_is_inside_of_an_interval() -> None:
+    interval = TimeInterval(0, 10)
+    for inside in (
+        1,
+        10,
+        np.int64(10),
+        from_ms(10),
+        TimeInterval(0, 10),
+        TimeInterval(0, 1),
+        TimeInterval(9, 10),
+        EMPTY,
+    ):
+        assert inside in interval
+        assert inside in TimeIntervals([interval])
+    for outside in (0, 11, np.int64(0), from_ms(0), TimeInterval(-1, 10), TimeInterval(0, 11), TimeInterval(20, 30)):
+        assert outside not in interval
+        assert outside not in TimeIntervals([interval])
+    assert TimeIntervals([(0, 2), (8, 10)]) in interval
+    assert TimeIntervals([(0, 2), (8, 11)]) not in interval
+    assert interval & TimeIntervals([(-5, 2), (8, 99)]) == TimeIntervals([(0, 2), (8, 10)])
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (datetime(2026, 1, 1), "give it a time zone"),  # noqa: DTZ001
+        ("2026-01-01T00:00:00Z", "write datetime.fromisoformat"),
+        ((0, 5), r"write TimeInterval\(start, end\)"),
+        (RelativeTimeInterval("-1m", 0), r"write relative.absolute\(instant\)"),
+        (1.0, "write whole milliseconds"),
+        (True, "is neither an instant nor an interval: write an aware datetime"),
+        (None, "is neither an instant nor an interval: write an aware datetime"),
+        (date(2026, 1, 1), "write an aware datetime"),
+    ],
+)
+def test_what_is_no_instant_and_no_interval_is_an_error(item: object, words: str) -> None:
+    for whole in (TimeInterval(0, 10), TimeIntervals([(0, 10)]), EMPTY):
+        with pytest.raises(TypeError, match=words):
+            _ = item in whole
+    for operator in (op.and_, op.or_, op.sub):
+        for whole in (TimeInterval(0, 10), TimeIntervals([(0, 10)])):
+            with pytest.raises(TypeError, match="is no TimeInterval and no TimeIntervals: write"):
+                operator(whole, item)
+    with pytest.raises(TypeError, match="is no TimeInterval"):
+        TimeInterval(0, 10).intersection(item)  # type: ignore[arg-type]
 
 
 def test_infinities_stay_where_they_are() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -295,3 +295,100 @@ def test_an_interval_is_what_people_write(hs: HyperStream) -> None:
     ):
         with pytest.raises(ConfigurationError, match=message):
             ticks.window(wrong, compute=True)  # type: ignore[arg-type]
+
+
+# --- alignment streams ---
+
+
+WITH_ALIGNMENT: dict[str, dict[str, Any]] = {
+    "relative_window": {"relative_start": "-2s", "relative_end": "0s"},
+    "last_value": {},
+    "as_of_join": {},
+    "aligning_window": {},
+    "asset_writer": {"value": 1},
+    "meta_instance_from_list": {"values": ["x"]},
+    "betavariate": {"alpha": 2, "beta": 5},
+    "custom": {"function": "hs_stream_tools.random_generators:day_curve"},
+    "expovariate": {"lambd": 0.2},
+    "gammavariate": {"alpha": 3, "beta": 2},
+    "paretovariate": {"alpha": 3},
+    "randint": {"a": 1, "b": 6},
+    "randrange": {"start": 3},
+    "uniform": {"a": 18, "b": 22},
+    "vonmisesvariate": {"mu": 0, "kappa": 4},
+    "weibullvariate": {"alpha": 6, "beta": 2},
+    **{name: {} for name in ("gauss", "lognormvariate", "normalvariate", "random", "triangular")},
+    **{name: {"max_width": "5s"} for name in ("sliding_listify", "sliding_sink")},
+    "sliding_apply": {"function": "sum", "max_width": "5s"},
+}
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[HyperStream]:
+    with HyperStream() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", sorted(WITH_ALIGNMENT))
+def test_the_alignment_stream_is_put_where_the_tool_wants_it(memory: HyperStream, name: str) -> None:
+    """It says when there are outputs: as the first input by hand, and as ``alignment_stream``, the same comes out."""
+    hs, interval = memory, (at(0), at(10))
+    clock = hs.tools.clock(every="5s").execute([], "clock", interval)
+    if name.startswith("sliding"):
+        clock = hs.tools.aligning_window(lower="-5s").execute([clock], "windows", interval)
+    power = hs.get_or_create_stream("power")
+    power.write([(at(second), float(second)) for second in range(11)])
+    tool = getattr(hs.tools, name)(**WITH_ALIGNMENT[name])
+    others = [power] if tool.tool.arity == 2 else []
+    aligned = tool.execute(others, f"{name}_aligned", interval, alignment_stream=clock)
+    by_hand = tool.execute([clock, *others], f"{name}_by_hand", interval)
+    assert aligned.window(interval).items() == by_hand.window(interval).items()
+    times = aligned.window(interval).timestamps()
+    assert set(times) <= {at(5), at(10)}
+    assert times or name == "sliding_sink"
+
+
+def test_every_tool_with_an_alignment_stream_is_tried(memory: HyperStream) -> None:
+    found = {tool.name for tool in memory._workspace.registry if tool.alignment is not None}
+    assert found == set(WITH_ALIGNMENT)
+
+
+def test_a_relative_window_lies_around_its_alignment_stream(hs: HyperStream) -> None:
+    interval = (at(0), at(10))
+    clock = hs.tools.clock(every="5s").execute([], "clock", interval)
+    hs.get_or_create_stream("power").write([(at(second), float(second)) for second in range(11)])
+    tool = hs.tools.relative_window("-2s", "0s")
+    found = tool.execute(["power"], "around", interval, alignment_stream=clock).window(interval)
+    assert found.items() == [(at(5), [4.0, 5.0]), (at(10), [9.0, 10.0])]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("aggregate", {"function": "mean"}, "aggregate has no alignment stream .* takes one or more"),
+        ("aligned_merge", {}, "aligned_merge has no alignment stream"),
+        ("component", {"key": "t"}, "component has no alignment stream .* takes 1"),
+        ("clock", {"every": "1s"}, "clock has no alignment stream .* takes none"),
+        ("random", {"every": "1s"}, r"random takes 0 input\(s\), not 1"),
+    ],
+)
+def test_a_tool_without_an_alignment_stream_says_so(
+    memory: HyperStream, name: str, parameters: dict[str, Any], words: str
+) -> None:
+    """There it was ignored; an aggregate would take it for one more stream to aggregate."""
+    memory.get_or_create_stream("raw").write([(at(0), 1.0)])
+    with pytest.raises(ConfigurationError, match=words):
+        getattr(memory.tools, name)(**parameters).execute([], "out", (at(0), at(10)), alignment_stream="raw")
+
+
+def test_each_plate_value_draws_its_own_numbers_in_whatever_order_they_join(opened: Opened) -> None:
+    interval = (at(0), at(10))
+    found = []
+    for rooms in (["a", "b", "c"], ["c", "a", "b"]):
+        hs = opened()
+        for room in rooms:
+            hs.get_or_create_stream("climate", room=room).write([(at(second), 0.0) for second in range(1, 11)])
+            hs.tools.random(seed=7).execute(["climate"], "noise", interval)
+        found.append({room: hs.find_stream("noise", room=room).window(interval).values() for room in sorted(rooms)})
+    assert found[0] == found[1]
+    assert len({value for values in found[0].values() for value in values}) == 30

@@ -234,6 +234,35 @@ def test_an_interrupt_ends_a_call_and_the_next_one_is_right(hs: HyperStream) -> 
     assert tool.execute(["power"], "more", window).window().values() == [float(second + 1) for second in range(200)]
 
 
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_ends_a_function_that_does_not_end(hs: HyperStream) -> None:
+    """It runs on the thread that calls, so it is what the interrupt meets."""
+    hs.get_or_create_stream("power").write([(at(0), 1.0)])
+
+    def endless(value: float) -> float:
+        _thread.interrupt_main()
+        while True:
+            time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        hs.tools.apply(endless).execute(["power"], "never", (at(-1), at(1)))
+    assert hs.tools.apply(abs).execute(["power"], "same", (at(-1), at(1))).window().values() == [1.0]
+
+
+def test_a_function_that_ends_the_program_ends_the_call(hs: HyperStream) -> None:
+    hs.get_or_create_stream("power").write([(at(0), 1.0)])
+    with pytest.raises(SystemExit):
+        hs.tools.apply(lambda _: sys.exit(3)).execute(["power"], "never", (at(-1), at(1)))
+    assert hs.tools.apply(abs).execute(["power"], "same", (at(-1), at(1))).window().values() == [1.0]
+
+
+def test_a_tool_must_not_close_who_runs_it(hs: HyperStream) -> None:
+    hs.get_or_create_stream("power").write([(at(0), 1.0)])
+    with pytest.raises(ToolError, match="a tool asks the HyperStream that runs it"):
+        hs.tools.apply(lambda _: hs.close()).execute(["power"], "same", (at(-1), at(1)))
+    assert hs["power"].window().count() == 1
+
+
 def test_a_tool_must_not_ask_who_runs_it(hs: HyperStream) -> None:
     hs.get_or_create_stream("power").write([(at(0), 1.0)])
     with pytest.raises(ToolError, match="a tool asks the HyperStream that runs it"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +19,9 @@ import pytest
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import parse_time
 from hs_stream.engine.executor import Executor
+from hs_stream.plugins import default_registry
 from hs_stream.service.app import Service
+from hs_stream.service.catalog import Catalog
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
 from hs_stream.store.sqlite import SqliteStore
@@ -446,3 +450,18 @@ async def test_a_stop_in_the_middle_of_a_change(tmp_path: Path, broker: Embedded
         it.service.stop()
     async with running(tmp_path, broker) as it:
         assert {row["name"] for row in (await it.get("/api/workflows"))["workflows"]} == {"comfort", "more"}
+
+
+async def test_code_is_imported_in_the_thread_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a file takes long and is done beside the loop; what it names is imported where it runs."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("code_of_a_file", "code_of_a_text"):
+        code = "import threading\nTHREAD = threading.current_thread()\ndef half(x):\n    return x / 2\n"
+        (tmp_path / f"{name}.py").write_text(code)
+    settings = Settings().model_copy(update={"workflows": (f"{tmp_path}/*.yaml",)})
+    catalog = Catalog(settings, default_registry())
+    (tmp_path / "code.yaml").write_text(CODE.replace("math:sqrt", "code_of_a_file:half"), encoding="utf-8")
+    assert await catalog.read_files()
+    await catalog.parse("code", CODE.replace("math:sqrt", "code_of_a_text:half"))
+    for name in ("code_of_a_file", "code_of_a_text"):
+        assert sys.modules.pop(name).THREAD is threading.current_thread()

@@ -205,6 +205,73 @@ def test_one_name_and_seed_draw_the_same_numbers() -> None:
     assert drawn(50, "gauss", mu=5, sigma=2) == pytest.approx(5 + 2 * drawn(50, "gauss"))
 
 
+# --- plates ---
+
+
+@pytest.mark.parametrize(("name", "parameters", "expected"), GOLDEN)
+def test_without_plates_both_versions_give_the_same(
+    name: str, parameters: dict[str, Any], expected: list[Value]
+) -> None:
+    assert [tool.version for tool in REGISTRY.versions(name)] == ["1.0.0", "1.1.0"]
+    assert REGISTRY.resolve(f"{name}@^1").version == REGISTRY.resolve(name).version == "1.1.0"
+    for kind in REGISTRY.versions(name):
+        tool = kind.build(parameters).bound_to({}, None)
+        assert isinstance(tool, RandomGenerator)
+        assert [tool.at(time) for time in (-DAY, 0, NOW)] == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_plate_value_has_its_own_numbers(name: str) -> None:
+    metas = [
+        {"room": "hall"},
+        {"room": "bath"},
+        {"house": "bath"},
+        {"house": "1", "room": "2"},
+        {"house": "2", "room": "1"},
+        {"house": '1", "room": "2'},
+    ]
+    sample = {key: value for key, value in REGISTRY.resolve(name).samples[0].items() if key not in ("every", "tz")}
+    before, now = (kind.build(sample) for kind in REGISTRY.versions(name))
+    wide = {"randint": {"a": 1, "b": 1 << 40}, "randrange": {"start": 1 << 40}}.get(name)
+    if wide is not None:
+        before, now = (kind.build(wide) for kind in REGISTRY.versions(name))
+    times = Batch.of((time, None) for time in (0, 1000, NOW))
+    interval = TimeInterval(-1, NOW)
+    drawn = [now.bound_to(meta, None).evaluate(interval, [times]).plain() for meta in metas]
+    drawn.append(now.evaluate(interval, [times]).plain())
+    for place in range(3):
+        assert len({values[place] for values in drawn}) == len(drawn)
+    assert all(before.bound_to(meta, None).evaluate(interval, [times]).plain() == drawn[-1] for meta in metas)
+
+
+def test_plate_values_in_whatever_order_and_after_whatever_was_drawn() -> None:
+    tool = build("gauss", seed=3)
+    tool.at(0)
+    one, other = (
+        tool.bound_to({"house": "1", "room": "hall"}, None),
+        tool.bound_to({"room": "hall", "house": "1"}, None),
+    )
+    assert one.at(NOW) == other.at(NOW) == build("gauss", seed=3).bound_to({"room": "hall", "house": "1"}, None).at(NOW)
+    assert one.at(NOW) == 0.6798036197311447
+    assert tool.at(NOW) == build("gauss", seed=3).at(NOW)
+
+
+def test_the_documented_key_of_a_plate_value() -> None:
+    digest = hashlib.blake2b(b'random:7{"house": "1", "room": "hall"}', digest_size=8).digest()
+    rng = random.Random(int.from_bytes(digest + NOW.to_bytes(8, "big", signed=True), "big"))
+    assert build("random", seed=7).bound_to({"room": "hall", "house": "1"}, None).at(NOW) == rng.random()
+
+
+def test_plate_values_are_independent() -> None:
+    """As `test_names_and_seeds_are_independent`."""
+    columns = []
+    for room in ("a", "b", "c", "hall", "Hall", "hall "):
+        tool = build("gauss").bound_to({"room": room}, None)
+        columns.append(np.array([tool.at(NOW + k * 1000) for k in range(4000)], np.float64))
+    for one, other in itertools.combinations([*columns, drawn(4000, "gauss")], 2):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.07
+
+
 # --- times ---
 
 
@@ -287,13 +354,14 @@ async def test_restarts_crashes_and_late_readings_change_nothing() -> None:
     history = History(factory, [definition], EngineSettings(chunk=3), NOW)
     await history.begin()
 
-    async def publish(*backs: int) -> None:
-        readings = [Reading("power", (("room", "a"),), NOW - back, float(back)) for back in backs]
+    async def publish(*backs: int, room: str = "a") -> None:
+        readings = [Reading("power", (("room", room),), NOW - back, float(back)) for back in backs]
         await history.survive(lambda: history.deliver(readings))
         await history.settle()
 
     await publish(60_000, 40_000, 39_000)
     await history.restart()
+    await publish(40_000, 39_000, room="b")
     history.arm(2)
     await publish(20_000, 0, 50_000)
     await publish(95_000, 40_000)
@@ -304,10 +372,13 @@ async def test_restarts_crashes_and_late_readings_change_nothing() -> None:
     assert checked.clean
     for stream, name, times in (
         ("noise[room=a]", "noise", [NOW - back for back in (95_000, 60_000, 50_000, 40_000, 39_000, 20_000, 0)]),
+        ("noise[room=b]", "noise", [NOW - back for back in (40_000, 39_000)]),
         ("dice", "dice", range(NOW - 90_000, NOW + 50_000, 10_000)),
     ):
-        got = dict(await history.engine.read(StreamId.parse(stream), MIN_TIME, MAX_TIME))
-        assert {time: got[time] for time in times} == {time: tools[name].at(time) for time in times}
+        identity = StreamId.parse(stream)
+        got = dict(await history.engine.read(identity, MIN_TIME, MAX_TIME))
+        tool = tools[name].bound_to(dict(identity.meta), None)
+        assert {time: got[time] for time in times} == {time: tool.at(time) for time in times}
     await history.end()
 
 

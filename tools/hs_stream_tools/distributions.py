@@ -16,7 +16,7 @@ from typing import Final
 
 from hs_stream.core.tool import Duration
 from hs_stream.core.value import Value
-from hs_stream_tools.random_generators import RandomGenerator
+from hs_stream_tools.random_generators import RandomGenerator, without_plates
 
 __all__ = [
     "Betavariate",
@@ -82,7 +82,7 @@ class Gauss(_Normal):
     """
 
     name = "gauss"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({}, {"mu": 21, "sigma": 0.5, "seed": 1, "every": "1m"}, {"sigma": 0})
 
     def draw(self, rng: random.Random, time: int) -> Value:
@@ -102,7 +102,7 @@ class Normalvariate(_Normal):
     """
 
     name = "normalvariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({}, {"mu": 21, "sigma": 0.5, "seed": 1, "every": "1m"})
 
     def draw(self, rng: random.Random, time: int) -> Value:
@@ -122,7 +122,7 @@ class Lognormvariate(_Normal):
     """
 
     name = "lognormvariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({}, {"mu": 2, "sigma": 0.25, "seed": 1, "every": "1m"})
 
     def largest(self) -> float:
@@ -146,7 +146,7 @@ class Expovariate(RandomGenerator):
     """
 
     name = "expovariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"lambd": 0.2}, {"lambd": -3, "every": "1m"})
     lambd: float
     seed: int = 0
@@ -176,7 +176,7 @@ class Paretovariate(RandomGenerator):
     """
 
     name = "paretovariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"alpha": 3}, {"alpha": 0.5, "every": "1m"})
     alpha: float
     seed: int = 0
@@ -206,7 +206,7 @@ class Vonmisesvariate(RandomGenerator):
     """
 
     name = "vonmisesvariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"mu": 0, "kappa": 4}, {"mu": 1, "kappa": 0, "every": "1m"})
     mu: float
     kappa: float
@@ -255,7 +255,7 @@ class Gammavariate(_Shaped):
     """
 
     name = "gammavariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"alpha": 3, "beta": 2}, {"alpha": 1, "beta": 2}, {"alpha": 0.5, "beta": 2, "every": "1m"})
 
     def draw(self, rng: random.Random, time: int) -> Value:
@@ -275,7 +275,7 @@ class Betavariate(_Shaped):
     """
 
     name = "betavariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"alpha": 2, "beta": 5}, {"alpha": 0.5, "beta": 0.5, "every": "1m"})
 
     def largest(self) -> float:
@@ -299,7 +299,7 @@ class Weibullvariate(_Shaped):
     """
 
     name = "weibullvariate"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"alpha": 6, "beta": 2}, {"alpha": 1, "beta": 0.5, "every": "1m"})
 
     def largest(self) -> float:
@@ -309,3 +309,16 @@ class Weibullvariate(_Shaped):
     def draw(self, rng: random.Random, time: int) -> Value:
         """``alpha * (-log(u))**(1 / beta)``."""
         return rng.weibullvariate(self.alpha, self.beta)
+
+
+# --- 1.0.0 -----------------------------------------------------------------------------------------------------------
+
+GaussWithoutPlates = without_plates(Gauss)
+NormalvariateWithoutPlates = without_plates(Normalvariate)
+LognormvariateWithoutPlates = without_plates(Lognormvariate)
+ExpovariateWithoutPlates = without_plates(Expovariate)
+ParetovariateWithoutPlates = without_plates(Paretovariate)
+VonmisesvariateWithoutPlates = without_plates(Vonmisesvariate)
+GammavariateWithoutPlates = without_plates(Gammavariate)
+BetavariateWithoutPlates = without_plates(Betavariate)
+WeibullvariateWithoutPlates = without_plates(Weibullvariate)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from hs_stream.core.batch import NOTHING, Batch
@@ -20,21 +22,41 @@ __all__ = ["Apply", "Expression"]
 
 
 def load(path: str) -> Callable[..., Any]:
-    """The callable at ``package.module:name``. `ConfigurationError` says what is not there."""
+    """The callable at ``package.module:name``. `ConfigurationError` says what is not there.
+
+    It imports the module on the thread that calls, which is the one that may hold its import lock already.
+    """
     module_name, colon, name = path.partition(":")
     if not colon or not module_name or not name:
         raise ConfigurationError(f"{path!r} is not an import path", hint="write package.module:function")
     try:
         found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:
+        told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"{path!r} cannot be loaded: {error}", hint="is the package installed where the service runs?"
+            f"{path!r} cannot be loaded: {told}", hint="can the module be imported where this runs?"
+        ) from error
+    try:
+        found = _at(found, name)
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"{path!r} cannot be loaded: {error}",
+            hint=f"define {name} above the line that computes with it"
+            if _unfinished(module_name)
+            else f"correct the name, or define {name} in {module_name}",
         ) from error
     if not callable(found):
         raise ConfigurationError(f"{path!r} is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]
+
+
+def _at(module: Any, name: str) -> Any:
+    return reduce(getattr, name.split("."), module)
+
+
+def _unfinished(module: str) -> bool:
+    """Whether the module is being imported right now."""
+    return bool(getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False))
 
 
 def function_of(parameter: Any) -> Callable[..., Any]:
@@ -47,14 +69,18 @@ def function_of(parameter: Any) -> Callable[..., Any]:
 
 
 def import_path(function: str | Callable[..., Any]) -> str:
-    """``package.module:name`` of a function that can be found there again. `ConfigurationError` for any other."""
+    """``package.module:name`` of a function that can be found there again. `ConfigurationError` for any other.
+
+    Nothing is imported: a function that is at hand comes from a module that is there, finished or not. So any thread
+    may ask.
+    """
     if isinstance(function, str):
         return function
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module and name and module != "__main__" and "<" not in name:
-        path = f"{module}:{name}"
-        if load(path) is function:
-            return path
+        with contextlib.suppress(AttributeError):
+            if _at(sys.modules.get(module), name) is function:
+                return f"{module}:{name}"
     raise ConfigurationError(
         f"{function!r} cannot be saved: it has no import path",
         hint="move it to the top level of a module, or use the tool expression",

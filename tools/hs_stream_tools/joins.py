@@ -148,6 +148,7 @@ class AsOfJoin(Tool):
     version = "1.0.0"
     kind = "merge"
     arity = 2
+    alignment = 0
     samples = (
         {},
         {"names": ["light", "occupancy"], "max_age": "5s"},
@@ -206,6 +207,7 @@ class LastValue(Tool):
     version = "1.0.0"
     kind = "merge"
     arity = None
+    alignment = 0
     samples = (
         {},
         {"max_age": "5s"},

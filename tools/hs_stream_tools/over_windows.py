@@ -38,6 +38,7 @@ class OverWindows(Tool):
 
     kind = "window"
     arity = 2
+    alignment = 0
 
     @abstractmethod
     def reach(self) -> tuple[int, int]:

@@ -126,6 +126,7 @@ class MetaInstanceFromList(PlateTool):
 
     name = "meta_instance_from_list"
     version = "1.0.0"
+    alignment = 0
     samples = ({"values": ["x", "y", "z"]},)
     values: tuple[str, ...]
 

@@ -1,12 +1,15 @@
 """Random values that belong to their time: the base class, and the tools whose values are spread evenly or by you.
 
-1. The value at t depends on the tool's name, its parameters, its ``seed`` and t, and on nothing else: not on what was
-   drawn before, not on where an evaluation begins. A restart, a late reading, another machine give the same value.
+1. The value at t depends on the tool's name, its parameters, its ``seed``, the plate values of the stream and t, and on
+   nothing else: not on what was drawn before, not on where an evaluation begins, not on which plate value was there
+   first. A restart, a late reading, another machine give the same value.
 2. So nothing draws from a sequence that goes on. Each instance has a ``random.Random`` of Python of its own, seeded
-   with 128 bits: 64 of a digest of name and seed, then the 64 of t. The distributions are Python's, under its names.
+   with 128 bits: 64 of a digest of name, seed and plate values, then the 64 of t. The distributions are Python's, under
+   its names.
 3. Tools of two names, and of one name with two seeds, are independent of each other. Of one name *and* one seed they
    draw the same numbers and only use them by their parameters: give each of several nodes a seed of its own.
-4. A tool does not know which stream it writes. Over a plate, streams that have an instance at one time have one value.
+4. Streams of one node are as independent of each other. Versions 1.0.0 did not look at plate values: over a plate, all
+   streams had the same value at one time. Without plates the versions give the same numbers.
 
 Python promises that ``Random.random()`` stays what it is in later versions. That the distributions do is watched over
 by the values in ``tests/tools/test_random_generators.py``; if one changes, its tool needs a new version.
@@ -14,16 +17,18 @@ by the values in ``tests/tools/test_random_generators.py``; if one changes, its 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
+import json
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +40,16 @@ from hs_stream.core.tool import SKIP, Drive, Duration, FromInput, OnGrid, Pointw
 from hs_stream.core.value import Value
 from hs_stream_tools.functions import function_of, import_path, stored
 
-__all__ = ["Custom", "Randint", "RandomGenerator", "RandomUnit", "Randrange", "Triangular", "Uniform"]
+__all__ = [
+    "Custom",
+    "Randint",
+    "RandomGenerator",
+    "RandomUnit",
+    "Randrange",
+    "Triangular",
+    "Uniform",
+    "without_plates",
+]
 
 _64_BITS: Final = (1 << 64) - 1
 _INT64: Final = range(-(1 << 63), 1 << 63)
@@ -47,11 +61,18 @@ class RandomGenerator(Tool):
     Without ``every`` there is one input, whose times are the output's and whose values do not matter. With ``every``
     there is no input: the times are those of a grid, with ``tz`` on the wall clock of that zone.
 
+    Each stream over a plate has its own numbers. A tool that was released without that sets ``by_plates = False``.
+
     A subclass is a dataclass that writes `draw` and declares those of the three parameters below that it has, behind
     its own: where parameters are given without names, their order counts.
     """
 
     kind = "generator"
+    alignment = 0
+    by_plates: ClassVar[bool] = True
+    """Whether the plate values of the stream count (rule 1 of the module)."""
+    _plates: ClassVar[str] = ""
+    """Set on what `bound_to` returns: the plate values of the stream, if they count and there are any."""
     seed: int = 0
     every: Duration | None = None
     tz: str | None = None
@@ -79,13 +100,22 @@ class RandomGenerator(Tool):
         """The grid, or the input's times."""
         return FromInput(0) if self.every is None else OnGrid(Grid(self.every, self.tz))
 
+    def bound_to(self, meta: Mapping[str, str], into: str | None) -> Self:
+        """The tool for the stream with these plate values."""
+        if not meta or not self.by_plates:
+            return self
+        bound = copy.copy(self)
+        object.__setattr__(bound, "_plates", json.dumps(dict(meta), sort_keys=True))
+        vars(bound).pop("_key", None)
+        return bound
+
     @abstractmethod
     def draw(self, rng: random.Random, time: int) -> Value:
         """The value at ``time``, or `SKIP`. ``rng`` is made for this time and tool."""
 
     @cached_property
     def _key(self) -> int:
-        digest = hashlib.blake2b(f"{self.name}:{self.seed}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{self.name}:{self.seed}{self._plates}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") << 64
 
     def at(self, time: int) -> Value:
@@ -109,13 +139,23 @@ class RandomGenerator(Tool):
         return Grid(self.every, self.tz).times(interval.start, interval.end)
 
 
+_Generator = TypeVar("_Generator", bound=type[RandomGenerator])
+
+
+def without_plates(kind: _Generator) -> _Generator:
+    """Version 1.0.0 of ``kind``, to stand beside it: rule 4 of the module."""
+    body = {"__module__": kind.__module__, "__doc__": kind.__doc__, "version": "1.0.0", "by_plates": False}
+    return type(f"{kind.__name__}WithoutPlates", (kind,), body)  # type: ignore[return-value]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RandomUnit(RandomGenerator):
     """A random number from 0 (included) to 1 (excluded), evenly spread.
 
     ``seed``: a whole number of up to 64 bits. At one time and with one seed the value is always the same, whenever and
     wherever it is computed; another seed gives other, independent values. Nodes of one tool need different seeds, or
-    they draw the same numbers. The streams of one node over a plate have the same value where they have the same time.
+    they draw the same numbers. The streams of one node over a plate have values of their own; in version
+    1.0.0 they have the same value where they have the same time.
 
     Without ``every`` there is one input: an output at each of its instances, whose values do not matter. With
     ``every`` there is no input: an output at each instant of a grid, as the tool ``clock`` has; ``tz``: its IANA zone.
@@ -125,7 +165,7 @@ class RandomUnit(RandomGenerator):
     """
 
     name = "random"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({}, {"seed": -5}, {"every": "1s"}, {"seed": (1 << 63) - 1, "every": "7m", "tz": "Europe/Brussels"})
     seed: int = 0
     every: Duration | None = None
@@ -153,7 +193,7 @@ class Uniform(RandomGenerator):
     """
 
     name = "uniform"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"a": 18, "b": 22}, {"a": 1, "b": -1, "every": "1m"})
     a: float
     b: float
@@ -183,7 +223,7 @@ class Triangular(RandomGenerator):
     """
 
     name = "triangular"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({}, {"low": -2, "high": 8, "mode": 8}, {"low": 5, "high": 5, "mode": 5, "every": "1m"})
     low: float = 0.0
     high: float = 1.0
@@ -224,7 +264,7 @@ class Randint(RandomGenerator):
     """
 
     name = "randint"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"a": 1, "b": 6}, {"a": -(1 << 63), "b": (1 << 63) - 1}, {"a": 4, "b": 4, "every": "1m"})
     a: int
     b: int
@@ -253,7 +293,7 @@ class Randrange(RandomGenerator):
     """
 
     name = "randrange"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = ({"start": 3}, {"start": 0, "stop": 100, "step": 7}, {"start": 5, "stop": -5, "step": -2, "every": "1m"})
     start: int
     stop: int | None = None
@@ -305,7 +345,7 @@ class Custom(RandomGenerator):
     """
 
     name = "custom"
-    version = "1.0.0"
+    version = "1.1.0"
     samples = (
         {"function": f"{__name__}:day_curve"},
         {"function": f"{__name__}:day_curve", "seed": 1, "every": "7m"},
@@ -338,3 +378,13 @@ class Custom(RandomGenerator):
     def draw(self, rng: random.Random, time: int) -> Value:
         """What the function returns, in canonical form."""
         return stored(self.name, self.function, time, self.call(rng, from_ms(time)))
+
+
+# --- 1.0.0 -----------------------------------------------------------------------------------------------------------
+
+RandomUnitWithoutPlates = without_plates(RandomUnit)
+UniformWithoutPlates = without_plates(Uniform)
+TriangularWithoutPlates = without_plates(Triangular)
+RandintWithoutPlates = without_plates(Randint)
+RandrangeWithoutPlates = without_plates(Randrange)
+CustomWithoutPlates = without_plates(Custom)

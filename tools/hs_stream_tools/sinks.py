@@ -42,6 +42,7 @@ class AssetWriter(MapTool):
 
     name = "asset_writer"
     version = "1.0.0"
+    alignment = 0
     samples = ({"value": {"a": 1}}, {"value": "text"})
     value: Any
 

@@ -133,6 +133,7 @@ class AligningWindow(MapTool):
 
     name = "aligning_window"
     version = "1.0.0"
+    alignment = 0
     samples = ({}, {"lower": "-1m", "upper": "-10s"}, {"lower": "-10s", "upper": "20s"})
     lower: Duration = Duration(-1000)
     upper: Duration = Duration(0)
