@@ -185,7 +185,10 @@ class Service:
         try:
             async with asyncio.TaskGroup() as group:
                 http = group.create_task(server.run(), name="http")
-                others = [group.create_task(self._watch_files(), name="files")]
+                others = [
+                    group.create_task(self._watch_files(), name="files"),
+                    group.create_task(self.telemetry.accounts.run(), name="dead letters"),
+                ]
                 if self._log is not None:
                     others.append(group.create_task(self._log.run(), name="mqtt log"))
                 await self._rounds(server)

@@ -86,7 +86,17 @@ class Round:
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
         failed = functools.partial(failed_json, self.engine)
-        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
+        self._session = SessionBook(
+            store,
+            clock,
+            self.workflows,
+            version(),
+            self._counters,
+            failed,
+            telemetry.accounts.documents,
+            lambda: str(self._broker_part().get("error", "")),
+            telemetry.accounts.news,
+        )
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
