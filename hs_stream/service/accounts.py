@@ -1,10 +1,10 @@
 """What came of each source since a round began: readings, dead letters by reason, what was ignored; and the log of it.
 
-1. The first dead letter of a source and reason is in the log at once, with its text. What follows is counted, and summed
-   up every `PERIOD` seconds, one line per source.
+1. The first dead letter of a source and reason is in the log at once, with its text. What follows is counted, and
+   summed up every `PERIOD` seconds, one line per source.
 2. It is said plainly where nothing of a source could be used: after its first `FEW` dead letters, and in each summary.
-3. Whatever is sent, there are at most `LINES` lines of the first kinds, `SUMMED` lines per summary, `MAX_SOURCES` sources
-   and `MAX_REASONS` reasons of each; the rest is counted under `OTHER`.
+3. Whatever is sent, there are at most `LINES` lines of these two kinds, `SUMMED` lines per summary, `MAX_SOURCES`
+   sources and `MAX_REASONS` reasons of each; the rest is counted under `OTHER`.
 4. What a device sends is shown as its ``repr``, cut.
 """
 
@@ -104,10 +104,10 @@ class Accounts:
 
     def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """These could not be used."""
-        for letter in letters:
-            account = self._account(letter.source)
-            reason, first = account.count(letter.reason)
-            account.newest = letter = _cut(letter)
+        for whole in letters:
+            account = self._account(whole.source)
+            reason, first = account.count(whole.reason)
+            account.newest = letter = _cut(whole)
             if first:
                 self.news.set()
             if not (first and self._line(f"first dead letter of source {shown(letter.source)}", letter)):
@@ -131,7 +131,8 @@ class Accounts:
         if self._lines >= LINES:
             return False
         self._lines += 1
-        logger.warning(f"{what}; {_SEE}", reason=letter.reason, topic=shown(letter.topic), says=shown(letter.message))
+        text = f"{what}; {_SEE}"
+        logger.warning(text, reason=letter.reason, topic=shown(letter.topic), says=shown(letter.message))
         return True
 
     async def run(self, period: float = PERIOD) -> None:
@@ -153,10 +154,12 @@ class Accounts:
             if not account.used:
                 what = f"nothing of source {shown(name)} could be used in the last {span}: {count} dead letters"
             newest = {} if letter is None else {"topic": shown(letter.topic), "newest": shown(letter.message)}
-            logger.warning(f"{what} ({reasons(account.unsaid)}); {_SEE}", **newest)
+            what += f" ({reasons(account.unsaid)}); {_SEE}"
+            logger.warning(what, **newest)
         if rest := due[SUMMED:]:
             total = sum(count for count, _ in rest)
-            logger.warning(f"{len(rest)} other sources: {total} dead letters in the last {span}; {_SEE}")
+            what = f"{len(rest)} other sources: {total} dead letters in the last {span}; {_SEE}"
+            logger.warning(what)
         for account in self._accounts.values():
             account.unsaid.clear()
             account.used = 0

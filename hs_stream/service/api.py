@@ -42,6 +42,7 @@ from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
 from hs_stream.service.security import Guard, Tokens, access_of
+from hs_stream.service.silence import Witness
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
@@ -95,6 +96,8 @@ class ApiContext:
     tls: bool = False
     gate: Gate = field(default_factory=Gate)
     changes: Changes | None = None
+    witness: Callable[[], Witness | None] = lambda: None
+    """What came of each source since this round began."""
 
 
 Viewer = Callable[[FastAPI, ApiContext], None]

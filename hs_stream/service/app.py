@@ -38,6 +38,7 @@ from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
 from hs_stream.service.security import Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
+from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import EmbeddedStore, load_registry, version
 
@@ -179,6 +180,7 @@ class Service:
             tls=bool(self.settings.http.cert_file),
             gate=self._gate,
             changes=self,
+            witness=self.witness,
         )
         api = create_api(self._context, self._viewer)
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
@@ -289,6 +291,10 @@ class Service:
                         logger.info("the workflow files say nothing new")
             except HsStreamError as error:
                 logger.warning("the workflows stay as they are", error=str(error))
+
+    def witness(self) -> Witness:
+        """What came of each source in this round."""
+        return self._round.witness()
 
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}}``."""

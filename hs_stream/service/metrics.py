@@ -69,7 +69,7 @@ class _Bounded:
 
 
 class ServiceTelemetry(Telemetry):
-    """Counts into ``registry`` and, per source, into ``accounts``. `exposition` is the text that ``/metrics`` serves."""
+    """Counts into ``registry``, and per source into ``accounts``. `exposition` is the text that ``/metrics`` serves."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -51,8 +51,8 @@ class SessionBook:
         self._store, self._clock, self._workflows = store, clock, workflows
         self._counters, self._failed, self._sources, self._broker = counters, failed, sources, broker
         self._news = asyncio.Event() if news is None else news
-        self._started = format_time(clock.now())
-        self.id = f"{self._started}-{secrets.token_hex(3)}"
+        self.started = format_time(clock.now())
+        self.id = f"{self.started}-{secrets.token_hex(3)}"
         self._versions = {"hs_stream": version, "python": platform.python_version()}
 
     async def write(self, *, stopped: bool = False) -> None:
@@ -60,7 +60,7 @@ class SessionBook:
         now = format_time(self._clock.now())
         tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
         document = {
-            "started": self._started,
+            "started": self.started,
             "versions": {**self._versions, "tools": sorted(tools)},
             "workflows": [workflow.name for workflow in self._workflows],
             "seen": now,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hs_stream.service.silence import lacking
+
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
     from hs_stream.service.api import ApiContext
@@ -17,6 +19,10 @@ class Pages:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._clock = context.clock
+
+    def _why_nothing(self, name: str) -> str:
+        """What the source or node ``name``, which has no instance, waits for."""
+        return lacking(self._engine, self._context.workflows, name, self._context.witness())
 
     @property
     def _engine(self) -> Engine:
