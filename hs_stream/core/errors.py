@@ -58,10 +58,14 @@ class ConfigurationError(HsStreamError):
         self.path = path
         self.line = line
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """``"path:line: "``; empty where neither is known."""
         where = self.path + (f":{self.line}" if self.line is not None else "")
-        text = super().__str__()
-        return f"{where}: {text}" if where else text
+        return f"{where}: " if where else ""
+
+    def __str__(self) -> str:
+        return self.where + super().__str__()
 
 
 class UnknownToolError(ConfigurationError):

@@ -36,7 +36,7 @@ from hs_stream.core.errors import (
 )
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.catalog import FromFile, Plan
+from hs_stream.service.catalog import FromFile, Plan, Unread
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
@@ -71,6 +71,7 @@ class Changes(Protocol):
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan: ...
     async def remove(self, name: str) -> Plan: ...
     def origin(self, name: str) -> str: ...
+    def unread(self) -> Unread | None: ...
 
 
 @dataclass(slots=True)

@@ -16,7 +16,9 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -28,7 +30,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, Viewer, create_api
-from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.catalog import Catalog, Plan, Unread
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
@@ -40,7 +42,7 @@ from hs_stream.service.security import Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import first_error
-from hs_stream.service.wiring import EmbeddedStore, load_registry, version
+from hs_stream.service.wiring import EmbeddedStore, load_registry, version, without_server
 
 __all__ = ["Service", "run_service", "serve"]
 
@@ -50,6 +52,8 @@ _CLOSE_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 5.0
 """So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 2.0
+"""Between two looks at when the workflow files were written."""
 
 
 class Service:
@@ -82,6 +86,7 @@ class Service:
         self._clock = SystemClock()
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
+        self._unread: Unread | None = None
         self._gate = Gate()
         self._lease: Lease
         self._round: Round
@@ -123,9 +128,11 @@ class Service:
             self.store = await embedded.open()
             self._lease = Lease(self.store, self._clock)
             try:
-                await self._lease.take()
-                await self._open_round()
+                fresh = await self._open_first()
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
+                if fresh:
+                    text = "the store is new and empty; if it should not be, check store.url and the directory"
+                    logger.info(text, store=embedded.shown, directory=str(Path.cwd()))
                 await self._serve(listener)
                 await self._briefly(self._lease.give_back())
             finally:
@@ -135,6 +142,19 @@ class Service:
                 logging.getLogger().removeHandler(self._log)
             listener.close()
             await embedded.close()
+
+    async def _open_first(self) -> bool:
+        """The first round. Whether nothing was ever in the store. A store that is away ends the start."""
+        try:
+            await self._lease.take()
+            await self.store.open()
+            fresh = not await self.store.streams() and not await self.store.documents("sessions")
+            await self._open_round()
+        except StoreUnavailable as error:
+            ends = "this start ends here, start again when the store answers"
+            hint = "; ".join(filter(None, (without_server(error), ends)))
+            raise StoreUnavailable(error.message, hint=hint) from None
+        return fresh
 
     async def _briefly(self, call: Coroutine[Any, Any, None]) -> None:
         """``await call``, but not for long when the store is away."""
@@ -189,6 +209,7 @@ class Service:
                 http = group.create_task(server.run(), name="http")
                 others = [
                     group.create_task(self._watch_files(), name="files"),
+                    group.create_task(self._look_at_files(), name="looking at files"),
                     group.create_task(self.telemetry.accounts.run(), name="dead letters"),
                 ]
                 if self._log is not None:
@@ -268,6 +289,10 @@ class Service:
         """The path of the workflow's file, or `hs_stream.service.catalog.STORE`."""
         return self._catalog.origin(name)
 
+    def unread(self) -> Unread | None:
+        """The workflow files that differ from what runs, as they were looked at last."""
+        return self._unread
+
     def _changed(self, plan: Plan) -> Plan:
         logger.info("workflow changed over HTTP", workflow=plan.workflow, action=plan.action)
         if plan.action != "nothing":
@@ -285,12 +310,33 @@ class Service:
             self._hangup.clear()
             try:
                 async with self._gate.passing(patience=None), self._changing:
-                    if await asyncio.to_thread(self._catalog.read_files):
+                    different = await asyncio.to_thread(self._catalog.read_files)
+                    self._unread = None
+                    if different:
                         self._begin_reload()
                     else:
                         logger.info("the workflow files say nothing new")
             except HsStreamError as error:
                 logger.warning("the workflows stay as they are", error=str(error))
+
+    async def _look_at_files(self) -> None:
+        """Say once when workflow files differ from what runs. Nothing is loaded."""
+        seen, settled = None, True
+        while True:
+            began = time.monotonic()
+            stamps = await asyncio.to_thread(self._catalog.stamps)
+            if stamps != seen:
+                # Perhaps it is still being written.
+                seen, settled = stamps, False
+            elif not settled:
+                settled = True
+                async with self._changing:
+                    unread = await asyncio.to_thread(self._catalog.unread)
+                    if unread is not None and unread != self._unread:
+                        logger.warning(unread.text, hint=unread.hint)
+                    self._unread = unread
+            # A pattern with ** may look at many directories.
+            await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
 
     def witness(self) -> Witness:
         """What came of each source in this round."""

@@ -282,8 +282,11 @@ class Routes:
     # --- workflows, plates, tools ---
 
     async def workflows(self) -> Response:
-        """Every workflow of this service."""
-        return JsonResponse({"workflows": self._workflow_rows()})
+        """Every workflow of this service. ``unread``: files that differ from what runs, and how to load them."""
+        unread = None if self._context.changes is None else self._context.changes.unread()
+        return JsonResponse(
+            {"workflows": self._workflow_rows(), "unread": None if unread is None else unread.document()}
+        )
 
     async def workflow(
         self,

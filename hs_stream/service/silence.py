@@ -24,7 +24,7 @@ from hs_stream.service.session import running_session
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
 
-__all__ = ["Witness", "explain", "lacking", "sources_of", "suggest", "trouble", "waits_for", "witness_of"]
+__all__ = ["Witness", "explain", "heard_of", "lacking", "sources_of", "suggest", "trouble", "waits_for", "witness_in"]
 
 _LOOKED: Final = 100
 """Streams that are asked for an instance, so that a hint costs little."""
@@ -43,8 +43,9 @@ class Witness:
     running: bool = True
 
 
-def witness_of(sessions: Mapping[str, Mapping[str, Any]], running: str | None) -> Witness | None:
-    """The session ``running``, else the one that was seen last. ``None``: no service has used this store yet."""
+async def witness_in(store: Store, now: int) -> Witness | None:
+    """The session that runs, else the one that was seen last. ``None``: no service has used this store yet."""
+    sessions, running = await store.documents("sessions"), await running_session(store, now)
     told = {key: one for key, one in sessions.items() if "sources" in one}
     if not told:
         return None
@@ -137,16 +138,20 @@ async def explain(
     workflow = next((item for item in workflows if name in item.sources or name in item.nodes), None)
     if workflow is None:
         return otherwise
-    names = {name, *(source.name for source in sources_of(workflow, name))}
+    heard = await heard_of(store, {name, *(source.name for source in sources_of(workflow, name))})
+    witness = await witness_in(store, now)
+    if name not in heard:
+        return waits_for(workflows, name, heard, witness)
+    return "; ".join(filter(None, (otherwise, trouble(name, witness))))
+
+
+async def heard_of(store: Store, names: Collection[str]) -> set[str]:
+    """Those of ``names`` of which a stream has an instance."""
     records: dict[str, list[StreamRecord]] = {}
     for record in await store.streams():
         if record.stream.name in names:
             records.setdefault(record.stream.name, []).append(record)
-    heard = {other for other, found in records.items() if await _first_with_instances(store, found, 1)}
-    witness = witness_of(await store.documents("sessions"), await running_session(store, now))
-    if name not in heard:
-        return waits_for(workflows, name, heard, witness)
-    return "; ".join(filter(None, (otherwise, trouble(name, witness))))
+    return {name for name, found in records.items() if await _first_with_instances(store, found, 1)}
 
 
 async def suggest(store: Store, wanted: StreamId) -> str:
