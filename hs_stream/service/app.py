@@ -32,6 +32,7 @@ from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, Viewer, create_api
 from hs_stream.service.catalog import Catalog, Plan, Unread
 from hs_stream.service.connectors import mqtt_options
+from hs_stream.service.doubts import doubts_about
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
@@ -52,6 +53,7 @@ _CLOSE_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 5.0
 """So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
+_DOUBTS: Final = 20
 _LOOK_SECONDS: Final = 2.0
 """Between two looks at when the workflow files were written."""
 
@@ -87,6 +89,7 @@ class Service:
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
         self._unread: Unread | None = None
+        self._doubted: frozenset[str] = frozenset()
         self._gate = Gate()
         self._lease: Lease
         self._round: Round
@@ -181,8 +184,20 @@ class Service:
         )
         await made.open()
         await self._catalog.record(self.store)
+        self._doubt(workflows)
         self._round = made
         self.telemetry.attach(made)
+
+    def _doubt(self, workflows: Sequence[WorkflowDefinition]) -> None:
+        """Say once what is doubtful about them: a round that has no new doubt says nothing."""
+        doubts = [str(doubt) for doubt in doubts_about(self.settings, workflows)]
+        fresh = [doubt for doubt in doubts if doubt not in self._doubted]
+        for doubt in fresh[:_DOUBTS]:
+            logger.warning(doubt)
+        if len(fresh) > _DOUBTS:
+            text = f"{len(fresh) - _DOUBTS} more doubts about workflows; hs-stream workflow check FILE says them"
+            logger.warning(text)
+        self._doubted = frozenset(doubts)
 
     async def _serve(self, listener: socket.socket) -> None:
         self._context = ApiContext(

@@ -26,6 +26,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
+from hs_stream.service.doubts import doubts_about
 from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.remote import running_service
@@ -127,7 +128,7 @@ async def _clock() -> str:
     return f"{now.isoformat(timespec='seconds')}"
 
 
-async def _workflows(settings: Settings) -> str:
+async def _workflows(settings: Settings) -> str | tuple[str, str]:
     workflows = load_workflows(settings, load_registry(settings))
     if not workflows:
         named = f"no file matches {', '.join(settings.workflows)}" if settings.workflows else "no file is named"
@@ -141,7 +142,11 @@ async def _workflows(settings: Settings) -> str:
     Connectors(settings).feeds(workflows)
     sources = [source for workflow in workflows for source in workflow.sources.values() if source.options]
     nodes = sum(len(workflow.nodes) for workflow in workflows)
-    return f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
+    text = f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
+    if doubts := doubts_about(settings, workflows):
+        more = f"; and {len(doubts) - 1} more, see hs-stream workflow check FILE" if len(doubts) > 1 else ""
+        return text, f"warning: {doubts[0]}{more}"
+    return text
 
 
 async def _http(settings: Settings) -> str:
