@@ -154,7 +154,7 @@ class Service:
             fresh = not await self.store.streams() and not await self.store.documents("sessions")
             await self._open_round()
         except StoreUnavailable as error:
-            ends = "this start ends here, start again when the store answers"
+            ends = "the service ends here, start it again when the store answers"
             hint = "; ".join(filter(None, (without_server(error), ends)))
             raise StoreUnavailable(error.message, hint=hint) from None
         return fresh

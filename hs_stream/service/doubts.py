@@ -22,8 +22,7 @@ def doubts_about(settings: Settings, workflows: Iterable[WorkflowDefinition]) ->
         facts = {name: connectors.facts(name, source.options) for name, source in workflow.sources.items()}
         try:
             found += doubts(workflow, facts)
-        except Exception as error:
-            # Of a tool of others: it must not keep a workflow that loads from running.
+        except Exception as error:  # noqa: BLE001 - of a tool of others: a workflow that loads is to run all the same
             text = f"its nodes were not looked at for doubts: {type(error).__name__}: {error}"
             found.append(workflow.error("nodes", text, "see keys_named, keys_made and drive of its tools"))
         for node in workflow.nodes.values():
