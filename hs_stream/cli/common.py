@@ -31,7 +31,7 @@ from hs_stream.core.errors import (
     Unavailable,
     did_you_mean,
 )
-from hs_stream.core.stream import StreamId, similar_streams
+from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -41,6 +41,7 @@ from hs_stream.service.catalog import Catalog
 from hs_stream.service.lease import Lease
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.silence import suggest
 from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import (
     EmbeddedStore,
@@ -226,10 +227,8 @@ async def find_record(store: Store, text: str) -> StreamRecord:
     records = {record.stream: record for record in await store.streams()}
     if stream in records:
         return records[stream]
-    raise NotFound(
-        f"there is no stream {stream}",
-        hint=similar_streams(stream, records) or "see hs-stream streams for those there are",
-    )
+    hint = await suggest(store, stream) or "see hs-stream streams for those there are"
+    raise NotFound(f"there is no stream {stream}", hint=hint)
 
 
 def catalog_of(settings: Settings) -> Catalog:

@@ -19,6 +19,7 @@ from hs_stream.cli.common import (
     catalog_of,
     find_record,
     guarded,
+    now_ms,
     parse_span,
     parse_stream,
     reading_store,
@@ -33,10 +34,11 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
-from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
+from hs_stream.service.silence import explain
 from hs_stream_connectors.csv_files import PathTemplate
 
 __all__ = ["register"]
@@ -91,10 +93,10 @@ def query(
     try:
         if compute:
             run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
-        without_result = run(_query(settings, stream, first, until, last, form, draw))
+        empty = run(_query(settings, stream, first, until, last, form, draw))
     except NotFound as error:
-        raise NotFound(error.message, hint=_waits_for(settings, parse_stream(stream)) or error.hint) from None
-    if without_result is not None and (why := _no_result(settings, without_result)):
+        raise NotFound(error.message, hint=_explain(settings, parse_stream(stream), error.hint)) from None
+    if empty is not None and (why := _no_result(settings, empty) or _explain(settings, empty.stream)):
         typer.echo(why, err=True)
 
 
@@ -109,7 +111,7 @@ async def _compute(
 async def _query(
     settings: Settings, text: str, start: int, end: int, last: int | None, form: Format, draw: bool
 ) -> StreamRecord | None:
-    """The stream's record where it is computed and holds nothing at all."""
+    """The stream's record where it holds nothing at all."""
     async with reading_store(settings) as store:
         record = await find_record(store, text)
         if record.floor is not None and MIN_TIME < start < record.floor:
@@ -123,12 +125,13 @@ async def _query(
             await _json(store, record, start, end, last)
         else:
             await _csv(store, [record], (), (start, end), last, sys.stdout)
-        computed = record.kind == "derived" and record.coverage
-        return record if computed and not await store.read(record.id, MIN_TIME, MAX_TIME, limit=1) else None
+        return None if await store.read(record.id, MIN_TIME, MAX_TIME, limit=1) else record
 
 
 def _no_result(settings: Settings, record: StreamRecord) -> str:
     """That instances of its inputs gave the stream of ``record`` nothing: a wrong parameter is else silent."""
+    if record.kind != "derived" or not record.coverage:
+        return ""
     try:
         workflows = catalog_of(settings).workflows
     except ConfigurationError:
@@ -162,37 +165,18 @@ async def _with_instances(settings: Settings, record: StreamRecord, inputs: set[
         )
 
 
-def _waits_for(settings: Settings, stream: StreamId) -> str:
-    """What ``stream`` waits for, where a workflow declares it and there is none of its name yet; else ``""``."""
+def _explain(settings: Settings, stream: StreamId, otherwise: str = "") -> str:
+    """Why ``stream`` holds nothing, where a workflow declares it; else ``otherwise``."""
     try:
-        workflows = [item for item in catalog_of(settings).workflows if stream.name in {*item.sources, *item.nodes}]
+        workflows = catalog_of(settings).workflows
     except ConfigurationError:
-        return ""
-    heard = run(_names(settings)) if workflows else set()
-    if not workflows or stream.name in heard:
-        return ""
-    workflow = workflows[0]
-    waits = [
-        _place(source, stream.name)
-        for name, source in workflow.sources.items()
-        if name in {stream.name, *workflow.ancestors(stream.name)} and name not in heard
-    ]
-    why = (
-        f"no reading on {' or '.join(waits)} yet"
-        if waits
-        else f"no result yet, hs-stream compute {workflow.name} computes it"
-    )
-    return f"workflow {workflow.name} declares it; {why}"
+        return otherwise
 
+    async def read() -> str:
+        async with reading_store(settings) as store:
+            return await explain(store, workflows, stream, now_ms(), otherwise)
 
-async def _names(settings: Settings) -> set[str]:
-    async with reading_store(settings) as store:
-        return {record.stream.name for record in await store.streams()}
-
-
-def _place(source: SourceDefinition, name: str) -> str:
-    place = str(source.options.get("mqtt") or source.options.get("csv") or f"source {source.name}")
-    return place if source.name == name or place.startswith("source ") else f"{place} (source {source.name})"
+    return run(read())
 
 
 async def _pages(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> AsyncIterator[Batch]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of, unlogged
+from hs_stream.core.errors import ConfigurationError
 from hs_stream.service.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
-from hs_stream.service.settings import load_settings
+from hs_stream.service.settings import Settings, find_settings, load_settings
+from hs_stream.service.wiring import first_workflow, saved_workflows, workflow_files
+from hs_stream.store.open import redacted
 
 __all__ = ["register"]
+
+logger = structlog.get_logger(__name__)
 
 
 def register(app: typer.Typer) -> None:
@@ -29,11 +35,17 @@ def viewer_of(wanted: bool | str) -> Viewer | None:
 
 
 @guarded
-def serve(config: Config = None) -> None:
-    """Run the service: connectors, executor, outbox and HTTP. SIGTERM and SIGINT stop it in an orderly way."""
+def serve(
+    empty: Annotated[bool, typer.Option("--empty", help="Begin also where there is no workflow yet.")] = False,
+    config: Config = None,
+) -> None:
+    """Run the service: connectors, executor, outbox and HTTP. SIGTERM and SIGINT stop it in an orderly way.
+
+    Where no file matches the settings' workflows and none is saved in the store, it does not begin, unless --empty.
+    """
     from hs_stream.service.app import run_service  # noqa: PLC0415 - only this command needs the server
 
-    settings = load_settings(config)
+    settings, file = load_settings(config), find_settings(config)
     logs = settings.logging
     configure_logging(
         "debug" if DEBUG.get() else logs.level,
@@ -41,7 +53,28 @@ def serve(config: Config = None) -> None:
         levels=logs.levels,
         file=LogFile(logs.file, logs.file_max, logs.file_keep) if logs.file else None,
     )
+    files = workflow_files(settings.workflows)
+    if not files and settings.workflows and not empty:
+        run(_has_saved(settings, file))
+    logger.info(
+        "settings",
+        file=str(file) if file else "none, so all defaults",
+        directory=str(Path.cwd()),
+        workflows=f"{', '.join(settings.workflows) or 'none named'}: {len(files)} files",
+    )
     run_service(settings, viewer_of(settings.http.viewer))
+
+
+async def _has_saved(settings: Settings, file: Path | None) -> None:
+    """`ConfigurationError` when no workflow is saved either: most likely this is another directory than was meant."""
+    if await saved_workflows(settings):
+        return
+    raise ConfigurationError(
+        f"there is no workflow to run: no file matches {', '.join(settings.workflows)} in {Path.cwd()}, and none is "
+        f"saved in {redacted(settings.store.url)}; settings: {file or 'no file here, so all defaults'}",
+        hint="start it where your config directory is, or name your settings with --config; "
+        f"{first_workflow(settings)} writes a first workflow; --empty begins without one",
+    )
 
 
 @guarded

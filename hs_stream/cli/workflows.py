@@ -18,6 +18,7 @@ from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.doubts import doubts_about
 from hs_stream.service.json_values import encode
 from hs_stream.service.pages import computed
 from hs_stream.service.remote import running_service
@@ -50,14 +51,27 @@ class GraphFormat(StrEnum):
 @app.command()
 @guarded
 def check(file: Path, config: Config = None) -> None:
-    """Check a workflow file: tools, parameters, sources, plates, topics. Errors name file and line."""
+    """Check a workflow file: tools, parameters, sources, plates, topics. Errors name file and line.
+
+    A warning is for what loads and is probably not meant: the exit code is 0, and the service says it once.
+    """
     settings = settings_of(config)
     workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    doubts = _warn(settings, workflow)
     published = sum(node.publish is not None for node in workflow.nodes.values())
+    verdict = f"it loads, with {doubts} warning{'s' * (doubts > 1)}" if doubts else "fine"
     typer.echo(
-        f"{file}: fine. Workflow {workflow.name}: {len(workflow.sources)} sources, {len(workflow.nodes)} nodes, "
+        f"{file}: {verdict}. Workflow {workflow.name}: {len(workflow.sources)} sources, {len(workflow.nodes)} nodes, "
         f"{published} published"
     )
+
+
+def _warn(settings: Settings, workflow: WorkflowDefinition) -> int:
+    """Say what is doubtful about ``workflow``, a line each; how many lines."""
+    doubts = doubts_about(settings, [workflow])
+    for doubt in doubts:
+        typer.echo(f"warning: {doubt}", err=True)
+    return len(doubts)
 
 
 @app.command()
@@ -133,6 +147,7 @@ def save(file: Path, config: Config = None) -> None:
     """Save the workflow of a file in the store. A running service runs it at once, else its next start does."""
     settings = settings_of(config)
     workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    _warn(settings, workflow)
     service = running_service(settings)
     if service is not None:
         path = f"/api/workflows/{quote(workflow.name, safe='')}"

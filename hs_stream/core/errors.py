@@ -58,10 +58,14 @@ class ConfigurationError(HsStreamError):
         self.path = path
         self.line = line
 
-    def __str__(self) -> str:
+    @property
+    def where(self) -> str:
+        """``"path:line: "``; empty where neither is known."""
         where = self.path + (f":{self.line}" if self.line is not None else "")
-        text = super().__str__()
-        return f"{where}: {text}" if where else text
+        return f"{where}: " if where else ""
+
+    def __str__(self) -> str:
+        return self.where + super().__str__()
 
 
 class UnknownToolError(ConfigurationError):
@@ -112,11 +116,11 @@ class LawViolation(HsStreamError):
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint: the closest of ``known``, else all of them behind ``otherwise``."""
+    """A hint: the closest of ``known`` that is not ``word`` itself, else all of them behind ``otherwise``."""
     import difflib  # noqa: PLC0415 - only on the way to an error
 
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word, [name for name in names if name != word], n=1)
     if close:
         return f"did you mean {close[0]}?"
     return f"{otherwise or 'there is'} {', '.join(names)}" if names else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.value import same
 
-__all__ = ["Difference", "StreamId", "difference", "similar_streams"]
+__all__ = ["SUGGESTED", "Difference", "StreamId", "difference", "nearest_streams", "suggestion"]
 
 Meta = tuple[tuple[str, str], ...]
 
@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FORBIDDEN: Final = re.compile(r"[\[\],=+#\x00-\x1f\x7f]")
 _TEXT: Final = re.compile(r"([^\[\]]+)(?:\[(.*)\])?", re.DOTALL)
 MAX_PLATE_VALUE: Final = 128
-_SUGGESTED: Final = 5
+SUGGESTED: Final = 5
 _COMPARED: Final = 100
 
 
@@ -86,10 +86,10 @@ class StreamId:
         return f"{self.name}[{inside}]" if inside else self.name
 
 
-def similar_streams(wanted: StreamId, known: Iterable[StreamId]) -> str:
-    """A hint for a stream that there is not: those of its name, else of the closest name; "" where none is close.
+def nearest_streams(wanted: StreamId, known: Iterable[StreamId], count: int) -> list[StreamId]:
+    """Up to ``count`` of ``known``, the closest first: those of the name of ``wanted``, else of the closest name.
 
-    At most five are named, and at most 100 of a name are compared: whoever asks in vain costs little.
+    At most 100 of a name are compared: whoever asks in vain costs little.
     """
     import difflib  # noqa: PLC0415 - only on the way to an error
 
@@ -99,13 +99,20 @@ def similar_streams(wanted: StreamId, known: Iterable[StreamId]) -> str:
         if len(found) < _COMPARED:
             found.append(stream)
 
-    def nearest(name: str, count: int) -> list[str]:
-        return difflib.get_close_matches(str(wanted), sorted(map(str, by_name[name])), n=count, cutoff=0)
+    names = [wanted.name] if wanted.name in by_name else difflib.get_close_matches(wanted.name, by_name, n=1)
+    if not names:
+        return []
+    texts = {str(stream): stream for stream in sorted(by_name[names[0]])}
+    return [texts[text] for text in difflib.get_close_matches(str(wanted), texts, n=count, cutoff=0)]
 
-    if wanted.name in by_name:
-        return f"there is {', '.join(nearest(wanted.name, _SUGGESTED))}"
-    names = difflib.get_close_matches(wanted.name, by_name, n=1)
-    return f"did you mean {nearest(names[0], 1)[0]}?" if names else ""
+
+def suggestion(wanted: StreamId, near: Sequence[StreamId]) -> str:
+    """A hint for a stream that there is not, out of `nearest_streams`: at most five; "" where none is close."""
+    if not near:
+        return ""
+    if near[0].name == wanted.name:
+        return f"there is {', '.join(map(str, near[:SUGGESTED]))}"
+    return f"did you mean {near[0]}?"
 
 
 @dataclass(frozen=True, slots=True)

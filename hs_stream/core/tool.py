@@ -230,6 +230,17 @@ class Tool(ABC):
         """The tool for the stream with this meta data; ``into`` is the plate that a `SplitTool` splits into."""
         return self
 
+    def keys_named(self) -> tuple[str, ...]:
+        """The fields of its first input's objects that its parameters name: for doubts about a workflow file."""
+        return ()
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """The fields that objects of its output can have, where those of its first input have ``keys`` at most.
+
+        ``None``, for both: not known. For doubts about a workflow file.
+        """
+        return None
+
     @classmethod
     def takes_at(cls, slot: int) -> Takes:
         """What input ``slot`` takes."""
@@ -523,6 +534,8 @@ class AggregateTool(Tool):
 
     kind = "aggregate"
     arity = None
+    together: ClassVar[bool] = True
+    """Whether an output of a single stream, where others have none at that time, says something else than is meant."""
 
     def support(self, slot: int) -> Support:
         """The instances at t."""
@@ -558,6 +571,7 @@ class SelectorTool(AggregateTool):
     """Of the streams of a plate those that it selects by plate value; the others are not looked at or waited for."""
 
     kind = "selector"
+    together = False
 
     @abstractmethod
     def selects(self, key: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
-from hs_stream.core.stream import StreamId, similar_streams
+from hs_stream.core.stream import SUGGESTED, StreamId, nearest_streams, suggestion
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.tool import OnGrid, Tool
 from hs_stream.core.watermark import Silence
@@ -584,8 +584,10 @@ class Engine:
     def _stream(self, stream: StreamId) -> Stream:
         found = self._graph.streams.get(stream)
         if found is None:
-            hint = similar_streams(stream, self._graph.streams) or "hs-stream streams lists those there are"
-            raise NotFound(f"there is no stream {stream}", hint=hint)
+            # One that never had a value is of no use to who looks for values.
+            known = (other for other, one in self._graph.streams.items() if one.frontier > MIN_TIME)
+            hint = suggestion(stream, nearest_streams(stream, known, SUGGESTED))
+            raise NotFound(f"there is no stream {stream}", hint=hint or "hs-stream streams lists those there are")
         return found
 
     def _status(self, stream: Stream) -> StreamStatus:

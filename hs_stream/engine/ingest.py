@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -316,10 +316,10 @@ class Ingest:
             if known is None or (first < known and not self._graph.forgets(workflow)):
                 self._executor.begin_at(workflow, first)
 
-    def _count_dead(self, dead: Iterable[DeadLetter]) -> None:
-        for letter in dead:
-            self.dead_letters += 1
-            self._telemetry.dead_letters(letter.source, letter.reason, 1)
+    def _count_dead(self, dead: Sequence[DeadLetter]) -> None:
+        if dead:
+            self.dead_letters += len(dead)
+            self._telemetry.dead_letters(dead)
 
 
 class _Plan:

@@ -6,6 +6,12 @@ Every method must be cheap (microseconds) and must not raise. Gauges are not rep
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hs_stream.engine.ports import DeadLetter
+
 __all__ = ["Telemetry"]
 
 
@@ -15,8 +21,8 @@ class Telemetry:
     def readings(self, source: str, count: int) -> None:
         """``count`` readings of ``source`` were stored (repeats included)."""
 
-    def dead_letters(self, source: str, reason: str, count: int) -> None:
-        """``count`` things from ``source`` could not be used."""
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        """These could not be used; at least one."""
 
     def late(self, count: int) -> None:
         """``count`` readings arrived below their stream's watermark."""

@@ -24,7 +24,7 @@ from typing import Any, Final
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError, did_you_mean
 from hs_stream.core.registry import ToolRegistry
-from hs_stream.core.stream import StreamId, similar_streams
+from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
@@ -36,6 +36,7 @@ from hs_stream.hyperstream.catalog import Catalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
 from hs_stream.service.settings import Settings
+from hs_stream.service.silence import suggest
 from hs_stream.service.wiring import EmbeddedStore, engine_settings, make_store
 
 __all__ = ["Workspace"]
@@ -264,7 +265,7 @@ class Workspace:
         raise await self._missing(stream)
 
     async def _missing(self, stream: StreamId) -> NotFound:
-        hint = similar_streams(stream, [record.stream for record in await self._store.streams()])
+        hint = await suggest(self._store, stream)
         return NotFound(f"there is no stream {stream}", hint=hint or "write readings to it, or execute a tool into it")
 
     async def read(self, stream: int, start: int, end: int, *, limit: int, newest: bool = False) -> Batch:

@@ -36,12 +36,13 @@ from hs_stream.core.errors import (
 )
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.catalog import FromFile, Plan
+from hs_stream.service.catalog import FromFile, Plan, Unread
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
 from hs_stream.service.security import Guard, Tokens, access_of
+from hs_stream.service.silence import Witness
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
@@ -70,6 +71,7 @@ class Changes(Protocol):
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan: ...
     async def remove(self, name: str) -> Plan: ...
     def origin(self, name: str) -> str: ...
+    def unread(self) -> Unread | None: ...
 
 
 @dataclass(slots=True)
@@ -95,6 +97,8 @@ class ApiContext:
     tls: bool = False
     gate: Gate = field(default_factory=Gate)
     changes: Changes | None = None
+    witness: Callable[[], Witness | None] = lambda: None
+    """What came of each source since this round began."""
 
 
 Viewer = Callable[[FastAPI, ApiContext], None]

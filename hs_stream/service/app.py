@@ -16,7 +16,9 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -28,8 +30,9 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, Viewer, create_api
-from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.catalog import Catalog, Plan, Unread
 from hs_stream.service.connectors import mqtt_options
+from hs_stream.service.doubts import doubts_about
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease
@@ -38,8 +41,9 @@ from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
 from hs_stream.service.security import Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
+from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import first_error
-from hs_stream.service.wiring import EmbeddedStore, load_registry, version
+from hs_stream.service.wiring import EmbeddedStore, load_registry, version, without_server
 
 __all__ = ["Service", "run_service", "serve"]
 
@@ -49,6 +53,9 @@ _CLOSE_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 5.0
 """So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
+_DOUBTS: Final = 20
+_LOOK_SECONDS: Final = 2.0
+"""Between two looks at when the workflow files were written."""
 
 
 class Service:
@@ -81,6 +88,8 @@ class Service:
         self._clock = SystemClock()
         self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
+        self._unread: Unread | None = None
+        self._doubted: frozenset[str] = frozenset()
         self._gate = Gate()
         self._lease: Lease
         self._round: Round
@@ -122,9 +131,11 @@ class Service:
             self.store = await embedded.open()
             self._lease = Lease(self.store, self._clock)
             try:
-                await self._lease.take()
-                await self._open_round()
+                fresh = await self._open_first()
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
+                if fresh:
+                    text = "the store is new and empty; if it should not be, check store.url and the directory"
+                    logger.info(text, store=embedded.shown, directory=str(Path.cwd()))
                 await self._serve(listener)
                 await self._briefly(self._lease.give_back())
             finally:
@@ -134,6 +145,19 @@ class Service:
                 logging.getLogger().removeHandler(self._log)
             listener.close()
             await embedded.close()
+
+    async def _open_first(self) -> bool:
+        """The first round. Whether nothing was ever in the store. A store that is away ends the start."""
+        try:
+            await self._lease.take()
+            await self.store.open()
+            fresh = not await self.store.streams() and not await self.store.documents("sessions")
+            await self._open_round()
+        except StoreUnavailable as error:
+            ends = "the service ends here, start it again when the store answers"
+            hint = "; ".join(filter(None, (without_server(error), ends)))
+            raise StoreUnavailable(error.message, hint=hint) from None
+        return fresh
 
     async def _briefly(self, call: Coroutine[Any, Any, None]) -> None:
         """``await call``, but not for long when the store is away."""
@@ -160,8 +184,20 @@ class Service:
         )
         await made.open()
         await self._catalog.record(self.store)
+        self._doubt(workflows)
         self._round = made
         self.telemetry.attach(made)
+
+    def _doubt(self, workflows: Sequence[WorkflowDefinition]) -> None:
+        """Say once what is doubtful about them: a round that has no new doubt says nothing."""
+        doubts = [str(doubt) for doubt in doubts_about(self.settings, workflows)]
+        fresh = [doubt for doubt in doubts if doubt not in self._doubted]
+        for doubt in fresh[:_DOUBTS]:
+            logger.warning(doubt)
+        if len(fresh) > _DOUBTS:
+            text = f"{len(fresh) - _DOUBTS} more doubts about workflows; hs-stream workflow check FILE says them"
+            logger.warning(text)
+        self._doubted = frozenset(doubts)
 
     async def _serve(self, listener: socket.socket) -> None:
         self._context = ApiContext(
@@ -179,13 +215,18 @@ class Service:
             tls=bool(self.settings.http.cert_file),
             gate=self._gate,
             changes=self,
+            witness=self.witness,
         )
         api = create_api(self._context, self._viewer)
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
         try:
             async with asyncio.TaskGroup() as group:
                 http = group.create_task(server.run(), name="http")
-                others = [group.create_task(self._watch_files(), name="files")]
+                others = [
+                    group.create_task(self._watch_files(), name="files"),
+                    group.create_task(self._look_at_files(), name="looking at files"),
+                    group.create_task(self.telemetry.accounts.run(), name="dead letters"),
+                ]
                 if self._log is not None:
                     others.append(group.create_task(self._log.run(), name="mqtt log"))
                 await self._rounds(server)
@@ -262,6 +303,10 @@ class Service:
         """The path of the workflow's file, or `hs_stream.service.catalog.STORE`."""
         return self._catalog.origin(name)
 
+    def unread(self) -> Unread | None:
+        """The workflow files that differ from what runs, as they were looked at last."""
+        return self._unread
+
     def _changed(self, plan: Plan) -> Plan:
         logger.info("workflow changed over HTTP", workflow=plan.workflow, action=plan.action)
         if plan.action != "nothing":
@@ -279,12 +324,37 @@ class Service:
             self._hangup.clear()
             try:
                 async with self._gate.passing(patience=None), self._changing:
-                    if await self._catalog.read_files():
+                    different = await self._catalog.read_files()
+                    self._unread = None
+                    if different:
                         self._begin_reload()
                     else:
                         logger.info("the workflow files say nothing new")
             except HsStreamError as error:
                 logger.warning("the workflows stay as they are", error=str(error))
+
+    async def _look_at_files(self) -> None:
+        """Say once when workflow files differ from what runs. Nothing is loaded."""
+        seen, settled = None, True
+        while True:
+            began = time.monotonic()
+            stamps = await asyncio.to_thread(self._catalog.stamps)
+            if stamps != seen:
+                # Perhaps it is still being written.
+                seen, settled = stamps, False
+            elif not settled:
+                settled = True
+                async with self._changing:
+                    unread = await self._catalog.unread()
+                    if unread is not None and unread != self._unread:
+                        logger.warning(unread.text, hint=unread.hint)
+                    self._unread = unread
+            # A pattern with ** may look at many directories.
+            await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
+
+    def witness(self) -> Witness:
+        """What came of each source in this round."""
+        return self._round.witness()
 
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}}``."""

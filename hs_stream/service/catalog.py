@@ -14,8 +14,12 @@ Who saves or removes must have the right to write to the store (`hs_stream.servi
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
@@ -26,15 +30,19 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import check_names, load_workflows, read_workflows, source_check
-from hs_stream.service.workflow_file import WorkflowText, from_document, to_document
+from hs_stream.service.wiring import check_names, load_workflows, matching_files, read_workflows, source_check
+from hs_stream.service.workflow_file import MAX_FILE, WorkflowText, from_document, to_document
 
-__all__ = ["STORE", "Catalog", "FromFile", "Plan", "plan"]
+__all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan"]
 
 logger = structlog.get_logger(__name__)
 
 STORE: Final = "store"
 """Where a saved workflow comes from; of the others that is the path of their file."""
+
+
+_NAMED: Final = 5
+"""Files and workflows that a line names."""
 
 
 class FromFile(ConfigurationError):
@@ -97,6 +105,19 @@ def plan(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Workflow files that differ from what runs. ``files``: pairs of a path and ``changed``, ``new`` or ``gone``."""
+
+    files: tuple[tuple[str, str], ...]
+    text: str
+    hint: str
+
+    def document(self) -> dict[str, Any]:
+        """JSON-like."""
+        return {"files": [{"file": path, "is": how} for path, how in self.files], "text": self.text, "hint": self.hint}
+
+
 class Catalog:
     """See the module. ``files`` replaces those of the settings. The constructor reads files: `ConfigurationError`."""
 
@@ -106,6 +127,8 @@ class Catalog:
         self._settings, self._registry = settings, registry
         self._check = source_check(settings)
         self._given = files is not None
+        # Before they are loaded: what changes meanwhile counts as unread.
+        self._loaded = {} if self._given else self._digests()
         self._files = {one.name: one for one in (load_workflows(settings, registry) if files is None else files)}
         self._saved: dict[str, WorkflowDefinition] = {}
         self._announced: set[str] = set()
@@ -156,13 +179,66 @@ class Catalog:
         """
         if self._given:
             return False
-        texts = await asyncio.to_thread(read_workflows, self._settings)
-        files = {one.name: one for one in load_workflows(self._settings, self._registry, texts)}
-        self._check_running(self._together(files, self._saved))
-        before, self._files = self._files, files
+        digests = await asyncio.to_thread(self._digests)
+        files = await self._read()
+        before, self._files, self._loaded = self._files, files, digests
         return list(before) != list(files) or any(
             plan(name, before[name], files[name]).action != "nothing" for name in files
         )
+
+    async def _read(self) -> dict[str, WorkflowDefinition]:
+        texts = await asyncio.to_thread(read_workflows, self._settings)
+        files = {one.name: one for one in load_workflows(self._settings, self._registry, texts)}
+        self._check_running(self._together(files, self._saved))
+        return files
+
+    def stamps(self) -> dict[str, tuple[int, int]]:
+        """When each of the settings' files was written last, and its size: where they are equal, nothing was done."""
+        found = {}
+        for path in self._paths():
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                found[str(path)] = state.st_mtime_ns, state.st_size
+        return found
+
+    async def unread(self) -> Unread | None:
+        """How the files differ from those that run; ``None``: not at all, or in what nothing depends on."""
+        if self._given:
+            return None
+        digests, loaded = await asyncio.to_thread(self._digests), self._loaded
+        files = tuple(
+            (path, "new" if path not in loaded else "gone" if path not in digests else "changed")
+            for path in sorted({*digests, *loaded})
+            if digests.get(path) != loaded.get(path)
+        )
+        if not files:
+            return None
+        named = ", ".join(f"{path} is {how}" for path, how in files[:_NAMED]) + ", ..." * (len(files) > _NAMED)
+        try:
+            there = await self._read()
+        except ConfigurationError as error:
+            text = f"{named}, and does not load: {error.where}{error.message}"
+            return Unread(files, text, f"{error.hint}; what runs stays as it is".removeprefix("; "))
+        names = dict.fromkeys((*self._files, *there))
+        plans = [plan(name, self._files.get(name), there.get(name)) for name in names]
+        said = [str(one) for one in plans if one.action != "nothing"]
+        if not said:
+            return None
+        text = f"{named}, and is not loaded: {'; '.join(said[:_NAMED])}"
+        return Unread(files, text, f"send the service SIGHUP to load it: kill -HUP {os.getpid()}")
+
+    def _paths(self) -> list[Path]:
+        return list(matching_files(self._settings.workflows))
+
+    def _digests(self) -> dict[str, bytes]:
+        found = {}
+        for path in self._paths():
+            try:
+                with path.open("rb") as file:
+                    found[str(path)] = hashlib.blake2b(file.read(MAX_FILE + 1)).digest()
+            except OSError:
+                found[str(path)] = b""
+        return found
 
     def _check_running(self, workflows: Sequence[WorkflowDefinition]) -> None:
         """`ConfigurationError` for what would keep them from running together."""

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from hs_stream.core.doubts import SourceFacts
 from hs_stream.core.errors import ConfigurationError, HsStreamError
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Delivery, Source
@@ -39,6 +40,8 @@ class Connector(Protocol):
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> Source:
         """A source that reads all of ``sources``: options by name, each checked before."""
 
+    # A connector may have ``facts(source, options) -> SourceFacts`` besides, for doubts about workflow files.
+
 
 ConnectorFactory = Callable[[Settings], Connector]
 """What an entry point of ``hs_stream.connectors`` names. It opens nothing: workflow files are checked offline."""
@@ -62,6 +65,12 @@ class Connectors:
         if kind is None:
             raise ConfigurationError(f"source {name}: none of {', '.join(options)} is a connector")
         return tuple(_guarded(kind, self._of(kind).plates, name, options))
+
+    def facts(self, name: str, options: Mapping[str, Any]) -> SourceFacts:
+        """What is known of a source before any reading; nothing where its connector has no ``facts``."""
+        kind = self.kind(options)
+        found = None if kind is None else getattr(self._of(kind), "facts", None)
+        return SourceFacts() if kind is None or found is None else _guarded(kind, found, name, options)
 
     def feeds(self, workflows: Iterable[WorkflowDefinition]) -> list[Feed]:
         """One for each connector that ``workflows`` use."""

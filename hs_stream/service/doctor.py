@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import re
@@ -25,12 +26,24 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
+from hs_stream.service.doubts import doubts_about
 from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.remote import running_service
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import LoggingSettings, Settings, read_secret
-from hs_stream.service.wiring import EmbeddedStore, has_store, load_registry, load_workflows, make_store, reading_store
+from hs_stream.service.silence import heard_of, waits_for, witness_in
+from hs_stream.service.wiring import (
+    EmbeddedStore,
+    first_workflow,
+    has_store,
+    load_registry,
+    load_workflows,
+    make_store,
+    reading_store,
+    saved_workflows,
+    without_server,
+)
 from hs_stream.store.open import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
 
@@ -39,6 +52,8 @@ __all__ = ["Finding", "examine"]
 _CONNECT_SECONDS: Final = 5.0
 _OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _CLOCK_MS: Final = 2_000
+_SHOWN: Final = 3
+_NAMED: Final = 10
 _VIEWER: Final = "pip install 'hs_stream[viewer]'"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*((?:[<>=!~]=?\s*[\d.]+,?\s*)*)")
 
@@ -60,6 +75,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await _look("versions", _versions),
         await _look("clock", _clock),
         await _look("workflows", lambda: _workflows(settings)),
+        *await _files(settings),
         await _look("http", lambda: _http(settings)),
         await _look("logs", lambda: asyncio.to_thread(_logs, settings.logging)),
         await _look("broker", lambda: _broker(settings)),
@@ -67,11 +83,14 @@ async def examine(settings: Settings) -> list[Finding]:
     ]
 
 
-async def _look(what: str, look: Callable[[], Coroutine[Any, Any, str]]) -> Finding:
+async def _look(what: str, look: Callable[[], Coroutine[Any, Any, str | tuple[str, str]]]) -> Finding:
+    """``look`` gives a text, or a text and a hint."""
     try:
-        return Finding(what, True, await look())
+        found = await look()
+        return Finding(what, True, *([found] if isinstance(found, str) else found))
     except HsStreamError as error:
-        return Finding(what, False, _where(error), error.hint, isinstance(error, Unavailable))
+        hint = without_server(error) if isinstance(error, StoreUnavailable) else error.hint
+        return Finding(what, False, _where(error), hint, isinstance(error, Unavailable))
 
 
 def _where(error: HsStreamError) -> str:
@@ -109,16 +128,25 @@ async def _clock() -> str:
     return f"{now.isoformat(timespec='seconds')}"
 
 
-async def _workflows(settings: Settings) -> str:
+async def _workflows(settings: Settings) -> str | tuple[str, str]:
     workflows = load_workflows(settings, load_registry(settings))
     if not workflows:
+        named = f"no file matches {', '.join(settings.workflows)}" if settings.workflows else "no file is named"
+        with contextlib.suppress(StoreUnavailable):
+            if saved := await saved_workflows(settings):
+                return f"{named}; saved in the store: {', '.join(saved)}"
         raise HsStreamError(
-            f"no file matches {', '.join(settings.workflows)}", hint="write a workflow file, or correct workflows"
+            f"{named} in {Path.cwd()}",
+            hint=f"{first_workflow(settings)} writes one for what your gateways send; or correct workflows",
         )
     Connectors(settings).feeds(workflows)
     sources = [source for workflow in workflows for source in workflow.sources.values() if source.options]
     nodes = sum(len(workflow.nodes) for workflow in workflows)
-    return f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
+    text = f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
+    if doubts := doubts_about(settings, workflows):
+        more = f"; and {len(doubts) - 1} more, see hs-stream workflow check FILE" if len(doubts) > 1 else ""
+        return text, f"warning: {doubts[0]}{more}"
+    return text
 
 
 async def _http(settings: Settings) -> str:
@@ -197,6 +225,8 @@ async def _store(settings: Settings) -> list[Finding]:
         findings = [finding]
         if finding.ok and settings.store.url.startswith("mongodb"):
             findings.append(await _look("store's server", lambda: _server(settings.store.url)))
+        if finding.ok and not settings.store.url.startswith(("memory", "embedded")):
+            findings.append(await _look("readings", lambda: _readings(settings)))
         return findings
     finally:
         await embedded.close()
@@ -236,6 +266,41 @@ async def _saved(settings: Settings, store: Store) -> str:
     await catalog.open(store)
     count = sum(catalog.origin(workflow.name) == STORE for workflow in catalog.workflows)
     return f", {count} saved workflows" if count else ""
+
+
+async def _readings(settings: Settings) -> str | tuple[str, str]:
+    """Which sources have readings, and what the others wait for. An error where nothing of one could be used."""
+    async with reading_store(settings) as store:
+        try:
+            catalog = Catalog(settings, load_registry(settings))
+            await catalog.open(store)
+        except ConfigurationError:
+            return "not looked at, since the workflows do not load"
+        workflows = catalog.workflows
+        names = sorted({name for one in workflows for name, source in one.sources.items() if source.options})
+        heard = await heard_of(store, names)
+        waits = [name for name in names if name not in heard]
+        if not waits:
+            return f"all {len(names)} connected sources have some", "" if names else first_workflow(settings)
+        witness = await witness_in(store, _now())
+        bad = [name for name in waits if witness and witness.accounts.get(name, {}).get("dead_letters")]
+        shown = (bad or waits)[:_SHOWN]
+        said = "; ".join(waits_for(workflows, name, heard, witness) for name in shown)
+        text = f"{len(heard)} of {len(names)} connected sources have some, not {', '.join(waits[:_NAMED])}"
+        if bad:
+            raise HsStreamError(text, hint=said)
+        return text, f"{said}; {first_workflow(settings)} shows what comes"
+
+
+async def _files(settings: Settings) -> list[Finding]:
+    """What the running service of these settings has not loaded, where one answers."""
+    try:
+        service = await asyncio.to_thread(running_service, settings)
+        answer = await asyncio.to_thread(service.ask, "GET", "/api/workflows") if service else {}
+    except HsStreamError:
+        return []
+    unread = answer.get("unread") if isinstance(answer, dict) else None
+    return [Finding("workflow files", False, str(unread["text"]), str(unread["hint"]))] if unread else []
 
 
 async def _server(url: str) -> str:

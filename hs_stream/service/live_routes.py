@@ -81,7 +81,7 @@ class LiveRoutes:
         A client that keeps a table by ``time``, and does what the events say, has what is stored. With the header
         ``Last-Event-ID`` it goes on where it was, also after a restart of the service.
         """
-        status = find_stream(self._context.engine, stream)
+        status = find_stream(self._context, stream)
         since = None if start is None else parse_instant("from", start, self._context.clock.now())
         if self._context.hub is None:
             self._context.hub = Hub(self._context.engine)
@@ -102,7 +102,7 @@ class LiveRoutes:
         """
         engine = self._context.engine
         start, end = bounded_span(wanted.start, wanted.end, self._context.clock.now())
-        streams = [find_stream(engine, text).stream for text in wanted.streams]
+        streams = [find_stream(self._context, text).stream for text in wanted.streams]
         if self._computing >= _MOST_REQUESTS:
             raise Unavailable(f"{self._computing} computations are under way already", hint="try again later")
         self._computing += 1

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
-from hs_stream.engine.engine import Engine, StreamStatus
+from hs_stream.service.silence import lacking
+
+if TYPE_CHECKING:
+    from hs_stream.engine.engine import StreamStatus
+    from hs_stream.service.api import ApiContext
 
 __all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span"]
 
 
-def find_stream(engine: Engine, text: str) -> StreamStatus:
-    """The stream with this id, or this text (``name[house=1,room=kitchen]``). Raises `NotFound`."""
+def find_stream(context: ApiContext, text: str) -> StreamStatus:
+    """The stream with this id, or this text (``name[house=1,room=kitchen]``). `NotFound` says what it waits for."""
+    engine = context.engine
     if re.fullmatch(r"[0-9]{1,18}", text):
         return engine.find_id(int(text))
     try:
         stream = StreamId.parse(text)
     except ValueError as error:
         raise ConfigurationError(str(error), hint="use the stream's id, or its text") from None
-    return engine.find(stream)
+    try:
+        return engine.find(stream)
+    except NotFound as error:
+        why = lacking(engine, context.workflows, stream.name, context.witness())
+        if not why:
+            raise
+        known = error.hint if engine.status(stream.name) else ""
+        raise NotFound(error.message, hint="; ".join(filter(None, (known, why)))) from None
 
 
 def parse_instant(name: str, text: str, now: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -21,7 +21,9 @@ from prometheus_client.registry import Collector
 
 from hs_stream.core.time import TimeInterval
 from hs_stream.engine.engine import EngineStatistics
+from hs_stream.engine.ports import DeadLetter
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.service.accounts import Accounts
 
 __all__ = ["CONTENT_TYPE", "MAX_LABELS", "Gauges", "ServiceTelemetry"]
 
@@ -67,11 +69,12 @@ class _Bounded:
 
 
 class ServiceTelemetry(Telemetry):
-    """Counts into ``registry``. `exposition` is the text that ``/metrics`` serves."""
+    """Counts into ``registry``, and per source into ``accounts``. `exposition` is the text that ``/metrics`` serves."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
+        self.accounts = Accounts()
         self._sources, self._reasons, self._tools, self._operations = _Bounded(), _Bounded(), _Bounded(), _Bounded()
         self._readings = self._counter("readings", "Readings stored, repeats included", "source")
         self._dead = self._counter("dead_letters", "What could not be used", "source", "reason")
@@ -104,6 +107,7 @@ class ServiceTelemetry(Telemetry):
     def attach(self, gauges: Gauges) -> None:
         """Serve these gauges too, instead of those before; a new round begins."""
         self._said.clear()
+        self.accounts.begin(gauges.ignored)
         if self._collector is None:
             self._collector = _GaugeCollector(gauges)
             self.registry.register(self._collector)
@@ -120,13 +124,17 @@ class ServiceTelemetry(Telemetry):
         if child is None:
             child = self._keep(("readings", source), self._readings.labels(self._sources(source)))
         child.inc(count)
+        self.accounts.readings(source, count)
 
-    def dead_letters(self, source: str, reason: str, count: int) -> None:
-        child = self._count_of.get(("dead", source, reason))
-        if child is None:
-            labels = self._dead.labels(self._sources(source), self._reasons(reason))
-            child = self._keep(("dead", source, reason), labels)
-        child.inc(count)
+    def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            key = ("dead", letter.source, letter.reason)
+            child = self._count_of.get(key)
+            if child is None:
+                labels = self._dead.labels(self._sources(letter.source), self._reasons(letter.reason))
+                child = self._keep(key, labels)
+            child.inc()
+        self.accounts.dead_letters(letters)
 
     def store_failed(self, operation: str, error: str, *, first: bool) -> None:
         child = self._count_of.get(("store_errors", operation))

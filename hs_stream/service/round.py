@@ -27,6 +27,7 @@ from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
+from hs_stream.service.silence import Witness
 from hs_stream.service.states import failed_json
 from hs_stream.service.wiring import engine_settings, version
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
@@ -86,7 +87,18 @@ class Round:
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
         failed = functools.partial(failed_json, self.engine)
-        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
+        self._accounts = telemetry.accounts
+        self._session = SessionBook(
+            store,
+            clock,
+            self.workflows,
+            version(),
+            self._counters,
+            failed,
+            telemetry.accounts.documents,
+            self._broker_trouble,
+            telemetry.accounts.news,
+        )
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
@@ -233,6 +245,13 @@ class Round:
         if slow:
             part["error"] = f"{slow[0]} is {lag[slow[0]]:.0f} s behind"
         return part
+
+    def witness(self) -> Witness:
+        """What came of each source since this round began."""
+        return Witness(self._session.started, self._accounts.documents(), self._broker_trouble())
+
+    def _broker_trouble(self) -> str:
+        return str(self._broker_part().get("error", ""))
 
     def _counters(self) -> dict[str, int]:
         statistics = self.engine.statistics()

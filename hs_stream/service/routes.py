@@ -20,6 +20,7 @@ from hs_stream.service.catalog import Plan
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.lookup import find_stream, parse_span
 from hs_stream.service.pages import docs_page, overview_page
+from hs_stream.service.silence import lacking
 from hs_stream.service.states import entry_json, failed_json, letter_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
@@ -143,21 +144,26 @@ class Routes:
         limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE,
         cursor: Annotated[int, Query(description="next of the page before")] = -1,
     ) -> Response:
-        """Streams by id. Every plate is a parameter too: ``?room=kitchen``. ``next`` is the cursor of the next page."""
+        """Streams by id. Every plate is a parameter too: ``?room=kitchen``. ``next`` is the cursor of the next page.
+
+        Where there is none of a ``name``, ``hint`` says what it waits for.
+        """
         found = self._named(name, request, _STREAM_QUERY)
         rest = [status for status in found if status.id > cursor]
         page = rest[:limit]
-        return JsonResponse(
-            {
-                "streams": [stream_json(status) for status in page],
-                "total": len(found),
-                "next": page[-1].id if len(rest) > len(page) else None,
-            }
-        )
+        answer: dict[str, Any] = {
+            "streams": [stream_json(status) for status in page],
+            "total": len(found),
+            "next": page[-1].id if len(rest) > len(page) else None,
+        }
+        context = self._context
+        if name and not found and (why := lacking(context.engine, context.workflows, name, context.witness())):
+            answer["hint"] = why
+        return JsonResponse(answer)
 
     async def stream(self, stream: str, start: Start = "-inf", end: End = "now") -> Response:
         """One stream, by id or as ``name[house=1,room=kitchen]``, with the states of ``(start, end]``."""
-        status = find_stream(self._context.engine, stream)
+        status = find_stream(self._context, stream)
         first, last = parse_span(start, end, self._context.clock.now())
         states = await stream_states(self._context.engine, status, first, last)
         return JsonResponse(stream_json(status) | {"start": format_time(first), "end": format_time(last)} | states)
@@ -177,13 +183,13 @@ class Routes:
 
         Where there are more, ``next`` is the cursor of the next page. ``revision`` is there when it is not 0.
         """
-        status = find_stream(self._context.engine, stream)
+        status = find_stream(self._context, stream)
         first, last = parse_span(start, end, self._context.clock.now())
         error = None
         if compute:
             require_write(request)
             error = await self._compute(status, first, last)
-            status = find_stream(self._context.engine, stream)
+            status = find_stream(self._context, stream)
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
             raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
@@ -227,7 +233,7 @@ class Routes:
 
         What is demanded of it, and of what is computed from it, is computed again from what is left.
         """
-        return await self._purge([find_stream(self._context.engine, stream)], start, end)
+        return await self._purge([find_stream(self._context, stream)], start, end)
 
     async def purge_all(
         self,
@@ -276,8 +282,11 @@ class Routes:
     # --- workflows, plates, tools ---
 
     async def workflows(self) -> Response:
-        """Every workflow of this service."""
-        return JsonResponse({"workflows": self._workflow_rows()})
+        """Every workflow of this service. ``unread``: files that differ from what runs, and how to load them."""
+        unread = None if self._context.changes is None else self._context.changes.unread()
+        return JsonResponse(
+            {"workflows": self._workflow_rows(), "unread": None if unread is None else unread.document()}
+        )
 
     async def workflow(
         self,

@@ -6,6 +6,7 @@ The heartbeat tells readers that a service is at work. Who may write is the busi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +24,16 @@ __all__ = ["SessionBook", "running_session"]
 logger = structlog.get_logger(__name__)
 
 _BEAT_SECONDS: Final = 10.0
+_SOON_SECONDS: Final = 1.0
 _ALIVE_MS: Final = 30_000
 
 
 class SessionBook:
     """The document of one run.
 
-    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now; ``workflows`` may grow meanwhile.
+    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now, ``sources()`` what came of each
+    source (`hs_stream.service.accounts`), ``broker()`` why the broker cannot be used (empty: it can). ``workflows`` may
+    grow meanwhile. ``news`` asks for the document to be written soon.
     """
 
     def __init__(
@@ -40,11 +44,15 @@ class SessionBook:
         version: str,
         counters: Callable[[], Mapping[str, int]],
         failed: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+        sources: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
+        broker: Callable[[], str] = str,
+        news: asyncio.Event | None = None,
     ) -> None:
         self._store, self._clock, self._workflows = store, clock, workflows
-        self._counters, self._failed = counters, failed
-        self._started = format_time(clock.now())
-        self.id = f"{self._started}-{secrets.token_hex(3)}"
+        self._counters, self._failed, self._sources, self._broker = counters, failed, sources, broker
+        self._news = asyncio.Event() if news is None else news
+        self.started = format_time(clock.now())
+        self.id = f"{self.started}-{secrets.token_hex(3)}"
         self._versions = {"hs_stream": version, "python": platform.python_version()}
 
     async def write(self, *, stopped: bool = False) -> None:
@@ -52,20 +60,26 @@ class SessionBook:
         now = format_time(self._clock.now())
         tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
         document = {
-            "started": self._started,
+            "started": self.started,
             "versions": {**self._versions, "tools": sorted(tools)},
             "workflows": [workflow.name for workflow in self._workflows],
             "seen": now,
             "stopped": now if stopped else None,
             "counters": dict(self._counters()),
             "failed": [dict(stream) for stream in self._failed()],
+            "sources": {name: dict(account) for name, account in self._sources().items()},
+            "broker": self._broker(),
         }
         await self._store.put("sessions", self.id, document)
 
     async def beat(self) -> None:
         """Write the document again and again, until cancelled. A store that is away is tried at the next beat."""
         while True:
-            await asyncio.sleep(_BEAT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    await self._news.wait()
+                    await asyncio.sleep(_SOON_SECONDS)
+            self._news.clear()
             try:
                 await self.write()
             except StoreUnavailable as error:

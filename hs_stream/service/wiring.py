@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
@@ -30,14 +30,18 @@ __all__ = [
     "EmbeddedStore",
     "check_names",
     "engine_settings",
+    "first_workflow",
     "has_store",
     "load_registry",
     "load_workflows",
     "make_store",
+    "matching_files",
     "read_workflows",
     "reading_store",
+    "saved_workflows",
     "source_check",
     "version",
+    "without_server",
     "workflow_files",
 ]
 
@@ -81,14 +85,23 @@ def source_check(settings: Settings) -> SourceCheck:
 
 def workflow_files(patterns: Sequence[str]) -> list[Path]:
     """The files that the patterns name, sorted, each once. `ConfigurationError` when a plain name has no file."""
-    found: dict[Path, None] = {}
     for pattern in patterns:
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-        if not matches and not glob.has_magic(pattern):
-            raise ConfigurationError(f"workflows: there is no file {pattern}", hint="correct workflows in the settings")
-        for match in matches:
-            found[Path(match)] = None
-    return list(found)
+        if not glob.has_magic(pattern) and not Path(pattern).exists():
+            where = "" if Path(pattern).is_absolute() else f" in {Path.cwd()}"
+            raise ConfigurationError(
+                f"workflows: there is no file {pattern}{where}", hint="correct workflows in the settings"
+            )
+    return matching_files(patterns)
+
+
+def matching_files(patterns: Sequence[str]) -> list[Path]:
+    """The same, without those that are not there."""
+    found = [
+        Path(match)
+        for pattern in patterns
+        for match in sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+    ]
+    return list(dict.fromkeys(found))
 
 
 def read_workflows(settings: Settings) -> list[WorkflowText]:
@@ -118,7 +131,30 @@ def check_names(workflows: Sequence[WorkflowDefinition]) -> None:
             check_shared(workflow, other)
 
 
+async def saved_workflows(settings: Settings) -> list[str]:
+    """The names of the workflows that are saved in the store; none where there is no store yet."""
+    if not has_store(settings):
+        return []
+    async with reading_store(settings) as store:
+        return [name for name, document in (await store.documents("workflows")).items() if document.get("saved")]
+
+
+def first_workflow(settings: Settings) -> str:
+    """The command that writes a first workflow where the settings look for one."""
+    pattern = next((pattern for pattern in settings.workflows if pattern.count("*") == 1), "config/workflows/*.yaml")
+    return f"hs-stream discover --for 30 -o {pattern.replace('*', 'home')}"
+
+
 # --- store ---
+
+
+def without_server(error: StoreUnavailable) -> str:
+    """The hint of ``error`` for who has not begun yet: where no server answers, none is needed."""
+    from hs_stream.store.mongo_errors import AWAY  # noqa: PLC0415 - pymongo takes 0.2 s to import
+
+    if error.hint != AWAY:
+        return error.hint
+    return f"{AWAY}, or set HS_STREAM__STORE__URL=sqlite:///var/hs_stream.db: a file, which needs no server"
 
 
 def has_store(settings: Settings) -> bool:

@@ -10,7 +10,7 @@ from pymongo import errors
 
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 
-__all__ = ["DUPLICATE", "duplicates", "too_large", "unavailable"]
+__all__ = ["AWAY", "DUPLICATE", "duplicates", "too_large", "unavailable"]
 
 DUPLICATE: Final = 11000
 
@@ -18,7 +18,7 @@ _AUTH: Final = (
     "check the user, the password and authSource in store.url, and the user's rights (readWrite on the database)"
 )
 _DISK: Final = "free some disk space on the database server"
-_AWAY: Final = "is mongod running and reachable? check store.url; the service goes on by itself once it answers"
+AWAY: Final = "is mongod running and reachable? check store.url"
 _HINTS: Final = {
     11: _AUTH, 13: _AUTH, 18: _AUTH, 33: _AUTH, 8000: _AUTH,
     14031: _DISK, 39: _DISK,
@@ -66,13 +66,13 @@ def unavailable(where: str) -> Iterator[None]:
         codes = {item.get("code", 0) for item in found} - {DUPLICATE}
         text = "; ".join(str(item.get("errmsg", "")) for item in found[:3])
         if codes and codes <= (_HINTS.keys() | _TRANSIENT):
-            raise StoreUnavailable(f"MongoDB at {where}: {text}", hint=_HINTS.get(min(codes), _AWAY)) from error
+            raise StoreUnavailable(f"MongoDB at {where}: {text}", hint=_HINTS.get(min(codes), AWAY)) from error
         raise
     except errors.OperationFailure as error:
         code = error.code or 0
         if code in _HINTS or code in _TRANSIENT or error.timeout or isinstance(error, errors.WriteConcernError):
             text = f"MongoDB at {where}: {_short(error)}"
-            raise StoreUnavailable(text, hint=_HINTS.get(code, _AWAY)) from error
+            raise StoreUnavailable(text, hint=_HINTS.get(code, AWAY)) from error
         raise
     except errors.InvalidOperation as error:
         if "after close" not in str(error):
@@ -87,9 +87,9 @@ def unavailable(where: str) -> Iterator[None]:
             f"store.url for {where}: {_short(error)}", hint="check the host name and the options"
         ) from error
     except (errors.ConnectionFailure, errors.WaitQueueTimeoutError) as error:
-        raise StoreUnavailable(f"MongoDB at {where} does not answer: {_short(error)}", hint=_AWAY) from error
+        raise StoreUnavailable(f"MongoDB at {where} does not answer: {_short(error)}", hint=AWAY) from error
 
 
 def _short(error: Exception) -> str:
-    text = str(error).partition(", Timeout: ")[0].partition(", full error:")[0]
+    text = str(error).partition(", Timeout: ")[0].partition(", full error:")[0].partition(" (configured timeouts:")[0]
     return text if len(text) <= 200 else text[:200] + "..."

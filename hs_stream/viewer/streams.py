@@ -151,7 +151,13 @@ class StreamPages(Pages):
             return "No workflow runs.", ""
         known = any(node in ("", *item.sources, *item.nodes) for item in asked)
         if known and not any(workflow in ("", status.workflow) for status in self._engine.status(node or None)):
-            return "Waiting for the first reading.", "Streams appear with the first reading that belongs to them."
+            # The workflow's first source, where none is asked for: what is wrong with one is mostly wrong with all.
+            names = [node] if node else [name for item in asked for name in item.sources][:1]
+            why = "".join(map(self._why_nothing, names))
+            return (
+                "Waiting for the first reading.",
+                why or "Streams appear with the first reading that belongs to them.",
+            )
         return "No stream matches.", "Change the search or the filters."
 
     async def _row(self, status: StreamStatus) -> dict[str, Any]:
@@ -180,7 +186,8 @@ class StreamPages(Pages):
             status = self._engine.find(stream)
         except (ValueError, HsStreamError) as error:
             with frame("No such stream", "/streams"):
-                empty(f"There is no stream {name}.", getattr(error, "hint", "") or str(error))
+                why = self._why_nothing(name.partition("[")[0])
+                empty(f"There is no stream {name}.", why or getattr(error, "hint", "") or str(error))
                 ui.link("All streams", "/streams")
             return
         newest = await self._engine.read(stream, MIN_TIME, MAX_TIME, limit=_TABLE, newest=True)
@@ -189,6 +196,8 @@ class StreamPages(Pages):
         stepped = bool(values) and all(isinstance(value, (bool, str)) for value in values)
         with frame(str(stream), "/streams"):
             self._facts(status)
+            if status.newest is None:
+                empty("It has no instance.", self._why_nothing(stream.name))
             with section(""):
                 field = (
                     fields[0] if fields and not any(number_at(value, None) is not None for value in values) else None
@@ -367,7 +376,8 @@ class StreamPages(Pages):
                 return
             found = self._engine.status(node)
             if not found:
-                empty(f"{node} has no stream yet.", "Streams appear with the first reading that belongs to them.")
+                why = self._why_nothing(node) or "Streams appear with the first reading that belongs to them."
+                empty(f"{node} has no stream yet.", why)
                 return
             every = [str(status.stream) for status in found]
             chosen = [name for name in show.split(";") if name in every] or every[:_CHARTS]

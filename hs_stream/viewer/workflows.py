@@ -57,8 +57,13 @@ class WorkflowPages(Pages):
     async def workflows(self) -> None:
         """All workflows."""
         with frame("Workflows", "/workflows"):
+            self._unread()
             if not self._context.workflows:
-                empty("No workflow runs.", 'Name files in the settings: workflows = ["config/workflows/*.yaml"]')
+                empty(
+                    "No workflow runs.",
+                    'Name files in the settings: workflows = ["config/workflows/*.yaml"]; '
+                    "hs-stream discover --for 30 -o config/workflows/home.yaml writes one for what your gateways send.",
+                )
             for workflow in self._context.workflows:
                 with section(""):
                     with ui.row().classes("w-full items-center"):

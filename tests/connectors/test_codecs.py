@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import canonical, same
 from hs_stream_connectors.codecs import REASONS, BatchError, TimeSpec, codec
+from hs_stream_connectors.codecs.base import has
 from hs_stream_connectors.mqtt.homeassistant import Entity
 
 ARRIVAL = 1_700_000_000_000
@@ -193,3 +194,10 @@ def test_our_own_entities_are_no_readings(name: str) -> None:
     entity = Entity(StreamId.make("smooth", {"house": "1"}), "comfort", ("1",), "sliding_mean", {})
     assert codec(name).decode(entity.topic("state"), b"21.5", 7, False) == []
     assert codec(name).decode("homeassistant/sensor/outside/state", b"3.5", 7, False) == [(7, 3.5)]
+
+
+def test_a_suggestion_never_repeats_what_was_written() -> None:
+    assert has({"data": {"rtc": 1, "rtd": 2}}, ["data.rtc"]) == "it has data.rtc, data.rtd: did you mean data.rtd?"
+    assert has({"data": {"rtc": 1}}, ["data.rtc"]) == "it has data.rtc"
+    assert did_you_mean("rtc", ["rtc", "rtd"]) == "did you mean rtd?"
+    assert did_you_mean("rtc", ["rtc"]) == "there is rtc"

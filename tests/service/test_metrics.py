@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from hs_stream.core.time import MAX_TIME
 from hs_stream.engine.engine import EngineStatistics
+from hs_stream.engine.ports import DeadLetter
 from hs_stream.service.metrics import MAX_LABELS, Samples, ServiceTelemetry
 
 
@@ -43,7 +44,7 @@ def exercised() -> ServiceTelemetry:
     telemetry = ServiceTelemetry()
     telemetry.attach(Figures())
     telemetry.readings("climate", 7)
-    telemetry.dead_letters("climate", "json", 1)
+    telemetry.dead_letters([DeadLetter(0, "climate", "json", "broken")])
     telemetry.late(2)
     telemetry.written("raw", 7)
     telemetry.forgotten(6)
@@ -123,7 +124,7 @@ def test_label_values_are_bounded() -> None:
     telemetry = ServiceTelemetry()
     for number in range(10 * MAX_LABELS):
         telemetry.readings(f"source{number}", 1)
-        telemetry.dead_letters(f"source{number}", f"reason{number}", 1)
+        telemetry.dead_letters([DeadLetter(0, f"source{number}", f"reason{number}", "broken")])
     text = telemetry.exposition().decode()
     assert len(re.findall(r"^hs_readings_total", text, re.MULTILINE)) == MAX_LABELS + 1
     assert f'hs_readings_total{{source="other"}} {9 * MAX_LABELS}.0' in text

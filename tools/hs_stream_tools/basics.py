@@ -33,6 +33,10 @@ class Copy(MapTool):
     name = "copy"
     version = "1.0.0"
 
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """The same."""
+        return keys
+
     def map(self, value: Value) -> Value:
         """The value itself."""
         return value

@@ -30,6 +30,10 @@ class Component(MapTool):
     samples = ({"key": "a"}, {"key": "temperature"})
     key: str | int
 
+    def keys_named(self) -> tuple[str, ...]:
+        """``key``."""
+        return (self.key,) if isinstance(self.key, str) else ()
+
     def map(self, value: Value) -> Value:
         """The component, or SKIP."""
         key = self.key
@@ -62,6 +66,14 @@ class ComponentFilter(MapTool):
     key: str | int
     values: tuple[Any, ...]
     complement: bool = False
+
+    def keys_named(self) -> tuple[str, ...]:
+        """``key``."""
+        return (self.key,) if isinstance(self.key, str) else ()
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """The same."""
+        return keys
 
     def map(self, value: Value) -> Value:
         """The object itself, or SKIP."""

@@ -188,6 +188,10 @@ class Expression(Tool):
         """The parsed formula."""
         return Formula(self.expression)
 
+    def keys_named(self) -> tuple[str, ...]:
+        """The names in the formula that must be fields where there is one input."""
+        return () if self.names is not None else tuple(sorted(self.formula.names - {"a", "value", "time"}))
+
     def support(self, slot: int) -> Support:
         """The instances at t."""
         return Pointwise()

@@ -85,6 +85,10 @@ class AlignedMerge(Tool):
             # Whoever connects the inputs then sees how many there must be.
             object.__setattr__(self, "arity", len(self.names))
 
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """``names``."""
+        return None if self.names is None else frozenset(self.names)
+
     def support(self, slot: int) -> Support:
         """The instances at t."""
         return Pointwise()
@@ -162,6 +166,10 @@ class AsOfJoin(Tool):
     def __post_init__(self) -> None:
         check_names(self.names, 2)
         _check_max_age(self.max_age)
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """``names``."""
+        return frozenset(self.names)
 
     def support(self, slot: int) -> Support:
         """Input 0 at t; of input 1 the last instance, or those younger than max_age."""

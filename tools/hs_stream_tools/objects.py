@@ -37,6 +37,14 @@ class ComponentSet(MapTool):
     samples = ({"keys": ["a", "temperature"]}, {"keys": []})
     keys: tuple[str, ...]
 
+    def keys_named(self) -> tuple[str, ...]:
+        """``keys``."""
+        return self.keys
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """``keys``, as far as they are there."""
+        return frozenset(self.keys) if keys is None else keys.intersection(self.keys)
+
     def map(self, value: Value) -> Value:
         """The object with fewer fields, or SKIP."""
         fields = _fields(self.name, value)

@@ -40,6 +40,7 @@ class AggregatePlate(AggregateTool):
 
     name = "aggregate_plate"
     version = "1.0.0"
+    together = False
     samples = ({}, {"plate": "room"})
     plate: str = "plate"
 
@@ -68,6 +69,7 @@ class AggregateIntoDictAndApply(AggregateTool):
 
     name = "aggregate_into_dict_and_apply"
     version = "1.0.0"
+    together = False
     takes = "number"
     samples = ({"function": "builtins:repr"}, {"expression": "1 / value"}, {})
     function: Any = None
@@ -111,6 +113,8 @@ class AggregateIntoDictAndApply(AggregateTool):
 
 class _ToCsv(AggregateTool):
     """Rows of CSV: time, plate value, and what `cells` makes of the value. `HistogramsToCsv` says the rest."""
+
+    together = False
 
     @abstractmethod
     def cells(self, key: str, value: Value) -> list[list[Value]]:

@@ -178,6 +178,7 @@ class IndexOfByStream(AggregateTool):
 
     name = "index_of_by_stream"
     version = "1.0.0"
+    together = False
     takes = "[any, text]"
     samples = ({},)
     fields: tuple[str, ...] | None = None

@@ -103,6 +103,14 @@ class Splitter(SplitTool):
     def __post_init__(self) -> None:
         check_mapping(self.mapping)
 
+    def keys_named(self) -> tuple[str, ...]:
+        """``element``."""
+        return (self.element,)
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """All others."""
+        return None if keys is None else keys - {self.element}
+
     def part(self, time: int, value: Value) -> Value:
         """The other fields."""
         return part_of(self.name, value, self.element, self.mapping, self.plate_value)
@@ -163,6 +171,10 @@ class SplitterOfDict(SplitTool):
         check_mapping(self.mapping)
         if self.mapping is not None and len(set(self.mapping.values())) < len(self.mapping):
             raise ValueError("mapping gives two fields one plate value, so one of them would be lost at each time")
+
+    def keys_named(self) -> tuple[str, ...]:
+        """Those in ``mapping``."""
+        return () if self.mapping is None else tuple(self.mapping)
 
     def part(self, time: int, value: Value) -> Value:
         """The field's value."""

@@ -9,7 +9,8 @@
    measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat changes nothing.
 4. ``bind`` takes plate values from the payload: ``bind: {device: id}`` makes a stream of each ``id``. Such a reading is
    ``(time, value, plate values)``. What is bound is not part of the value, unless ``fields`` names it.
-5. A key may be a path: ``ENERGY.Power`` is the ``Power`` inside of ``ENERGY``, where no key is called so as a whole.
+5. A key may be a path, that of the time too: ``ENERGY.Power`` is the ``Power`` inside of ``ENERGY``, where no key is
+   called so as a whole.
 6. A codec of a gateway knows which topics of it are no readings at all (availability, commands, logs); for them
    `Codec.decode` returns an empty list, and for a retained repeat where the gateway retains by default.
 7. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
@@ -144,6 +145,17 @@ def pick(item: Mapping[str, Any], path: str) -> Any:
     return found
 
 
+def _drop(item: dict[str, Any], path: str) -> None:
+    """Take what `pick` finds out of ``item``."""
+    keys = [path] if path in item else path.split(".")
+    for key in keys[:-1]:
+        found = item.get(key)
+        if not isinstance(found, dict):
+            return
+        item = found
+    item.pop(keys[-1], None)
+
+
 def has(item: Mapping[str, Any], wanted: Sequence[str]) -> str:
     """The fields that ``item`` has, for an error about those that it has not.
 
@@ -163,7 +175,8 @@ def _paths(item: Mapping[str, Any], before: str, levels: int) -> Iterator[str]:
 
 @lru_cache(256)  # what a device sends without end is looked at once
 def _has(names: tuple[str, ...], wanted: tuple[str, ...]) -> str:
-    close = dict.fromkeys(near for word in wanted for near in difflib.get_close_matches(word, names, n=1))
+    others = [name for name in names if name not in wanted]
+    close = dict.fromkeys(near for word in wanted for near in difflib.get_close_matches(word, others, n=1))
     shown = ", ".join((*names[:_SHOWN], "...") if len(names) > _SHOWN else names)
     return f"it has {shown or 'none'}" + (f": did you mean {', '.join(close)}?" if close else "")
 
@@ -272,12 +285,11 @@ class CodecOptions:
             return arrival, to_value(item)
         time = arrival
         if field is not None:
-            try:
-                raw = item[field]
-            except KeyError:
+            raw = item.get(field, MISSING)
+            if raw is MISSING and (raw := pick(item, field)) is MISSING:
                 raise PayloadError(
                     "time_missing", f"the object has no {field!r}, where its time is expected; {has(item, [field])}"
-                ) from None
+                )
             time = self.time.instant(raw, self.earliest)
         return self.timed(time, item, field)
 
@@ -292,9 +304,9 @@ class CodecOptions:
         """The part of ``item`` that is the value: ``fields``, or everything but ``drop`` and what is bound."""
         if self.fields is None:
             if drop is not None:
-                item.pop(drop, None)
+                _drop(item, drop)
             for _, key in self.bind:
-                item.pop(key, None)
+                _drop(item, key)
             return item
         chosen = {key: found for key in self.fields if (found := pick(item, key)) is not MISSING}
         if not chosen:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from hs_stream.core.doubts import SourceFacts
 from hs_stream.core.errors import ConfigurationError
-from hs_stream_connectors.codecs import OPTIONS, codec
+from hs_stream_connectors.codecs import OPTIONS, CodecOptions, codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
@@ -33,6 +34,19 @@ class MqttConnector:
         `ConfigurationError` for a bad topic, codec, time or key.
         """
         return self._spec(source, options).plates
+
+    def facts(self, source: str, options: Mapping[str, Any]) -> SourceFacts:
+        """The ``fields``, what its value leaves out, and that each topic has times of its own."""
+        spec = self._spec(source, options)
+        chosen = getattr(spec.codec, "options", None)
+        if not isinstance(chosen, CodecOptions):
+            return SourceFacts(apart=spec.template.names)
+        if chosen.fields is not None:
+            return SourceFacts(frozenset(chosen.fields), apart=spec.template.names)
+        dropped = {key: f"it is the plate {plate}" for plate, key in chosen.bind}
+        if chosen.time.field is not None:
+            dropped[chosen.time.field] = "it is the time of its readings"
+        return SourceFacts(None, dropped, spec.template.names)
 
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> MqttSource:
         """One connection and one session for all ``sources``."""

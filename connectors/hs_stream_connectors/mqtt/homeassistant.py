@@ -39,11 +39,11 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_duration
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
-from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
+from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES, STATE_CLASSES_OF, UNITS
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.topics import COMPONENTS, HOMEASSISTANT, OURS
 
-__all__ = ["ORIGIN", "Entity", "HomeAssistant", "check_homeassistant", "state_text"]
+__all__ = ["ORIGIN", "Entity", "HomeAssistant", "check_homeassistant", "doubts_of_entity", "state_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +101,56 @@ def _check_classes(options: Mapping[str, Any], component: str) -> None:
         raise ConfigurationError(
             f"homeassistant: there is no state_class {state!r}", hint=did_you_mean(state, STATE_CLASSES, "write one of")
         )
-    if device is None or device in DEVICE_CLASSES[component]:
+    if device is None:
+        return
+    if device in DEVICE_CLASSES[component]:
+        _check_unit(options.get("unit_of_measurement"), device, component)
         return
     hint = did_you_mean(device, DEVICE_CLASSES[component], "the classes are")
     if other := [name for name, classes in DEVICE_CLASSES.items() if device in classes]:
         hint = f"it is one of a {other[0]}: add component: {other[0]}, or take another"
     raise ConfigurationError(f"homeassistant: a {component} has no device_class {device!r}", hint=hint)
+
+
+def _check_unit(unit: Any, device: str, component: str) -> None:
+    """A unit that is right for other classes only: Home Assistant refuses the entity."""
+    units = UNITS.get(device)
+    if component != "sensor" or unit is None or units is None or _plain_unit(unit) in units:
+        return
+    others = [name for name, known in UNITS.items() if _plain_unit(unit) in known]
+    if others:
+        measured = f"write {' or '.join(units)}" if units else "take unit_of_measurement out"
+        raise ConfigurationError(
+            f"homeassistant: a sensor of device_class {device} has no unit {unit!r}",
+            hint=f"{measured}, or device_class: {' or '.join(others[:3])}",
+        )
+
+
+def _plain_unit(unit: str) -> str:
+    """With one of the two letters that look like a micro."""
+    return unit.replace("\u03bc", "\u00b5")
+
+
+def doubts_of_entity(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What Home Assistant will hardly make of ``options``, which `check_homeassistant` takes: messages and hints."""
+    if options.get("component", "sensor") != "sensor":
+        return []
+    device, unit, state = (options.get(key) for key in ("device_class", "unit_of_measurement", "state_class"))
+    found = []
+    units = UNITS.get(device or "")
+    if unit is not None and units is not None and _plain_unit(unit) not in units:
+        close = [known for known in units if known.lower() == unit.lower()]
+        known = f"did you mean {close[0]}?" if close else f"it knows {', '.join(units) or 'none'}"
+        found.append(
+            (f"homeassistant: a sensor of device_class {device} has no unit {unit!r} that is known here", known)
+        )
+    states = STATE_CLASSES_OF.get(device or "")
+    if state is not None and states is not None and state not in states:
+        hint = f"write state_class: {' or '.join(states)}" if states else "take state_class out"
+        if state == "measurement" and "total_increasing" in states:
+            hint += "; for what is measured at one moment, take another device_class"
+        found.append((f"homeassistant: device_class {device} goes with no state_class {state}", hint))
+    return found
 
 
 def _seconds(value: Any) -> int:
