@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,9 +24,9 @@ from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
-from hs_stream.service.connectors import Connectors
+from hs_stream.service.connectors import Author, Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import check_names, load_workflows, source_check
+from hs_stream.service.wiring import check_names, load_workflows
 from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "plan"]
@@ -103,7 +104,8 @@ class Catalog:
         self, settings: Settings, registry: ToolRegistry, files: Sequence[WorkflowDefinition] | None = None
     ) -> None:
         self._settings, self._registry = settings, registry
-        self._check = source_check(settings)
+        self._connectors = Connectors(settings)
+        self._check = self._connectors.check
         self._given = files is not None
         self._files = {one.name: one for one in (load_workflows(settings, registry) if files is None else files)}
         self._saved: dict[str, WorkflowDefinition] = {}
@@ -164,10 +166,11 @@ class Catalog:
         check_names(workflows)
         Connectors(self._settings).feeds(workflows)
 
-    def parse(self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True) -> WorkflowDefinition:
+    def parse(self, name: str, text: str, *, as_json: bool = False, author: Author = "operator") -> WorkflowDefinition:
         """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line."""
         path = f"workflow {name}"
-        found = parse_workflow(text, self._registry, path, self._check, as_json=as_json, allow_code=allow_code)
+        check = partial(self._connectors.check, author=author)
+        found = parse_workflow(text, self._registry, path, check, as_json=as_json, allow_code=author != "anybody")
         if found.name != name:
             raise found.error("workflow", f"this is the workflow {found.name}, not {name}", "make both names equal")
         return found
