@@ -27,7 +27,7 @@ from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import to_ms
 from hs_stream.core.value import Value
 
-__all__ = ["Columns", "CsvFile", "PathTemplate", "Row", "any_time", "formatted_time"]
+__all__ = ["Columns", "CsvFile", "PathTemplate", "Row", "any_time", "formatted_time", "spreadsheet_safe"]
 
 MOST_LINE: Final = 1 << 20
 """Bytes of a line that are read at most."""
@@ -36,6 +36,8 @@ _MS_FROM: Final = 100_000_000_000
 """A whole number from here on is milliseconds (from 1973 on), below it is seconds (up to the year 5138)."""
 _WORDS: Final = {"true": True, "false": False, "null": None, "none": None, "": None}
 _LARGEST: Final = 1 << 63
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "'")
+_NUMBER: Final = re.compile(r"[+-]?[0-9.][0-9.eE+-]*")
 _PART: Final = re.compile(r"\{([^{}]*)\}|(\*)|(\?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -334,7 +336,7 @@ class _Layout:
             raise PayloadError("csv", f"{len(cells)} cells, but the header has {self._width}")
         if self._missing:
             cells = ["" if cell.strip() in self._missing else cell for cell in cells]
-        meta = tuple([(plate, _plate_value(plate, cells[at].strip())) for plate, at in self._plates])
+        meta = tuple([(plate, _plate_value(plate, _as_written(cells[at].strip()))) for plate, at in self._plates])
         time = self._instant(cells[self._time].strip())
         if self._bare:
             return meta, time, _cell(cells[self._values[0][1]])
@@ -357,8 +359,24 @@ def _check_header(header: Sequence[str], columns: Columns, path: Path) -> None:
             raise ConfigurationError(f"there is no column {column!r}", hint=hint, path=str(path), line=1)
 
 
+def spreadsheet_safe(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: ``'`` goes before such a text, and is taken away at reading.
+
+    >>> spreadsheet_safe("=1+1"), spreadsheet_safe("-12.5"), spreadsheet_safe("kitchen")
+    ("'=1+1", '-12.5', 'kitchen')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+
+
+def _as_written(text: str) -> str:
+    """The reverse of `spreadsheet_safe`."""
+    return text[1:] if text[:1] == "'" and text.startswith(_FORMULA, 1) else text
+
+
 def _cell(text: str) -> Value:
     text = text.strip()
+    if text[:1] == "'":
+        return _as_written(text)
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for kind in (int, float):

@@ -19,6 +19,7 @@ that changes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -35,7 +36,7 @@ from hs_stream.engine.ports import DeadLetter, Delivery, Reading
 from hs_stream_connectors.codecs.base import TimeSpec
 from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, Row, formatted_time
 
-__all__ = ["CsvConnector", "CsvSource", "CsvSpec"]
+__all__ = ["CsvConnector", "CsvSource", "CsvSpec", "check_below"]
 
 _LOG: Final = logging.getLogger(__name__)
 _KEYS: Final = ("csv", "time", "value", "fields", "list", "bind", "delimiter", "missing", "every")
@@ -56,16 +57,39 @@ class CsvSpec:
 
 
 class CsvConnector:
-    """Sources such as ``{csv: "data/{country}.csv", time: {field: date, format: "%Y-%m-%d", zone: UTC}}``."""
+    """Sources such as ``{csv: "data/{country}.csv", time: {field: date, format: "%Y-%m-%d", zone: UTC}}``.
+
+    ``directory``: only files in it or below are read, whatever links lead elsewhere; without one, any.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+
+    def reads(self, options: Mapping[str, Any]) -> str:
+        """The path of the files that a source names: see `hs_stream.service.connectors.ReadsFiles`."""
+        return str(options["csv"])
 
     def plates(self, source: str, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The names in the path, and those that ``bind`` takes from columns."""
         spec = _spec(source, options)
+        if self._directory is not None:
+            check_below(self._directory, spec.template.text, f"source {source}: csv")
         return (*spec.template.names, *(plate for plate, _ in spec.columns.plates))
 
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> CsvSource:
         """One source that reads the files of all of them."""
-        return CsvSource("csv", [_spec(name, options) for name, options in sources.items()])
+        specs = [_spec(name, options) for name, options in sources.items()]
+        return CsvSource("csv", specs, directory=self._directory)
+
+
+def check_below(directory: Path, path: str, what: str) -> None:
+    """`ConfigurationError` where ``path`` leads out of ``directory``; links count at reading."""
+    root = os.path.abspath(directory)  # noqa: PTH100 - without following links
+    if os.path.commonpath((root, os.path.abspath(path))) != root:  # noqa: PTH100
+        raise ConfigurationError(
+            f"{what}: {path} is not below {directory}, the only directory that files are read from",
+            hint="move the file there, or change files.directory in the settings of the service",
+        )
 
 
 def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
@@ -145,9 +169,15 @@ class CsvSource:
     """Implements `hs_stream.engine.ports.Source` for the files of all ``specs``. ``now`` gives arrivals (ms)."""
 
     def __init__(
-        self, name: str, specs: Iterable[CsvSpec], *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+        self,
+        name: str,
+        specs: Iterable[CsvSpec],
+        *,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        directory: Path | None = None,
     ) -> None:
         self.name = name
+        self._directory = None if directory is None else directory.resolve()
         self._specs = list(specs)
         self._now = now
         self._stopped = False
@@ -195,6 +225,8 @@ class CsvSource:
                     _LOG.warning("source %s reads %s again", spec.name, path)
 
     async def _look_at(self, spec: CsvSpec, path: Path, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
+        if self._directory is not None and not (await asyncio.to_thread(path.resolve)).is_relative_to(self._directory):
+            raise PermissionError(errno.EACCES, f"it leads out of {self._directory}")
         stat = await asyncio.to_thread(os.stat, path)
         state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         watched = self._watched.get((spec.name, path))

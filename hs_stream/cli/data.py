@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +27,7 @@ from hs_stream.cli.common import (
     show_table,
     writing_engine,
 )
-from hs_stream.cli.csv_files import CsvWriter
+from hs_stream.cli.csv_files import CsvWriter, write_rows
 from hs_stream.cli.plot import plot
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound
@@ -295,6 +294,13 @@ async def _export(settings: Settings, wanted: StreamId, file: str, start: int, e
         by_file: dict[str, list[StreamRecord]] = {}
         for record in records:
             values = {name: record.stream.value_of(name) or "" for name in names}
+            for name, value in values.items():
+                # A device chose it: it must not lead into another directory.
+                if value in (".", "..") or not set(value).isdisjoint("/\\\0"):
+                    raise ConfigurationError(
+                        f"{record.stream} cannot be a file: {name} is {value!r}",
+                        hint=f"leave {{{name}}} out of FILE: it is a column then",
+                    )
             by_file.setdefault(file.format(**values) if names else file, []).append(record)
         span = (start, end)
         counts = [await _write(store, found, columns, path, *span) for path, found in by_file.items()]
@@ -344,9 +350,7 @@ def streams(
         return
     names = ["id", "stream", "kind", "workflow", "tool", "upper", "intervals", "instances", "floor"]
     if form is Format.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([row[name] for name in names] for row in rows)
+        write_rows(sys.stdout, names, ([row[name] for name in names] for row in rows))
         return
     if not any(row["floor"] for row in rows):
         names.remove("floor")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from hs_stream.cli.common import (
     show_table,
     writing_engine,
 )
+from hs_stream.cli.csv_files import write_rows
 from hs_stream.cli.data import Format, FromOption, ToOption
 from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
@@ -185,8 +185,6 @@ def _show(rows: Sequence[dict[str, Any]], names: Sequence[str], form: Format) ->
     if form is Format.JSON:
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
     elif form is Format.CSV:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([row[name] for name in names] for row in rows)
+        write_rows(sys.stdout, names, ([row[name] for name in names] for row in rows))
     else:
         show_table(names, [[str(row[name]) for name in names] for row in rows])

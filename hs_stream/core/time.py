@@ -138,10 +138,15 @@ def parse_duration(value: str | int | float | timedelta) -> int:
         sign = -1 if text.startswith("-") else 1
         text = text.lstrip("+-").strip()
         parts = _DURATION.findall(text)
+        amount = -1.0
         if parts and not _DURATION.sub("", text).strip():
-            return sign * round(sum(float(amount) * _UNITS[unit] for amount, unit in parts))
-        if text.replace(".", "", 1).isdigit():
-            return sign * round(float(text) * 1000)
+            amount = sum(float(number) * _UNITS[unit] for number, unit in parts)
+        elif text.replace(".", "", 1).isdigit():
+            amount = float(text) * 1000
+        if 0 <= amount <= MAX_TIME:
+            return sign * round(amount)
+        if amount > MAX_TIME:
+            raise ValueError(f"{text[:40]!r} is longer than all of time: write for example '30s', '5m' or '1h30m'")
     raise ValueError(f"{value!r} is not a duration: write for example '30s', '5m' or '1h30m'")
 
 
@@ -175,7 +180,7 @@ def parse_time(text: str, *, now: int) -> int:
     if text in ("-inf", "inf"):
         return MIN_TIME if text == "-inf" else MAX_TIME
     if text[:1] in "+-" and text[1:2].isdigit():
-        return now + parse_duration(text)
+        return shift(now, parse_duration(text))
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import structlog
 
-from hs_stream.core.errors import HsStreamError, StoreUnavailable
+from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -31,7 +31,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, Viewer, create_api
 from hs_stream.service.catalog import Catalog, Plan, Unread
-from hs_stream.service.connectors import mqtt_options
+from hs_stream.service.connectors import Author, mqtt_options
 from hs_stream.service.doubts import doubts_about
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
@@ -39,7 +39,7 @@ from hs_stream.service.lease import Lease
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
-from hs_stream.service.security import Tokens
+from hs_stream.service.security import GOOD, SHORTEST, Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import first_error
@@ -290,8 +290,8 @@ class Service:
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""
         async with self._changing:
-            allow_code = bool(self._tokens.write)
-            workflow = await self._catalog.parse(name, text, as_json=as_json, allow_code=allow_code)
+            author: Author = "token" if self._tokens.write else "anybody"
+            workflow = await self._catalog.parse(name, text, as_json=as_json, author=author)
             return self._changed(await self._catalog.save(self.store, workflow))
 
     async def remove(self, name: str) -> Plan:
@@ -366,9 +366,21 @@ def _tokens(http: HttpSettings) -> Tokens:
     if http.cert_file:
         check_certificate(http.cert_file, http.key_file)
     return Tokens(
-        read_secret(http.token_file, "http.token_file") if http.token_file else "",
-        read_secret(http.read_token_file, "http.read_token_file") if http.read_token_file else "",
+        _token(http.token_file, "http.token_file"),
+        _token(http.read_token_file, "http.read_token_file"),
     )
+
+
+def _token(path: str, key: str) -> str:
+    token = read_secret(path, key) if path else ""
+    if token and len(token) < SHORTEST:
+        raise ConfigurationError(
+            f"{key}: the token in {path} has {len(token)} characters, which can be guessed",
+            hint=f"write a long one into it: openssl rand -hex 32 > {path}",
+        )
+    if token and len(token) < GOOD:
+        logger.warning("the token is short", setting=key, characters=len(token), hint=f"openssl rand -hex 32 > {path}")
+    return token
 
 
 async def serve(settings: Settings, viewer: Viewer | None = None) -> None:

@@ -19,6 +19,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,9 +29,9 @@ from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
-from hs_stream.service.connectors import Connectors
+from hs_stream.service.connectors import Author, Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import check_names, load_workflows, matching_files, read_workflows, source_check
+from hs_stream.service.wiring import check_names, load_workflows, matching_files, read_workflows
 from hs_stream.service.workflow_file import MAX_FILE, WorkflowText, from_document, to_document
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan"]
@@ -125,7 +126,8 @@ class Catalog:
         self, settings: Settings, registry: ToolRegistry, files: Sequence[WorkflowDefinition] | None = None
     ) -> None:
         self._settings, self._registry = settings, registry
-        self._check = source_check(settings)
+        self._connectors = Connectors(settings)
+        self._check = self._connectors.check
         self._given = files is not None
         # Before they are loaded: what changes meanwhile counts as unread.
         self._loaded = {} if self._given else self._digests()
@@ -246,14 +248,15 @@ class Catalog:
         Connectors(self._settings).feeds(workflows)
 
     async def parse(
-        self, name: str, text: str, *, as_json: bool = False, allow_code: bool = True
+        self, name: str, text: str, *, as_json: bool = False, author: Author = "operator"
     ) -> WorkflowDefinition:
         """The workflow ``name`` in ``text``, of the shape of a workflow file. `ConfigurationError` with its line.
 
         As in `read_files`, code that it names is imported in the loop's thread.
         """
         read = await asyncio.to_thread(WorkflowText.read, text, f"workflow {name}", as_json=as_json)
-        found = read.workflow(self._registry, self._check, allow_code=allow_code)
+        check = partial(self._connectors.check, author=author)
+        found = read.workflow(self._registry, check, allow_code=author != "anybody")
         if found.name != name:
             raise found.error("workflow", f"this is the workflow {found.name}, not {name}", "make both names equal")
         return found

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hs_stream.core.doubts import SourceFacts
 from hs_stream.core.errors import ConfigurationError, HsStreamError
@@ -19,11 +20,25 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Delivery, Source
 from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.settings import Settings
-from hs_stream_connectors.csv_source import CsvConnector
+from hs_stream_connectors.csv_source import CsvConnector, check_below
 from hs_stream_connectors.mqtt.connector import MqttConnector
 from hs_stream_connectors.mqtt.options import MqttOptions
 
-__all__ = ["AllConnected", "Connector", "ConnectorFactory", "Connectors", "Feed", "csv_files", "mqtt", "mqtt_options"]
+__all__ = [
+    "AllConnected",
+    "Author",
+    "Connector",
+    "ConnectorFactory",
+    "Connectors",
+    "Feed",
+    "ReadsFiles",
+    "csv_files",
+    "mqtt",
+    "mqtt_options",
+]
+
+Author = Literal["operator", "token", "anybody"]
+"""Who wrote a workflow: whoever may write files on this machine, who sent it with a token, who sent it without one."""
 
 
 class Connector(Protocol):
@@ -43,6 +58,14 @@ class Connector(Protocol):
     # A connector may have ``facts(source, options) -> SourceFacts`` besides, for doubts about workflow files.
 
 
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A connector whose sources are files of this machine. Who may name them: see `Connectors.check`."""
+
+    def reads(self, options: Mapping[str, Any]) -> str:
+        """The path of the files that a source with ``options`` names."""
+
+
 ConnectorFactory = Callable[[Settings], Connector]
 """What an entry point of ``hs_stream.connectors`` names. It opens nothing: workflow files are checked offline."""
 
@@ -59,12 +82,27 @@ class Connectors:
         """Which connector a source has: the first of its keys that is one's name, or ``None``."""
         return next((key for key in options if key in self._kinds), None)
 
-    def check(self, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """A `hs_stream.service.workflow_file.SourceCheck`."""
+    def check(self, name: str, options: Mapping[str, Any], author: Author = "operator") -> tuple[str, ...]:
+        """A `hs_stream.service.workflow_file.SourceCheck`.
+
+        What comes over HTTP names no files of this machine without a token, and with one only those below
+        ``files.directory`` (the working directory where that is not set).
+        """
         kind = self.kind(options)
         if kind is None:
             raise ConfigurationError(f"source {name}: none of {', '.join(options)} is a connector")
-        return tuple(_guarded(kind, self._of(kind).plates, name, options))
+        connector = self._of(kind)
+        plates = tuple(_guarded(kind, connector.plates, name, options))
+        if author != "operator" and isinstance(connector, ReadsFiles):
+            if author == "anybody":
+                raise ConfigurationError(
+                    f"source {name}: it reads files of the service's machine",
+                    hint="that is left to who has the token of the service: set http.token_file, or write a workflow "
+                    "file",
+                )
+            directory = self._settings.files.directory
+            check_below(Path(directory or "."), connector.reads(options), f"source {name}: {kind}")
+        return plates
 
     def facts(self, name: str, options: Mapping[str, Any]) -> SourceFacts:
         """What is known of a source before any reading; nothing where its connector has no ``facts``."""
@@ -166,6 +204,7 @@ def mqtt(settings: Settings) -> MqttConnector:
     return MqttConnector(partial(mqtt_options, settings), defaults)
 
 
-def csv_files(_: Settings) -> CsvConnector:
+def csv_files(settings: Settings) -> CsvConnector:
     """The connector ``csv``."""
-    return CsvConnector()
+    directory = settings.files.directory
+    return CsvConnector(Path(directory) if directory else None)

@@ -8,15 +8,20 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from hs_stream.core.errors import ConfigurationError
 
 __all__ = ["HttpServer", "bind", "check_certificate"]
 
-_STOP_SECONDS = 2
+_STOP_SECONDS: Final = 2
+_REQUEST_SECONDS: Final = 10.0
+_MOST_CONNECTIONS: Final = 900
+"""Below the limit beyond which every request is refused."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -66,6 +71,36 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection on which no request has come `_REQUEST_SECONDS` after it was made is closed.
+
+    Where there are more than `_MOST_CONNECTIONS`, so is the oldest of those without a request under way. Sockets cost
+    nothing to whoever opens them, and must not keep others out.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.made = self.loop.time()
+        self.deadline = self.loop.call_later(_REQUEST_SECONDS, self._too_late)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            idle = (one for one in self.connections if one.idle and not one.transport.is_closing())
+            min(idle, key=lambda one: one.made, default=self).transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _too_late(self) -> None:
+        # A WebSocket has taken the transport over.
+        if self.cycle is None and self.transport.get_protocol() is self:
+            self.transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.deadline.cancel()
+        super().connection_lost(error)
+
+
 class HttpServer:
     """Serves ``app`` on ``listener`` from `run` until `stop`."""
 
@@ -77,6 +112,9 @@ class HttpServer:
             access_log=False,
             lifespan="auto",
             server_header=False,
+            http=_Impatient,
+            # What a client says of its own address counts for nothing.
+            proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=15,
             limit_concurrency=1000,

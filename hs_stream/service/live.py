@@ -154,9 +154,12 @@ class Hub:
         self._idle: dict[int, asyncio.TimerHandle] = {}
         self._lock = asyncio.Lock()
 
-    async def subscribe(self, status: StreamStatus, last_id: str = "", start: int | None = None) -> Subscription:
+    async def subscribe(
+        self, status: StreamStatus, last_id: str = "", start: int | None = None, *, computes: bool = True
+    ) -> Subscription:
         """A new subscription behind the event ``last_id``; else with the contents from ``start`` on, or only news.
 
+        ``computes``: what no workflow keeps up to date is computed while it lasts.
         Raises `Unavailable` when there are too many, or the store does not answer.
         """
         if self.over:
@@ -170,7 +173,7 @@ class Hub:
         try:
             async with asyncio.timeout(_OPENING), self._lock:
                 ring = await self._ring(status.id)
-                subscription = Subscription(self, ring, status, last_id, start)
+                subscription = Subscription(self, ring, status, last_id, start, computes=computes)
                 ring.subscribers.add(subscription)
         except TimeoutError:
             self.count -= 1
@@ -242,12 +245,15 @@ class _Behind(Exception):
 class Subscription:
     """One subscriber. `chunks` gives what to send until it ends; `close` must be called behind it."""
 
-    def __init__(self, hub: Hub, ring: _Ring, status: StreamStatus, last_id: str, start: int | None) -> None:
+    def __init__(
+        self, hub: Hub, ring: _Ring, status: StreamStatus, last_id: str, start: int | None, *, computes: bool
+    ) -> None:
         self.ring = ring
         self.news = asyncio.Event()
         self.reason = "left"
         self._hub = hub
         self._status = status
+        self._computes = computes and status.kind == "derived"
         self._start = MIN_TIME if start is None else start
         self._position = hub.engine.feed.position(ring.stream)
         self._cursor = ring.last
@@ -312,7 +318,7 @@ class Subscription:
 
     def _want(self) -> None:
         """A stream that no workflow keeps up to date is computed for as long as somebody looks at it."""
-        if self._status.kind == "derived":
+        if self._computes:
             start = self._start if self._anew else self._hub.engine.clock.now()
             self._wanted = self._hub.engine.want(self._status.stream, start, self._wanted)
 

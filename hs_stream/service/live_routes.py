@@ -16,6 +16,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.service.api import ApiContext, JsonResponse
 from hs_stream.service.live import Hub
 from hs_stream.service.lookup import bounded_span, find_stream, parse_instant
+from hs_stream.service.security import access_of
 from hs_stream.service.sse import EventStream, event
 
 __all__ = ["LiveRoutes"]
@@ -67,6 +68,7 @@ class LiveRoutes:
 
     async def live(
         self,
+        request: Request,
         stream: str,
         start: Annotated[
             str | None, Query(alias="from", description="send what is stored behind this instant first; -inf for all")
@@ -79,13 +81,16 @@ class LiveRoutes:
         """What happens to the stream, as it happens: the events insert, revise, retract, reset, ready and end.
 
         A client that keeps a table by ``time``, and does what the events say, has what is stored. With the header
-        ``Last-Event-ID`` it goes on where it was, also after a restart of the service.
+        ``Last-Event-ID`` it goes on where it was, also after a restart of the service. With the read-write token, what
+        no workflow keeps up to date is computed while somebody looks at it.
         """
         status = find_stream(self._context, stream)
         since = None if start is None else parse_instant("from", start, self._context.clock.now())
         if self._context.hub is None:
             self._context.hub = Hub(self._context.engine)
-        subscription = await self._context.hub.subscribe(status, last_event_id or last_id, since)
+        subscription = await self._context.hub.subscribe(
+            status, last_event_id or last_id, since, computes=access_of(request.scope) == "write"
+        )
 
         def close(in_time: bool) -> None:
             if not in_time:

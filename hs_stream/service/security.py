@@ -1,14 +1,17 @@
 """Who may do what over HTTP: tokens, failed attempts, headers, request ids.
 
-1. Without tokens everybody who reaches the service may do everything; settings see to it that only this machine does.
-   With one, every request needs a token, but for ``/healthz``. What is refused says nothing about the service.
-2. The read-only token may read. Everything that writes or computes needs the other one.
+1. Without tokens everybody who reaches the service may do everything; settings see to it that only this machine does,
+   and the request must name it (a web page may let its own name lead to 127.0.0.1). With one, every request needs a
+   token, but for ``/healthz``. What is refused says nothing about the service, and costs next to nothing.
+2. The read-only token may read. Everything that writes or computes needs the other one, also where it is a GET.
 3. A token comes as ``Authorization: Bearer TOKEN``. A browser may send it as the password of Basic authentication, any
    user name; since browsers send that by themselves, for other sites too, it only reads.
-4. Tokens are compared in constant time. After `MOST_FAILURES` wrong ones from an address within `WINDOW` seconds,
-   nothing with a token is looked at from there until the window is over. The table of addresses is bounded.
-5. A page of another site cannot write, or open a WebSocket, with a browser's help: ``Origin`` must be this service or
-   one of the settings; and without tokens nothing is written for a request to a name that anybody may give us.
+4. Tokens are compared in constant time, and have at least `SHORTEST` characters (the log asks for `GOOD`). A right one
+   is always taken, whatever else came from its address. After `MOST_FAILURES` wrong ones within `WINDOW` seconds the
+   answer is 429, and the log says no more. The table of addresses is bounded. The address is that of the connection:
+   what a client says of itself (``X-Forwarded-For``) counts for nothing.
+5. A page of another site cannot write, compute or open a WebSocket with a browser's help: ``Origin`` must be this
+   service or one of the settings. Its GETs only read.
 6. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
    log never has tokens, headers or query strings.
 """
@@ -24,7 +27,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -38,7 +41,7 @@ from hs_stream.core.errors import Unavailable
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 
-__all__ = ["Access", "Attempts", "Guard", "Tokens", "access_of"]
+__all__ = ["GOOD", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of"]
 
 logger = structlog.get_logger(__name__)
 _standard = logging.getLogger(__name__)
@@ -49,6 +52,9 @@ MOST_FAILURES: Final = 10
 WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 4096
 _READING: Final = ("GET", "HEAD", "OPTIONS")
+SHORTEST: Final = 6
+GOOD: Final = 16
+"""Characters of a token that is not guessed, whatever it is made of."""
 _OPEN: Final = "/healthz"
 _VIEWER: Final = "/_nicegui_ws/"
 """Where a WebSocket does not get through, the viewer's browser posts what is clicked. It only reads, whatever it is."""
@@ -57,7 +63,10 @@ _HEADERS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"cross-origin-opener-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    ),
 )
 _UNGATED: Final = ("/healthz", "/metrics")
 _TLS_HEADERS: Final = ((b"strict-transport-security", b"max-age=31536000"),)
@@ -137,6 +146,7 @@ class Guard:
         self._gate = gate
         self._tokens = tokens
         self._origins = frozenset(origins)
+        self._names = frozenset(urlsplit(origin).hostname for origin in origins)
         self._attempts = Attempts()
         self._headers = (*_HEADERS, *_TLS_HEADERS) if tls else _HEADERS
 
@@ -176,25 +186,30 @@ class Guard:
 
     async def _websocket(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         access = self._access(scope, headers)
-        if isinstance(access, Response) or not self._is_ours(headers):
+        if isinstance(access, Response) or not self._is_ours(headers) or self._is_elsewhere(scope, headers):
             await send({"type": "websocket.close", "code": 1008})
             return
         scope["hs_access"] = access
         await self._app(scope, receive, send)
 
     def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        if scope["path"] == _OPEN and scope["method"] != "GET":
+            if scope["method"] == "HEAD":
+                return Response()
+            return _answer(405, f"{scope['method']} is not possible here", "use GET", {"Allow": "GET, HEAD"})
         access = self._access(scope, headers)
         if isinstance(access, Response):
             return access
-        scope["hs_access"] = access
-        if scope["method"] in _READING or scope["path"] == _OPEN:
+        if self._is_elsewhere(scope, headers):
+            error = "this service does not answer to a name that anybody may give it"
+            return _answer(403, error, "use its IP address or localhost, or set http.token_file")
+        ours = self._is_ours(headers)
+        scope["hs_access"] = access if ours else "read"
+        if scope["method"] in _READING:
             return None
         if access != "write" and not scope["path"].startswith(_VIEWER):
             return _answer(403, "this token may only read", "use the token of http.token_file, as a Bearer token")
-        if not self._tokens and not _is_for_us(headers):
-            error = "this service changes nothing for a request to a name that anybody may give it"
-            return _answer(403, error, "use its IP address or localhost, or set http.token_file")
-        if not self._is_ours(headers):
+        if not ours:
             return _answer(403, "a page of another site cannot write here", "name its origin in http.cors_origins")
         return None
 
@@ -209,16 +224,20 @@ class Guard:
         if not given:
             return _unauthorized()
         address = (scope.get("client") or ("", 0))[0]
-        if wait := self._attempts.wait(address):
-            seconds = str(int(wait) + 1)
-            return _answer(429, "too many failed attempts", "try again later", {"Retry-After": seconds})
         access = self._tokens.access(given, basic=basic)
         if access is None:
+            if wait := self._attempts.wait(address):
+                seconds = str(int(wait) + 1)
+                return _answer(429, "too many failed attempts", "try again later", {"Retry-After": seconds})
             count = self._attempts.failed(address)
             if count in (1, MOST_FAILURES):
                 logger.warning("a wrong token was sent", address=address, times=count)
             return _unauthorized()
         return access
+
+    def _is_elsewhere(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        """Without tokens: whether the request was for a name that somebody else may let lead here."""
+        return not self._tokens and scope["path"] != _OPEN and not _is_for_us(headers, self._names)
 
     def _is_ours(self, headers: dict[bytes, bytes]) -> bool:
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -228,16 +247,13 @@ class Guard:
         return origin in self._origins or urlsplit(origin).netloc == host
 
 
-def _is_for_us(headers: dict[bytes, bytes]) -> bool:
-    """Whether the request names this machine in a way that no name server decides.
-
-    A web page may let its own name lead to 127.0.0.1, and then ask us whatever it likes.
-    """
+def _is_for_us(headers: dict[bytes, bytes], names: Collection[str | None]) -> bool:
+    """Whether the request names this machine in a way that no name server decides, or by one of ``names``."""
     try:
         host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
     except ValueError:
         return False
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost" or host.endswith(".localhost") or host in names:
         return True
     try:
         ipaddress.ip_address(host)

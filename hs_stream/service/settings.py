@@ -202,6 +202,16 @@ class ExecutorSettings(_Section):
     max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
 
 
+class FileSettings(_Section):
+    """``[files]``. ``directory``: sources read files in it or below, and no others; empty for any.
+
+    A workflow that comes over HTTP names files below it, or below the working directory where it is empty; without a
+    token it names none.
+    """
+
+    directory: str = ""
+
+
 class WatermarkSettings(_Section):
     """``[watermark]``, in milliseconds here. A reading before ``earliest`` is from a clock that was never set."""
 
@@ -252,6 +262,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     executor: ExecutorSettings = ExecutorSettings()
+    files: FileSettings = FileSettings()
     watermark: WatermarkSettings = WatermarkSettings()
     tools: ToolSettings = ToolSettings()
     logging: LoggingSettings = LoggingSettings()

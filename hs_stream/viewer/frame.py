@@ -8,7 +8,7 @@ from typing import Final
 
 from nicegui import ui
 
-__all__ = ["NAVIGATION", "STATES", "coverage_bar", "empty", "frame", "section"]
+__all__ = ["NAVIGATION", "STATES", "coverage_bar", "empty", "frame", "section", "verbatim"]
 
 NAVIGATION: Final = (
     ("Overview", "/", "dashboard"),
@@ -129,6 +129,11 @@ def empty(text: str, hint: str = "") -> None:
         ui.label(text).classes("text-base")
         if hint:
             ui.label(hint).classes("text-sm opacity-70 text-center")
+
+
+def verbatim(text: str) -> None:
+    """``text`` as it is, line for line, whoever wrote it: never as Markdown or HTML."""
+    ui.label(text).classes("w-full text-sm font-mono whitespace-pre-wrap").style("overflow-wrap: anywhere")
 
 
 def coverage_bar(pieces: Sequence[tuple[str, float, str]]) -> str:

@@ -13,7 +13,7 @@ from nicegui import ui
 from hs_stream.core.errors import HsStreamError
 from hs_stream.core.time import format_time
 from hs_stream.service.tool_docs import tool_json
-from hs_stream.viewer.frame import empty, frame, section
+from hs_stream.viewer.frame import empty, frame, section, verbatim
 from hs_stream.viewer.pages import Pages
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _HISTORY: Final = 100
 _SESSIONS: Final = 50
 _KEPT: Final = 300
 _PAYLOAD: Final = 2000
+_TOPIC: Final = 200
 _MEAN_OF: Final = 6
 
 
@@ -143,7 +144,7 @@ class ListPages(Pages):
             for letter in letters:
                 with ui.row().classes("items-baseline gap-2 text-sm w-full no-wrap"):
                     ui.badge(letter.reason).props("outline color=warning")
-                    ui.label(letter.topic or letter.source).classes("ellipsis")
+                    ui.label(_visible((letter.topic or letter.source)[:_TOPIC])).classes("ellipsis")
             if letters:
                 ui.link("All", "/dead-letters").classes("text-sm")
 
@@ -281,15 +282,20 @@ class ListPages(Pages):
                     ui.chip(f"{reason}: {count}").props("outline dense color=warning")
             ui.label(f"The newest {len(letters)}.").classes("text-sm opacity-70")
             for letter in letters:
-                head = f"{format_time(letter.time)}  {letter.reason}  {letter.topic or letter.source}"
-                with ui.expansion(head).classes("w-full hs-card"):
-                    ui.label(letter.message)
+                topic = _visible((letter.topic or letter.source)[:_TOPIC])
+                with ui.expansion(f"{format_time(letter.time)}  {letter.reason}  {topic}").classes("w-full hs-card"):
+                    ui.label(_visible(letter.message))
                     ui.label(f"source {letter.source}").classes("text-sm opacity-70")
-                    ui.code(_payload(letter.payload), language="text").classes("w-full")
+                    verbatim(_payload(letter.payload))
+
+
+def _visible(text: str) -> str:
+    """What a device sent, with every character that nobody sees, or that turns the text around, as an escape."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _payload(payload: bytes) -> str:
-    text = payload[:_PAYLOAD].decode("utf-8", "backslashreplace")
+    text = _visible(payload[:_PAYLOAD].decode("utf-8", "backslashreplace"))
     return text + (f"\n… {len(payload) - _PAYLOAD:,} bytes more" if len(payload) > _PAYLOAD else "")
 
 

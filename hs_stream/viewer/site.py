@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -22,7 +23,8 @@ __all__ = ["CONTENT_SECURITY_POLICY", "Site"]
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self' data:; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'self'"
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self' ws: wss:; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'"
 )
 """Vue compiles templates in the browser, which needs eval; nothing comes from another host."""
 
@@ -57,6 +59,7 @@ class Site:
             ui.page(path)(page)
         nicegui_app.add_middleware(_Headers)
         logging.getLogger("nicegui").addFilter(_gone)
+        logging.getLogger("nicegui").addFilter(_no_query)
         ui.run_with(app, title="hs-stream", favicon="📈", dark=None, show_welcome_message=False)
 
 
@@ -64,6 +67,13 @@ def _gone(record: logging.LogRecord) -> bool:
     """Whether to log it: a page that goes on for a moment after its browser has left is no error."""
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, RuntimeError) and str(error).endswith("has been deleted."))
+
+
+def _no_query(record: logging.LogRecord) -> bool:
+    """Query strings may hold secrets: they never reach the log."""
+    if isinstance(record.msg, str) and "?" in record.msg:
+        record.msg = re.sub(r"\?\S*", "?...", record.msg)
+    return True
 
 
 class _Headers:

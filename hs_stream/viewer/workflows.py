@@ -11,7 +11,7 @@ from nicegui import ui
 
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.workflow_graph import graph_json, mermaid
-from hs_stream.viewer.frame import empty, frame, section
+from hs_stream.viewer.frame import empty, frame, section, verbatim
 from hs_stream.viewer.pages import Pages
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class WorkflowPages(Pages):
             with section("Nodes"):
                 self._table(found)
             with ui.expansion("As Mermaid text").classes("w-full hs-card"):
-                ui.code(mermaid(found), language="text").classes("w-full")
+                verbatim(mermaid(found))
 
     def _counts(self, workflow: WorkflowDefinition) -> dict[str, tuple[int, int]]:
         """Per node: streams, and changes since the start."""

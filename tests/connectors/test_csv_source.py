@@ -194,6 +194,33 @@ async def test_silence_proves_nothing_while_a_file_cannot_be_read(tmp_path: Path
         await taker.until(lambda: taker.readings == [({}, 1, 10)])
 
 
+async def test_links_do_not_lead_out_of_the_directory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "secret.csv"
+    inside.mkdir()
+    outside.write_text("t,v\n1,10\n", encoding="utf-8")
+    (inside / "link.csv").symlink_to(outside)
+    (inside / "own.csv").write_text("t,v\n2,20\n", encoding="utf-8")
+    connector = CsvConnector(inside)
+    options = {"csv": str(inside / "{name}.csv"), "time": {"field": "t", "unit": "ms"}}
+    assert connector.plates("s", options) == ("name",)
+    with pytest.raises(ConfigurationError, match="is not below") as caught:
+        connector.plates("s", options | {"csv": str(inside / "../{name}.csv")})
+    assert "files.directory" in caught.value.hint
+    readings: list[Any] = []
+
+    async def deliver(delivery: Any) -> None:
+        readings.extend(delivery.readings)
+
+    source = connector.connect({"s": options})
+    task = asyncio.create_task(source.run(deliver, lambda _: None))
+    async with asyncio.timeout(10):
+        while not readings or "leads out of" not in caplog.text:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [reading.time for reading in readings] == [2]
+
+
 def test_options_say_where_plates_and_times_are() -> None:
     connector = CsvConnector()
     options = {"csv": "d/{country}/x.csv", "bind": {"city": "town"}, "time": {"field": "t"}, "fields": ["a"]}

@@ -44,6 +44,30 @@ IMPORT = ("import", "data/{country}.csv", "--stream", "temp[country={country}]",
 FORM = ("--time-format", "%YM%m", "--tz", "UTC")
 
 
+def test_a_plate_value_never_chooses_the_directory() -> None:
+    Path("in.csv").write_text("time,t\n2020-01-01T00:00:00Z,1\n", encoding="utf-8")
+    run("import", "in.csv", "--stream", "t[room=../../outside]", "--time", "time", "--new")
+    words = refused("export", "t", "out/{room}.csv")
+    assert "t[room=../../outside] cannot be a file" in words
+    assert "leave {room} out of FILE: it is a column then" in words
+    assert not Path("../outside.csv").exists()
+    run("export", "t", "out.csv")
+    assert "../../outside" in Path("out.csv").read_text(encoding="utf-8")
+
+
+def test_no_cell_is_a_formula_and_texts_come_back() -> None:
+    texts = ["=1+1", "@x", "-12.5 W", "+x", "'quoted", "it's", "-x"]
+    rows = "".join(f"2020-01-01T00:00:{second:02}Z,{text}\n" for second, text in enumerate(texts))
+    Path("in.csv").write_text(f"time,t\n{rows}", encoding="utf-8")
+    run("import", "in.csv", "--stream", "words", "--time", "time", "--new")
+    assert [value for _, value in instances("words")] == texts
+    run("export", "words", "out.csv")
+    lines = Path("out.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [line.split(",", 1)[1] for line in lines] == ["'=1+1", "'@x", "'-12.5 W", "'+x", "''quoted", "it's", "'-x"]
+    run("import", "out.csv", "--stream", "again", "--time", "time", "--new")
+    assert instances("again") == instances("words")
+
+
 @pytest.mark.usefixtures("climate")
 def test_a_file_per_plate_value_in_and_out() -> None:
     assert "6 readings to temp[country={country}]" in run(*IMPORT, *FORM).stdout

@@ -120,6 +120,28 @@ class Line:
         self.subscription.close()
 
 
+async def test_who_may_only_read_makes_nothing_computed() -> None:
+    """The node is not online: it is computed for who may, and for as long as they look."""
+    site, writer, reader = await Site().start(), Client(), Client()
+    await site.deliver({NOW - 5000: 1.0})
+    wanted = site.engine.want
+    asked: list[StreamId] = []
+
+    def want(stream: StreamId, start: int, token: int | None = None) -> int:
+        asked.append(stream)
+        return wanted(stream, start, token)
+
+    site.engine.want = want  # type: ignore[method-assign]
+    status = site.engine.find(StreamId("mean"))
+    for client, computes, count in ((reader, False, 0), (writer, True, 1)):
+        client.connect()
+        line = Line(await site.hub.subscribe(status, "", MIN_TIME, computes=computes), client)
+        await line.read()
+        assert len(asked) >= count
+        assert bool(asked) is computes
+        await line.close()
+
+
 async def test_a_new_subscriber_gets_only_news() -> None:
     site, client = await Site().start(), Client()
     await site.deliver({NOW - 5000: 1.0})

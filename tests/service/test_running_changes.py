@@ -331,6 +331,38 @@ async def test_bodies(tmp_path: Path, broker: EmbeddedBroker) -> None:
         assert "read-only" not in (await it.client.get("/openapi.json")).text.lower()
 
 
+FILES = """
+workflow: files
+sources: {door: {csv: %s, time: {field: time}}}
+"""
+
+
+async def test_without_a_token_no_workflow_reads_files_of_this_machine(
+    tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path.parent / f"{tmp_path.name}-secret"
+    secret.write_text("root:x:0:0\n", encoding="utf-8")
+    async with running(tmp_path, broker) as it:
+        answer = await it.put("files", FILES % secret, 422)
+        assert answer["error"] == "workflow files:3: source door: it reads files of the service's machine"
+        assert "set http.token_file" in answer["hint"]
+        assert (await it.get("/api/deadletters"))["dead_letters"] == []
+
+
+async def test_with_a_token_a_workflow_reads_files_below_the_directory(
+    tmp_path: Path, broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("s3cret", encoding="utf-8")
+    http = HttpSettings(port=0, token_file=str(tmp_path / "token"))
+    async with running(tmp_path, broker, http=http) as it:
+        for path in ("/etc/passwd", "../x.csv", "data/../../x.csv", str(tmp_path.parent / "x.csv")):
+            answer = await it.put("files", FILES % path, 422, authorization="Bearer s3cret")
+            assert f"csv: {path} is not below" in answer["error"]
+        await it.put("files", FILES % "data/door.csv", 202, authorization="Bearer s3cret")
+
+
 async def test_a_token_is_asked_for_and_lets_code_in(tmp_path: Path, broker: EmbeddedBroker) -> None:
     (tmp_path / "token").write_text("s3cret", encoding="utf-8")
     http = HttpSettings(port=0, token_file=str(tmp_path / "token"))

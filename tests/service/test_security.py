@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from structlog.testing import capture_logs
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.engine.engine import Engine
 from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.app import Service
+from hs_stream.service.gate import Gate
 from hs_stream.service.http import check_certificate
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.security import MOST_FAILURES, WINDOW, Attempts, Tokens
+from hs_stream.service.security import MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
 from hs_stream.service.settings import load_settings
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
@@ -91,7 +94,9 @@ async def test_wrong_tokens_are_counted_and_missing_ones_are_not() -> None:
         with capture_logs() as logs:
             for _ in range(MOST_FAILURES):
                 assert (await client.get("/api/streams", headers=bearer("secret-guess"))).status_code == 401
-            refused = await client.get("/api/streams", headers=bearer(WRITE))
+            refused = await client.get("/api/streams", headers=bearer("another-guess"))
+            # What others tried from the same address locks nobody out.
+            assert (await client.get("/api/streams", headers=bearer(WRITE))).status_code == 200
         assert refused.status_code == 429
         assert 0 < int(refused.headers["retry-after"]) <= WINDOW + 1
         assert [log["times"] for log in logs if log["event"] == "a wrong token was sent"] == [1, MOST_FAILURES]
@@ -154,6 +159,73 @@ async def test_a_page_of_another_site_cannot_write() -> None:
     async with served(Tokens(), origins=["https://dash.example"]) as client:
         headers = {"Origin": "https://dash.example"}
         assert (await client.post("/api/compute", headers=headers, json=COMPUTE)).status_code == 404
+
+
+async def test_only_get_and_head_of_healthz_are_open() -> None:
+    async with served(Tokens(WRITE)) as client:
+        assert (await client.head("/healthz")).status_code == 200
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+            answer = await client.request(method, "/healthz")
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+            assert answer.json()["hint"] == "use GET"
+
+
+async def test_without_a_token_only_names_of_this_machine_are_answered() -> None:
+    async with served(Tokens(), origins=["https://dash.example"]) as client:
+        for host in ("localhost", "127.0.0.1:8080", "[::1]:8080", "home.localhost", "dash.example"):
+            assert (await client.get("/api/streams", headers={"Host": host})).status_code == 200
+        for host in ("evil.example", "127.0.0.1.evil.example", ""):
+            for path in ("/api/streams", "/metrics", "/", "/api/deadletters"):
+                answer = await client.get(path, headers={"Host": host})
+                assert (answer.status_code, answer.json()["hint"]) == (
+                    403,
+                    "use its IP address or localhost, or set http.token_file",
+                )
+        assert (await client.get("/healthz", headers={"Host": "evil.example"})).status_code == 200
+    async with served(Tokens(WRITE)) as client:
+        headers = {"Host": "home.example", **bearer(WRITE)}
+        assert (await client.get("/api/streams", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "opens"),
+    [
+        ("localhost", "http://localhost", True),
+        ("evil.example", "http://evil.example", False),
+        ("localhost", "https://evil.example", False),
+    ],
+)
+async def test_a_websocket_is_for_us_and_ours(host: str, origin: str, opens: bool) -> None:
+    reached: list[str] = []
+
+    async def application(scope: Any, _receive: Any, _send: Any) -> None:
+        reached.append(scope["path"])
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(application, Tokens(), Gate())
+    headers = [(b"host", host.encode()), (b"origin", origin.encode())]
+    scope = {"type": "websocket", "path": "/_nicegui_ws/socket.io", "headers": headers, "client": ("127.0.0.1", 1)}
+    await guard(scope, None, send)  # type: ignore[arg-type]
+    assert (reached == ["/_nicegui_ws/socket.io"]) is opens
+    assert (sent == []) is opens
+
+
+async def test_a_page_of_another_site_computes_nothing_by_a_get() -> None:
+    seen: list[str] = []
+
+    async def application(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(access_of(scope))
+
+    guarded = Guard(application, Tokens(), Gate())
+    for origin in ("http://localhost", "https://evil.example"):
+        headers = [(b"host", b"localhost"), (b"origin", origin.encode())]
+        scope = {"type": "http", "method": "GET", "path": "/api/x", "headers": headers, "client": ("127.0.0.1", 1)}
+        await guarded(scope, None, None)  # type: ignore[arg-type]
+    assert seen == ["write", "read"]
 
 
 async def test_cors_is_off_until_an_origin_is_named() -> None:
@@ -242,6 +314,37 @@ def test_settings_that_are_refused(text: str, message: str, tmp_path: Path) -> N
     path.write_text(f"[http]\n{text}\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=message):
         load_settings(path)
+
+
+def test_a_token_that_can_be_guessed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("x\n", encoding="utf-8")
+    settings = load_settings(None, http={"token_file": "token"}, store={"url": "memory://"})
+    with pytest.raises(ConfigurationError, match=r"http\.token_file: the token in token has 1 characters") as caught:
+        Service(settings)
+    assert caught.value.hint == "write a long one into it: openssl rand -hex 32 > token"
+
+
+async def test_idle_sockets_keep_nobody_out(site: Any) -> None:
+    """1,100 connections that never ask for anything, beyond uvicorn's own limit of 1,000."""
+    site.write()
+    process = await site.start("serve")
+    async with httpx.AsyncClient() as client:
+        for _ in range(400):
+            with suppress(httpx.ConnectError):
+                if (await client.get(f"http://127.0.0.1:{site.port}/healthz")).status_code == 200:
+                    break
+            await asyncio.sleep(0.05)
+        idle = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(1100)]
+        try:
+            for _ in range(5):
+                async with httpx.AsyncClient() as fresh:
+                    assert (await fresh.get(f"http://127.0.0.1:{site.port}/api/streams")).status_code == 200
+        finally:
+            for one in idle:
+                one.close()
+    process.process.terminate()
+    assert (await process.end())[0] == 0
 
 
 def test_a_public_bind_may_have_either_token(tmp_path: Path) -> None:

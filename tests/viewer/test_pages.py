@@ -168,6 +168,24 @@ def test_a_dead_letter_shows_what_came(visit: Visit, site: Site) -> None:
     page.get_by_text("<b>no json</b>").first.wait_for()
 
 
+def test_what_a_device_sends_is_text(visit: Visit, site: Site) -> None:
+    payload = '```\n# heading\n<form action="https://evil.example"><input name="token"></form>\n~~~\n[x](javascript:0)'
+    _publish(site.broker_port, "home/1/kitchen/climate", payload)
+    for _ in range(20):
+        page = visit.open("/dead-letters", "Dead letters")
+        head = page.get_by_text("json home/1/kitchen/climate").first
+        if head.count() and page.get_by_text('<form action="https://evil.example">').count():
+            break
+        page.wait_for_timeout(300)
+    head.click()
+    page.get_by_text('<form action="https://evil.example">').first.wait_for()
+    assert page.locator("form").count() == 0
+    assert page.locator("input[name=token]").count() == 0
+    assert page.get_by_role("heading", name="heading", exact=True).count() == 0
+    answer = page.request.get(visit.url + "/dead-letters")
+    assert "form-action 'self'" in answer.headers["content-security-policy"]
+
+
 def test_what_is_not_there_is_an_answer_of_the_api(visit: Visit) -> None:
     answer = visit.page.request.get(visit.url + "/api/nothing")
     assert answer.status == 404
