@@ -3,6 +3,7 @@
 1. A `PathTemplate` names files; ``{name}`` in it binds a plate: ``data/{country}.csv``.
 2. The first line of a file names its columns. `Columns` say which of them are the time, the value and plate values.
 3. A row becomes one reading, or a `PayloadError` that says why not. Nothing in a row ever ends the reading of a file.
+   Of a local time that occurs twice, the rows before it tell which is meant (`codecs.local`).
 4. `CsvFile` goes on behind the last row that it read. Only rows with an end of line count as read, because whoever
    writes the file may not be done with the last one.
 """
@@ -26,8 +27,10 @@ from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import to_ms
 from hs_stream.core.value import Value
+from hs_stream_connectors.codecs.local import RowOrder, Twice, passes, twice_error
+from hs_stream_connectors.codecs.times import is_date
 
-__all__ = ["Columns", "CsvFile", "PathTemplate", "Row", "any_time", "formatted_time", "spreadsheet_safe"]
+__all__ = ["Columns", "CsvFile", "Instant", "PathTemplate", "Row", "any_time", "formatted_time", "spreadsheet_safe"]
 
 MOST_LINE: Final = 1 << 20
 """Bytes of a line that are read at most."""
@@ -103,13 +106,20 @@ def _plate_value(plate: str, value: str) -> str:
 # --- times ---
 
 
-def any_time(zone: ZoneInfo | None, hint: str) -> Callable[[str], int]:
+Instant = Callable[[str], int | Twice]
+"""Reads a cell: ms, or both passes of a local time that occurs twice. Raises ``ValueError`` or `PayloadError`."""
+
+_TIME_OF_DAY: Final = re.compile(r"%[-_#]?[HIcXTRrs]")
+
+
+def any_time(zone: ZoneInfo | None, key: str) -> Instant:
     """Reads ISO 8601, and numbers since the epoch: seconds or milliseconds by their size.
 
-    ``zone`` is that of times without an offset; without one, they are an error that ends with ``hint``.
+    ``zone`` is that of times without an offset; without one, they are an error. ``key`` is how a user writes a zone,
+    such as ``zone: ``.
     """
 
-    def instant(text: str) -> int:
+    def instant(text: str) -> int | Twice:
         try:
             number = float(text)
         except ValueError:
@@ -123,34 +133,35 @@ def any_time(zone: ZoneInfo | None, hint: str) -> Callable[[str], int]:
             moment = datetime.fromisoformat(text)
         except ValueError:
             raise ValueError(f"{text!r} is not a time: ISO 8601, or seconds or milliseconds since the epoch") from None
-        return _with_zone(moment, text, zone, hint)
+        return _with_zone(moment, text, zone, key, day=is_date(text))
 
     return instant
 
 
-def formatted_time(form: str, zone: ZoneInfo | None, hint: str) -> Callable[[str], int]:
-    """Reads times in the form ``form`` of ``datetime.strptime``. ``zone`` and ``hint`` as in `any_time`."""
+def formatted_time(form: str, zone: ZoneInfo | None, key: str) -> Instant:
+    """Reads times in the form ``form`` of ``datetime.strptime``. ``zone`` and ``key`` as in `any_time`."""
     try:
         datetime.strptime(datetime(2000, 1, 2).strftime(form), form)  # noqa: DTZ001, DTZ007 - only tried
     except ValueError as error:
         raise ConfigurationError(f"time.format: {error}", hint="write for example '%d.%m.%Y %H:%M'") from None
+    day = not _TIME_OF_DAY.search(form)
 
-    def instant(text: str) -> int:
+    def instant(text: str) -> int | Twice:
         try:
             moment = datetime.strptime(text, form)  # noqa: DTZ007 - _with_zone sees to it
         except ValueError:
             raise ValueError(f"{text!r} is not a time in the form {form!r}") from None
-        return _with_zone(moment, text, zone, hint)
+        return _with_zone(moment, text, zone, key, day=day)
 
     return instant
 
 
-def _with_zone(moment: datetime, text: str, zone: ZoneInfo | None, hint: str) -> int:
-    if moment.tzinfo is None:
-        if zone is None:
-            raise ValueError(f"{text!r} has no offset: {hint}")
-        moment = moment.replace(tzinfo=zone)
-    return to_ms(moment)
+def _with_zone(moment: datetime, text: str, zone: ZoneInfo | None, key: str, *, day: bool) -> int | Twice:
+    if moment.tzinfo is not None:
+        return to_ms(moment)
+    if zone is None:
+        raise ValueError(f"{text!r} has no offset: write {key}UTC or {key}Europe/Brussels")
+    return passes(moment, text, zone, day=day, arrival=None, key=key)
 
 
 # --- rows ---
@@ -167,7 +178,7 @@ class Columns:
     """
 
     time: str
-    instant: Callable[[str], int]
+    instant: Instant
     value: str | None = None
     fields: tuple[str, ...] | None = None
     plates: tuple[tuple[str, str], ...] = ()
@@ -200,6 +211,7 @@ class CsvFile:
         self._lines = 0
         self._digest = hashlib.blake2b()
         self._layout: _Layout | None = None
+        self._order = RowOrder()
 
     def rows(self, *, whole: bool = True) -> Generator[Row]:
         """The rows behind those that were read. ``whole``: also a last one without an end of line.
@@ -212,6 +224,7 @@ class CsvFile:
             reader = csv.reader(lines, delimiter=self._columns.delimiter)
             while True:
                 lines.begin()
+                self._order.begin()
                 error: PayloadError | None = None
                 cells: list[str] | None = []
                 try:
@@ -230,6 +243,7 @@ class CsvFile:
                     self._digest = lines.digest
                 else:
                     self.header, self._layout = known
+                    self._order.take_back()
                 if row is not None:
                     yield row
 
@@ -256,12 +270,18 @@ class CsvFile:
             header = ["", *self.header] if len(cells) == len(self.header) + 1 else self.header
             self._layout = _Layout(header, self._columns)
         try:
-            meta, time, value = self._layout.read(cells)
+            meta, found, value = self._layout.read(cells)
         except PayloadError as problem:
             return Row(line, text, error=problem)
         except ValueError as problem:
             return Row(line, text, error=PayloadError("time_invalid", str(problem)))
-        return Row(line, text, tuple(sorted((*self.meta, *meta))) if meta else self.meta, time, value)
+        meta = tuple(sorted((*self.meta, *meta))) if meta else self.meta
+        time = self._order.place(meta, found)
+        if time is None:
+            assert not isinstance(found, int)
+            why = "the rows before do not tell which, as they are not in the order of time"
+            return Row(line, text, error=twice_error(self._layout.time_of(cells), found, why, "write UTC"))
+        return Row(line, text, meta, time, value)
 
 
 class _Lines:
@@ -330,14 +350,18 @@ class _Layout:
         self._as_list = columns.as_list
         self._missing = columns.missing
 
-    def read(self, cells: Sequence[str]) -> tuple[Meta, int, Value]:
-        """Plate values, time and value of a row. `PayloadError`, or ``ValueError`` for the time."""
+    def time_of(self, cells: Sequence[str]) -> str:
+        """The cell with the time."""
+        return cells[self._time].strip()
+
+    def read(self, cells: Sequence[str]) -> tuple[Meta, int | Twice, Value]:
+        """Plate values, time or both passes of it, and value. `PayloadError`, or ``ValueError`` for the time."""
         if len(cells) != self._width:
             raise PayloadError("csv", f"{len(cells)} cells, but the header has {self._width}")
         if self._missing:
             cells = ["" if cell.strip() in self._missing else cell for cell in cells]
         meta = tuple([(plate, _plate_value(plate, _as_written(cells[at].strip()))) for plate, at in self._plates])
-        time = self._instant(cells[self._time].strip())
+        time = self._instant(self.time_of(cells))
         if self._bare:
             return meta, time, _cell(cells[self._values[0][1]])
         if self._as_list:

@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.core.time import MIN_TIME, parse_duration
+from hs_stream.core.time import parse_duration
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
 from hs_stream_connectors.codecs.base import TimeSpec
-from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, Row, formatted_time
+from hs_stream_connectors.csv_files import Columns, CsvFile, Instant, PathTemplate, Row, formatted_time
 
 __all__ = ["CsvConnector", "CsvSource", "CsvSpec", "check_below"]
 
@@ -137,7 +137,7 @@ def _spec(name: str, options: Mapping[str, Any]) -> CsvSpec:
     return CsvSpec(name, template, columns, every)
 
 
-def _time(name: str, spec: object) -> tuple[str, Callable[[str], int]]:
+def _time(name: str, spec: object) -> tuple[str, Instant]:
     """The column, and how its cells are read."""
     hint = "write time: {field: COLUMN}, with unit: ms or s for numbers, zone: UTC, or format: '%d.%m.%Y'"
     if not isinstance(spec, Mapping):
@@ -146,11 +146,11 @@ def _time(name: str, spec: object) -> tuple[str, Callable[[str], int]]:
     parsed = TimeSpec.parse({key: value for key, value in spec.items() if key != "format"})
     assert parsed.field is not None
     if form is None:
-        # Files hold history, and nobody's clock: no time is too early.
-        return parsed.field, lambda text: parsed.instant(text, MIN_TIME)
+        # Files hold history: no time is too early, and midnight of the first day of 1980 or 2000 is a day like others.
+        return parsed.field, parsed.read
     if not isinstance(form, str) or "unit" in spec:
         raise ConfigurationError(f"source {name}: time.format is text, and needs no unit", hint=hint)
-    return parsed.field, formatted_time(form, parsed.zone, "configure `zone`")
+    return parsed.field, formatted_time(form, parsed.zone, "zone: ")
 
 
 class _Watched:

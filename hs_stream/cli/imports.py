@@ -38,7 +38,7 @@ _ROUND: Final = 2_000
 _SHOWN_PROBLEMS: Final = 20
 _HOLE: Final = re.compile(r"\{(.+)\}")
 NewOption = Annotated[bool, typer.Option("--new", help="Also into a stream that no workflow declares.")]
-_TZ_HINT: Final = "give --tz UTC or --tz Europe/Brussels"
+_TZ: Final = "--tz "
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +75,7 @@ def import_(
         where = zone(tz) if tz else None
     except ValueError as error:
         raise ConfigurationError(f"--tz: {error}") from None
-    instant = formatted_time(time_format, where, _TZ_HINT) if time_format else any_time(where, _TZ_HINT)
+    instant = formatted_time(time_format, where, _TZ) if time_format else any_time(where, _TZ)
     workflows = catalog_of(settings).workflows
     target = parse_stream(stream)
     workflows = with_source(workflows, target, new=new)

@@ -23,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.clocks import advice
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, difference
@@ -182,7 +183,7 @@ class Ingest:
             raise PayloadError(
                 "future",
                 f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
-                f"{format_time(now)}: check the clock of the device",
+                f"{format_time(now)}: {advice(reading.time - now)}",
             )
         key = (reading.source, reading.meta)
         stream = self._known.get(key)

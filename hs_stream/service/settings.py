@@ -77,11 +77,11 @@ def _instant(value: Any) -> int:
     if isinstance(value, str):
         # A fixed bound: relative times would move with every restart.
         if value.strip()[:1] in "+-" or value.strip() == "now":
-            raise ValueError(f"{value!r} is relative: write an ISO time such as 1971-01-01T00:00:00Z")
+            raise ValueError(f"{value!r} is relative: write an ISO time such as 2010-01-01T00:00:00Z")
         return parse_time(value, now=0)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise ValueError(f"{value!r} is not a time: write for example '1971-01-01T00:00:00Z'")
+    raise ValueError(f"{value!r} is not a time: write for example '2010-01-01T00:00:00Z'")
 
 
 Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
@@ -213,12 +213,12 @@ class FileSettings(_Section):
 
 
 class WatermarkSettings(_Section):
-    """``[watermark]``, in milliseconds here. A reading before ``earliest`` is from a clock that was never set."""
+    """``[watermark]``, in milliseconds here. A reading over MQTT before ``earliest`` is of a clock that was not set."""
 
     lateness: Milliseconds = 0
     idle: Milliseconds = 10_000
     max_future: Milliseconds = 5_000
-    earliest: Time = parse_time("1971-01-01T00:00:00Z", now=0)
+    earliest: Time = parse_time("2010-01-01T00:00:00Z", now=0)
 
 
 class ToolSettings(_Section):

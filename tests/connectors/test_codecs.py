@@ -122,8 +122,10 @@ def test_the_fields_that_an_error_names_are_bounded() -> None:
         ("us", "1700000000000", "before_earliest", "; or is time.unit ms? It would be 2023-11-14T22:13:20Z"),
         ("s", "1700000000000", "time_invalid", "; or is time.unit ms? It would be 2023-11-14T22:13:20Z"),
         ("ms", "1700000000000000", "time_invalid", "; or is time.unit us? It would be 2023-11-14T22:13:20Z"),
-        ("ms", "86400000", "before_earliest", "; is the device's clock set?"),
-        ("s", "12", "before_earliest", "; is the device's clock set?"),
+        ("ms", "86400000", "before_earliest", "write earliest: 1970-01-01T00:00:00Z at the source"),
+        ("s", "12", "before_earliest", "write earliest: 1970-01-01T00:00:00Z at the source"),
+        ("s", "946684812", "before_earliest", "write earliest: 2000-01-01T00:00:00Z at the source"),
+        ("s", str(1_700_000_000 - 1024 * 7 * 86_400), "before_earliest", "of a GPS receiver has rolled over"),
         ("ms", "1e300", "time_invalid", "; is the unit right?"),
         ("ns", "1.7e308", "time_invalid", "; is the unit right?"),
     ],
@@ -148,8 +150,8 @@ def test_a_time_that_is_likely_in_another_unit_says_so(unit: str, raw: str, reas
         ("json", {"fields": "temperature"}, "list of keys"),
         ("json", {"fields": []}, "list of keys"),
         ("json", {"max_payload": 0}, "bytes"),
-        ("json", {"earliest": "long ago"}, "1971-01-01"),
-        ("json", {"earliest": "1971-01-01"}, "1971-01-01T"),
+        ("json", {"earliest": "long ago"}, "2010-01-01"),
+        ("json", {"earliest": "1971-01-01"}, "2010-01-01T"),
         ("number", {"time": MS}, "bare payload"),
         ("text", {"fields": ["a"]}, "bare payload"),
         ("text", {"bind": {"device": "id"}}, "bare payload"),
@@ -181,6 +183,16 @@ def test_a_time_that_is_likely_in_another_unit_says_so(unit: str, raw: str, reas
 def test_wrong_options_are_named(name: str, options: dict[str, Any], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         codec(name, **options)
+
+
+@pytest.mark.parametrize("moment", ["1995-07-01T12:00:00Z", "1960-01-01T00:00:00Z", "0001-05-01T00:00:00Z"])
+def test_the_line_that_a_time_of_long_ago_is_told_to_write_is_enough(moment: str) -> None:
+    payload = json.dumps({"ts": moment}).encode()
+    with pytest.raises(PayloadError) as caught:
+        codec("json", time=("ts", "iso")).decode("a", payload, ARRIVAL, False)
+    line = caught.value.message.partition("If this is history, write ")[2].removesuffix(" at the source")
+    options = YAML(typ="safe").load(line)
+    assert len(codec("json", time=("ts", "iso"), **options).decode("a", payload, ARRIVAL, False)) == 1
 
 
 def test_earliest_can_be_moved() -> None:

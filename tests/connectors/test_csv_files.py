@@ -13,7 +13,7 @@ from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.time import to_ms
 from hs_stream_connectors.csv_files import MOST_LINE, Columns, CsvFile, PathTemplate, Row, any_time, formatted_time
 
-UTC_TIME = any_time(ZoneInfo("UTC"), "give a zone")
+UTC_TIME = any_time(ZoneInfo("UTC"), "--tz ")
 COLUMNS = Columns("t", int)
 
 
@@ -180,8 +180,8 @@ def test_any_time() -> None:
         assert UTC_TIME(text) == instant
     assert UTC_TIME("1423072260.25") == instant + 250
     assert UTC_TIME("-86400") == -86_400_000
-    with pytest.raises(ValueError, match="has no offset: give a zone"):
-        any_time(None, "give a zone")("2015-02-04")
+    with pytest.raises(ValueError, match="has no offset: write --tz UTC or --tz Europe/Brussels"):
+        any_time(None, "--tz ")("2015-02-04")
     for text in ("yesterday", "nan", "1e300", ""):
         with pytest.raises(ValueError, match="is not a time"):
             UTC_TIME(text)
@@ -193,12 +193,16 @@ def test_formatted_time() -> None:
     local = formatted_time("%d.%m.%Y %H:%M", ZoneInfo("Europe/Brussels"), "")
     assert local("29.03.2015 01:30") == to_ms(datetime(2015, 3, 29, 0, 30, tzinfo=UTC))
     assert local("29.03.2015 03:30") == to_ms(datetime(2015, 3, 29, 1, 30, tzinfo=UTC))
+    assert local("25.10.2015 02:30") == (1_445_733_000_000, 1_445_736_600_000)
+    with pytest.raises(PayloadError, match="does not exist in Europe/Brussels"):
+        local("29.03.2015 02:30")
+    assert formatted_time("%d.%m.%Y", ZoneInfo("America/Havana"), "")("01.11.2026") == 1_793_505_600_000
     with pytest.raises(ValueError, match="'2000' is not a time in the form '%YM%m'"):
         read("2000")
     with pytest.raises(ConfigurationError, match=r"time\.format"):
         formatted_time("%Q", None, "")
-    with pytest.raises(ValueError, match="has no offset: give one"):
-        formatted_time("%Y", None, "give one")("2000")
+    with pytest.raises(ValueError, match="has no offset: write zone: UTC"):
+        formatted_time("%Y", None, "zone: ")("2000")
 
 
 # --- files that grow ---

@@ -202,6 +202,52 @@ async def test_messages_sent_while_away_come_later(
         assert [value["n"] for value in took.values] == list(range(50))
 
 
+async def test_local_times_of_the_night_in_which_clocks_go_back(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any
+) -> None:
+    """What comes live, what the broker sends again, what it kept for hours, and what it retains."""
+    times = {"field": "t", "zone": "Europe/Brussels"}
+    clock = 0
+    specs = [spec("radio", "rtl_433/{sensor}", time=times, fields=["n"])]
+    turn = 1_792_890_000_000  # 2026-10-25T01:00:00Z
+
+    def message(minute: int, n: int) -> tuple[str, bytes]:
+        return "rtl_433/a", b'{"t": "2026-10-25 02:%02d:00", "n": %d}' % (minute, n)
+
+    def source(client_id: str = "night") -> MqttSource:
+        options = MqttOptions(broker.url, client_id=client_id, version=version, backoff_max=0.3)
+        return MqttSource("mqtt", options, specs, now=lambda: clock)
+
+    live = [(10, turn - 3_000_000), (40, turn - 1_200_000), (10, turn + 600_000), (40, turn + 2_400_000)]
+    async with taker(source()) as took:
+        for number, (minute, time_) in enumerate(live):
+            clock = time_ + 1_000
+            await sending(broker, [message(minute, number)])
+            await took.until(number + 1)
+        assert [reading[2] for reading in took.readings] == [time_ for _, time_ in live]
+    async with taker(source(), ack=False) as took:
+        await sending(broker, [message(50, 4), message(51, 5)])
+        await took.until(2)
+    async with taker(source()) as took:  # again, and then what steps back is no second pass
+        clock = turn + 3_061_000
+        await took.until(2)
+        assert [reading[2] - turn for reading in took.readings] == [3_000_000, 3_060_000]
+    kept = [message(10, 6), message(40, 7), message(10, 8), ("rtl_433/a", b'{"t": "2026-10-25 03:00", "n": 9}')]
+    await sending(broker, kept)
+    clock = turn + 6 * 3_600_000
+    async with taker(source()) as took:
+        await took.until(len(kept))
+        assert [reading[2] - turn for reading in took.readings] == [3_600_000]
+        assert took.reasons == ["time_invalid"] * 3
+        letter = took.deliveries[0].dead_letters[0]
+        assert "occurs twice, at 2026-10-25T00:10:00Z and 2026-10-25T01:10:00Z" in letter.message
+    await sending(broker, [message(40, 10)], retain=True)
+    clock = turn + 2_401_000
+    async with taker(source("another")) as took:
+        await took.until(1)
+        assert took.reasons == ["time_invalid"]
+
+
 async def test_it_comes_back_after_the_broker_was_killed(
     broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
 ) -> None:

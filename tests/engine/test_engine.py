@@ -150,8 +150,17 @@ async def test_the_far_future_is_quarantined(bench: Bench) -> None:
     assert await bench.contents("power[room=a]") == {5000: 2.0}
     (letter,) = await bench.store.dead_letters(10)
     assert (letter.source, letter.reason) == ("power", "future")
-    assert "clock" in letter.message
+    assert letter.message.endswith(": check the clock of the device")
     assert bench.acknowledged == 1
+
+
+async def test_a_future_that_is_as_far_as_a_zone_says_so(bench: Bench) -> None:
+    await bench.start(bench.workflow())
+    await bench.publish((7_199_000, 1.0))
+    (letter,) = await bench.store.dead_letters(10)
+    assert letter.reason == "future"
+    assert "it is 2h ahead, as much as a zone" in letter.message
+    assert "zone: Europe/Berlin" in letter.message
 
 
 async def test_a_full_plate_refuses_and_says_so(bench: Bench) -> None:

@@ -112,6 +112,18 @@ def test_delimiters_and_wildcards() -> None:
     assert instances("x") == [("1970-01-01T00:00:01Z", 3), ("1970-01-01T00:00:02Z", 3)]
 
 
+def test_local_times_of_the_night_in_which_clocks_go_back() -> None:
+    labels = ["01:30", "02:00", "02:30", "02:00", "02:30", "03:00"]
+    rows = "".join(f"25.10.2015 {label},{index}\n" for index, label in enumerate(labels))
+    Path("night.csv").write_text(f"t,v\n{rows}29.03.2015 02:30,9\n", encoding="utf-8")
+    where = ("--tz", "Europe/Brussels", "--time-format", "%d.%m.%Y %H:%M")
+    result = run("import", "night.csv", "--stream", "x", "--time", "t", "--new", *where, code=1)
+    assert [time[11:16] for time, _ in instances("x")] == ["23:30", "00:00", "00:30", "01:00", "01:30", "02:00"]
+    assert [value for _, value in instances("x")] == [0, 1, 2, 3, 4, 5]
+    assert "night.csv:8: the time '29.03.2015 02:30' does not exist in Europe/Brussels" in result.stderr
+    assert "write --tz Etc/GMT-1 if its clock keeps UTC+1h all year" in result.stderr
+
+
 @pytest.mark.usefixtures("climate")
 @pytest.mark.parametrize(
     ("arguments", "words"),

@@ -9,12 +9,16 @@ import pytest
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.time import parse_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
-from hs_stream.service.settings import Settings
+from hs_stream.service.connectors import Connectors
+from hs_stream.service.settings import Settings, WatermarkSettings
 from hs_stream.service.wiring import check_names, source_check
 from hs_stream.service.workflow_file import MAX_FILE, from_document, load_workflow, parse_workflow, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
+from hs_stream_connectors.mqtt.packets import Message
+from hs_stream_connectors.mqtt.source import MqttSource
 
 COMFORT = """\
 workflow: comfort
@@ -61,6 +65,25 @@ def test_the_graph_of_a_file(registry: ToolRegistry) -> None:
     assert workflow.nodes["too_hot"].publish == {}
     assert workflow.nodes["house_mean"].publish is None
     assert workflow.nodes["smooth"].tool.parameters()["width"] == "5m"
+
+
+def test_how_old_readings_over_mqtt_may_be(registry: ToolRegistry) -> None:
+    """2010 where neither the settings nor the source say otherwise, as dead letters tell."""
+
+    def reads(moment: str, text: str, settings: Settings) -> bool:
+        workflow = parse(COMFORT.replace("unit: ms}", f"unit: iso}}{text}"), registry)
+        (feed,) = Connectors(settings).feeds([workflow])
+        assert isinstance(feed.source, MqttSource)
+        payload = json.dumps({"ts": moment, "temperature": 1}).encode()
+        message = Message(b"home/1/kitchen/climate", payload, 0, 0, False, False)
+        return bool(feed.source.decode([message], lambda: None).readings)
+
+    old = Settings(watermark=WatermarkSettings(earliest=parse_time("1990-01-01T00:00:00Z", now=0)))
+    assert not reads("2000-01-01T00:00:12Z", "", Settings())
+    assert reads("2000-01-01T00:00:12Z", "", old)
+    assert reads("2010-01-01T00:00:00Z", "", Settings())
+    assert reads("2000-01-01T00:00:12Z", "\n    earliest: 2000-01-01T00:00:00Z", Settings())
+    assert not reads("1999-12-31T23:59:59Z", "\n    earliest: 2000-01-01T00:00:00Z", old)
 
 
 def test_a_document_and_back(registry: ToolRegistry) -> None:

@@ -14,7 +14,8 @@
 6. A codec of a gateway knows which topics of it are no readings at all (availability, commands, logs); for them
    `Codec.decode` returns an empty list, and for a retained repeat where the gateway retains by default.
 7. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
-   1 to 9999. Whether it lies too far in the future is decided by the engine, which has the clock.
+   1 to 9999. Whether it lies too far in the future is decided by the engine, which has the clock. A local time without
+   an offset is read as `codecs.local` says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import to_ms
 from hs_stream.core.value import MAX_DEPTH, Value, canonical
+from hs_stream_connectors.codecs.local import Twice, by_order
 from hs_stream_connectors.codecs.times import ARRIVAL, TimeSpec
 
 __all__ = [
@@ -83,7 +85,8 @@ REASONS: Final = frozenset(
 )
 """Every reason of a dead letter. The engine gives ``expired``, ``future`` and ``plate_full``, files give ``csv``."""
 
-DEFAULT_EARLIEST: Final = 31_536_000_000  # 1971-01-01T00:00:00Z
+DEFAULT_EARLIEST: Final = 1_262_304_000_000  # 2010-01-01T00:00:00Z
+"""Clocks that were never set count from 1970 (Unix), 1980 (FAT, GPS) or 2000 (real-time clocks, MicroPython)."""
 DEFAULT_MAX_PAYLOAD: Final = 1 << 20
 _SHOWN: Final = 20
 """Fields of a payload that an error names: a device chooses how many there are, and how long they are."""
@@ -269,14 +272,16 @@ class CodecOptions:
                 "too_large", f"the payload has {len(payload)} bytes; at most {self.max_payload} are allowed"
             )
 
-    def readings(self, decoded: Any, arrival: int) -> Decoded:
+    def readings(self, decoded: Any, arrival: int, retained: bool = False) -> Decoded:
         """The readings of a decoded object, batch or (with arrival time) bare value. See the module's rules 2 and 3."""
         if type(decoded) is list and self.time.field is not None:
-            return self._batch(decoded, arrival)
-        return [self.reading(decoded, arrival)]
+            return self._batch(decoded, arrival, retained)
+        return [self.reading(decoded, arrival, retained)]
 
-    def reading(self, item: Any, arrival: int) -> tuple[int, Value] | tuple[int, Value, Meta]:
-        """One reading. ``item`` may be changed."""
+    def reading(
+        self, item: Any, arrival: int, retained: bool = False, known: int | None = None
+    ) -> tuple[int, Value] | tuple[int, Value, Meta]:
+        """One reading; ``known`` as in `TimeSpec.instant`. ``item`` may be changed."""
         field = self.time.field
         if type(item) is not dict:
             if field is not None or self.fields is not None or self.bind:
@@ -290,7 +295,7 @@ class CodecOptions:
                 raise PayloadError(
                     "time_missing", f"the object has no {field!r}, where its time is expected; {has(item, [field])}"
                 )
-            time = self.time.instant(raw, self.earliest)
+            time = self.time.instant(raw, self.earliest, arrival, retained, known)
         return self.timed(time, item, field)
 
     def timed(self, time: int, item: dict[str, Any], drop: str | None) -> tuple[int, Value] | tuple[int, Value, Meta]:
@@ -316,14 +321,30 @@ class CodecOptions:
             )
         return chosen
 
-    def _batch(self, items: list[Any], arrival: int) -> Decoded:
+    def _batch(self, items: list[Any], arrival: int, retained: bool) -> Decoded:
         gathered = Gathered()
+        known = self._ordered(items, arrival) if self.time.zone is not None else {}
         for index, item in enumerate(items):
             try:
-                gathered.readings.append(self.reading(item, arrival))
+                gathered.readings.append(self.reading(item, arrival, retained, known.get(index)))
             except PayloadError as error:
                 gathered.refuse(f"element {index}", error)
         return gathered.done()
+
+    def _ordered(self, items: list[Any], arrival: int) -> Mapping[int, int | None]:
+        """By index, the times that occur twice of which the order of their stream tells the pass."""
+        field, streams = self.time.field, dict[Meta, list[tuple[int, int | Twice]]]()
+        for index, item in enumerate(items):
+            try:
+                streams.setdefault(self.bound(item), []).append((index, self.time.read(pick(item, str(field)))))
+            except (PayloadError, KeyError, TypeError, AttributeError):
+                continue  # `reading` says what is wrong with it
+        return {
+            index: time
+            for found in streams.values()
+            if not all(isinstance(times, int) for _, times in found)
+            for (index, _), time in zip(found, by_order([times for _, times in found], arrival), strict=True)
+        }
 
 
 class Gathered:
@@ -409,4 +430,4 @@ def _earliest(codec: str, value: object) -> int:
             return to_ms(value)
     except (ValueError, TypeError):
         pass
-    raise ConfigurationError(f"codec {codec}: earliest is {value!r}", hint="write 1971-01-01T00:00:00Z")
+    raise ConfigurationError(f"codec {codec}: earliest is {value!r}", hint="write 2010-01-01T00:00:00Z")

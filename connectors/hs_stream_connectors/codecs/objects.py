@@ -6,7 +6,7 @@
     time: {field: ts, unit: ms}      # {"ts": 1423072260000, "temperature": 21.4}; or an array of such objects
     fields: [temperature, humidity]  # optional; a path such as data.temperature goes into nested objects
     bind: {device: id}               # optional: a stream per content of `id`
-    earliest: 1971-01-01T00:00:00Z   # optional; earlier times are a clock that was never set
+    earliest: 2010-01-01T00:00:00Z   # optional; earlier times are a clock that was never set
     max_payload: 1048576             # optional, bytes
 
 NaN and Infinity, which JSON does not have, are refused in both (``not_finite``; in JSON text they are ``json``), so
@@ -106,7 +106,7 @@ class JsonCodec:
         """See `hs_stream_connectors.codecs.base.Codec`."""
         options = self.options
         options.check(payload, retained)
-        return options.readings(load_json(payload), arrival)
+        return options.readings(load_json(payload), arrival, retained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +130,4 @@ class MsgpackCodec:
         """See `hs_stream_connectors.codecs.base.Codec`."""
         options = self.options
         options.check(payload, retained)
-        return options.readings(load_msgpack(payload), arrival)
+        return options.readings(load_msgpack(payload), arrival, retained)

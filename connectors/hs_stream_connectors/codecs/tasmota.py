@@ -12,9 +12,7 @@ the device is told otherwise. It is read with ``zone``:
 
 * ``Epoch`` wins where the device sends it (command ``Time 2``), and ``Time`` may be a number (``Time 3``): seconds, or
   milliseconds from 10^11 on. Then no hour is ambiguous.
-* Of an hour that occurs twice, the pass that is nearer to the arrival is meant: Tasmota publishes at QoS 0, which no
-  broker keeps for later. A *retained* message may be old, so in such an hour it is refused (``time_invalid``).
-* A time that does not exist (when clocks go forward) is refused: the zone of the device or of the source is wrong.
+* Of an hour that occurs twice the arrival tells the pass, and a time that does not exist is refused: `codecs.local`.
 * Before its clock is set, a device sends 1970: ``before_earliest``.
 
 ``POWER`` and ``POWER<n>`` are ``ON`` or ``OFF`` and have no time, so theirs is the arrival, and a retained one
@@ -27,12 +25,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Final, Self
-from zoneinfo import ZoneInfo
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.core.time import to_ms
 from hs_stream_connectors.codecs.bare import to_text
 from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, no_time
 from hs_stream_connectors.codecs.objects import load_json
@@ -51,7 +46,6 @@ class TasmotaCodec:
     """See the module."""
 
     options: CodecOptions
-    zone: ZoneInfo
     name: str = "tasmota"
     plates: tuple[str, ...] = ()
 
@@ -70,8 +64,7 @@ class TasmotaCodec:
                 hint="write zone: Europe/Berlin, the zone of the devices' clocks",
             )
         spec = TimeSpec.parse({"field": "Time", "unit": "iso", "zone": options["zone"]})
-        assert spec.zone is not None
-        return cls(replace(parsed, time=spec), spec.zone)
+        return cls(replace(parsed, time=spec))
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
@@ -98,20 +91,5 @@ class TasmotaCodec:
             spec = _MILLISECONDS if abs(raw) >= _MILLISECONDS_FROM else _SECONDS
             time = spec.instant(raw, self.options.earliest)
         else:
-            time = self._local(raw, arrival, retained)
+            time = self.options.time.instant(raw, self.options.earliest, arrival, retained)
         return [self.options.timed(time, item, None)]
-
-    def _local(self, raw: Any, arrival: int, retained: bool) -> int:
-        first = self.options.time.instant(raw, self.options.earliest)
-        moment = datetime.fromisoformat(raw.strip())
-        if moment.tzinfo is not None:
-            return first
-        here = moment.replace(tzinfo=self.zone)
-        if here.astimezone(UTC).astimezone(self.zone).replace(tzinfo=None) != moment:
-            raise PayloadError("time_invalid", f"the time {raw!r} does not exist in {self.zone}; is the zone right?")
-        second = to_ms(here.replace(fold=1))
-        if second == first:
-            return first
-        if retained:
-            raise PayloadError("time_invalid", f"the time {raw!r} occurs twice in {self.zone}, and the message is old")
-        return min(first, second, key=lambda time: abs(arrival - time))

@@ -20,9 +20,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from hs_stream.core.clocks import fixed_zone, offset_near
+from hs_stream.core.time import to_ms
 from hs_stream_connectors.codecs.states import Shelly1Codec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of
@@ -49,7 +51,6 @@ _HOME_ASSISTANT: Final = frozenset(
 _ATTRIBUTES: Final = frozenset({"last_changed", "last_updated", "friendly_name"})
 _POWER: Final = re.compile(r"POWER\d{0,2}")
 _PREFIXES: Final = frozenset({"tele", "stat", "cmnd"})
-_QUARTER: Final = 900
 _REPORTING: Final = frozenset(
     {"sensor", "binary_sensor", "switch", "light", "fan", "cover", "lock", "input_boolean", "device_tracker"}
 )
@@ -201,10 +202,10 @@ def _zone(telemetry: Iterable[Seen]) -> tuple[str, str]:
                 local = datetime.fromisoformat(str(item.get("Time"))).replace(tzinfo=UTC)
             except ValueError:
                 continue
-            ahead = (local - datetime.fromtimestamp(seen.arrival / 1000, UTC)) / timedelta(seconds=_QUARTER)
-            hours = round(ahead) * _QUARTER / 3600
-            if hours == int(hours) and -12 <= hours <= 14:
-                return (f"Etc/GMT{-int(hours):+d}" if hours else "UTC"), hint
+            offset = offset_near(to_ms(local) - seen.arrival)
+            name = None if offset is None else fixed_zone(offset)
+            if name is not None:
+                return name, hint
     return "UTC", hint
 
 
