@@ -206,6 +206,10 @@ class Tool(ABC):
     takes: ClassVar[Takes | tuple[Takes, ...]] = "any"
     """What values the checker may feed: one word for all inputs, or one for each of ``arity`` inputs. A tool that meets
     another type raises ``TypeError`` or ``ValueError``."""
+    ignores: ClassVar[Sequence[str]] = ()
+    """Where in an input's values the tool ignores those of types that it has no use for, and says so in its docstring:
+    ``""`` is a value itself, ``[]`` an element of a list, ``.`` a field; ``[].`` a field of an object in a list.
+    Everywhere else what it cannot use is an error (see `takes`), unless it is missing (``None``, NaN)."""
     alignment: ClassVar[int | None] = None
     """Which input is the alignment stream, the one that says when there are outputs; ``None`` where there is none."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)

@@ -29,6 +29,8 @@ ORIGINS: Final = (
     2_147_483_648_000,
 )
 _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
+_KEYS: Final = ("value0", "value1", "value2")
+"""The plate values of an aggregate's inputs, where `hs_stream.testing.check_tool` makes them up."""
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
 _OBJECTS: Final = ("object", "full")
 _ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "intervals", "anything")
@@ -192,7 +194,7 @@ class Material:
         if kind == "counts":
             return {self.pick(self.texts): self.element() for _ in range(self.between(0, 3))}
         if kind == "pairs":
-            return [self.value("anything", time), self.pick(self.texts)]
+            return [self.value("anything", time), self.pick((*self.texts, *_KEYS))]
         if kind == "schedules":
             return {self.pick(self.texts): self.window(time) for _ in range(self.between(0, 3))}
         if kind == "rows":

@@ -36,14 +36,18 @@ class Component(MapTool):
 
     def map(self, value: Value) -> Value:
         """The component, or SKIP."""
-        key = self.key
-        if isinstance(value, dict) and isinstance(key, str):
-            return value.get(key, SKIP)
-        if value is None:
-            return SKIP
-        if isinstance(value, list) and isinstance(key, int):
-            return value[key] if -len(value) <= key < len(value) else SKIP
-        raise wrong(f"component with key={key!r}", "objects" if isinstance(key, str) else "lists", value)
+        return _component(self.name, self.key, value)
+
+
+def _component(tool: str, key: str | int, value: Value) -> Value:
+    """The component of ``value``, or SKIP."""
+    if value is None:
+        return SKIP
+    if isinstance(value, dict) and isinstance(key, str):
+        return value.get(key, SKIP)
+    if isinstance(value, list) and isinstance(key, int):
+        return value[key] if -len(value) <= key < len(value) else SKIP
+    raise wrong(f"{tool} with key={key!r}", "objects" if isinstance(key, str) else "lists", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,7 @@ class ComponentFilter(MapTool):
     name = "component_filter"
     version = "1.0.0"
     takes = "object"
+    ignores = (".",)
     samples = ({"key": "a", "values": [1, 2, "x"]}, {"key": "temperature", "values": [None], "complement": True})
     key: str | int
     values: tuple[Any, ...]
@@ -77,7 +82,7 @@ class ComponentFilter(MapTool):
 
     def map(self, value: Value) -> Value:
         """The object itself, or SKIP."""
-        found = Component(key=self.key).map(value)
+        found = _component(self.name, self.key, value)
         if found is SKIP:
             return SKIP
         return value if any(same(found, one) for one in self.values) is not self.complement else SKIP

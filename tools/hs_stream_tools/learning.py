@@ -16,9 +16,10 @@ These tools need ``pip install 'hs_stream[learning]'`` (scikit-learn and river).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -335,6 +336,18 @@ class LearnModel(LearnClassifier):
         }
 
 
+_NO_MODEL: Final = "predict needs a model of learn_model as its second input, and got something else"
+
+
+@contextlib.contextmanager
+def _model_needed() -> Iterator[None]:
+    """Whatever a model raises that is none, such as one with a part of a wrong type, as ``ValueError``."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{_NO_MODEL}: {type(error).__name__}: {error}") from error
+
+
 _SNAPSHOT: Final = frozenset({"model", "features", "classes", "alpha", "rate", "scale", "state"})
 
 
@@ -396,14 +409,20 @@ class Predict(Tool):
     def _made(self, snapshot: Value) -> tuple[Classifier, dict[str, Value]] | None:
         if snapshot is None:
             return None
-        if not isinstance(snapshot, dict) or not snapshot.keys() >= _SNAPSHOT or snapshot["model"] not in CLASSIFIERS:
-            raise ValueError("predict needs a model of learn_model as its second input, and got something else")
-        return _classifier(snapshot, snapshot["state"]), snapshot
+        if not isinstance(snapshot, dict) or not snapshot.keys() >= _SNAPSHOT:
+            raise ValueError(_NO_MODEL)
+        with _model_needed():
+            features = snapshot["features"]
+            named = isinstance(features, list) and all(isinstance(name, str) for name in features)
+            if snapshot["model"] in CLASSIFIERS and named:
+                return _classifier(snapshot, snapshot["state"]), snapshot
+        raise ValueError(_NO_MODEL)
 
     def _told(self, model: Classifier, snapshot: dict[str, Value], value: Value) -> Value:
         objects = value if isinstance(value, list) else [value]
         rows = [row for item in objects if (row := row_of(self.name, snapshot["features"], item)) is not None]
-        results = [_said(model, snapshot["classes"], row) for row in rows]
+        with _model_needed():
+            results = [_said(model, snapshot["classes"], row) for row in rows]
         if not results:
             return SKIP
         return results if isinstance(value, list) else results[0]

@@ -12,7 +12,7 @@ from hs_stream.core.tool import SKIP, AggregateTool, PlateTool, SelectorTool
 from hs_stream.core.value import Value
 from hs_stream_tools._values import wrong
 from hs_stream_tools.functions import Apply
-from hs_stream_tools.splitters import as_text, names_in
+from hs_stream_tools.splitters import as_text, fields_of, names_in, some_names
 
 __all__ = [
     "AssetPlateGenerator",
@@ -31,8 +31,8 @@ class PlateValues(PlateTool):
 
     ``element``: the field of an object that names them; without it the value itself does. A text, a whole number or a
     boolean names one, a list several, an object one by each field's name (``use_values: true``: by each field's value).
-    What names none is passed over. Output: the sorted list of those that were not named before. Connect a plate to it
-    with ``from`` in the plate's definition.
+    What is missing names none, ``TypeError`` for anything else. Output: the sorted list of those that were not named
+    before. Connect a plate to it with ``from`` in the plate's definition.
 
     >>> tool = PlateValues(element="room")
     >>> tool.step(["hall"], 0, {"room": "kitchen"})
@@ -41,15 +41,28 @@ class PlateValues(PlateTool):
 
     name = "plate_values"
     version = "1.0.0"
+    takes = "examples"
     samples = ({}, {"element": "a"}, {"use_values": True})
     element: str | None = None
     use_values: bool = False
 
-    def values_in(self, value: Value) -> Iterator[str]:
+    def values_in(self, value: Value) -> list[str]:
         """The plate values that ``value`` names."""
-        if self.element is not None:
-            value = value.get(self.element) if isinstance(value, dict) else None
-        return names_in(value, use_keys=not self.use_values)
+        return names_in(self.name, _held(self.name, value, self.element), use_keys=not self.use_values)
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Names of all forms."""
+        return _examples(self.element, use_keys=not self.use_values)
+
+
+def _held(tool: str, value: Value, element: str | None) -> Value:
+    """The field ``element`` of ``value``, ``None`` where it is missing; ``value`` itself without an ``element``."""
+    return value if element is None else fields_of(tool, value).get(element)
+
+
+def _examples(element: str | None, *, use_keys: bool) -> list[Value]:
+    names = some_names(use_keys=use_keys)
+    return names if element is None else [*({element: name, "q": 2.5} for name in names), {"q": 1}, {}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +71,7 @@ class AssetPlateGenerator(PlateTool):
 
     ``element``: the field of the asset that holds them; without it the asset itself. Of an object its fields' names are
     plate values, with ``use_value_instead_of_key`` its fields' values; of a list its elements. ``filters``: the only
-    ones that are wanted.
+    ones that are wanted. What is missing names none, ``TypeError`` for anything else.
 
     >>> AssetPlateGenerator(element="residents").step([], 0, {"residents": {"R2": 68, "R1": 70}})
     (['R1', 'R2'], ['R1', 'R2'])
@@ -66,7 +79,7 @@ class AssetPlateGenerator(PlateTool):
 
     name = "asset_plate_generator"
     version = "1.0.0"
-    takes = "object"
+    takes = "examples"
     samples = ({}, {"element": "x"}, {"filters": ["a", "b"], "use_value_instead_of_key": True})
     element: str | None = None
     filters: tuple[str, ...] = ()
@@ -74,18 +87,22 @@ class AssetPlateGenerator(PlateTool):
 
     def values_in(self, value: Value) -> Iterator[str]:
         """The plate values that ``value`` names and ``filters`` allow."""
-        held = value.get(self.element) if self.element is not None and isinstance(value, dict) else value
-        for name in names_in(held, use_keys=not self.use_value_instead_of_key):
+        held = _held(self.name, value, self.element)
+        for name in names_in(self.name, held, use_keys=not self.use_value_instead_of_key):
             if not self.filters or name in self.filters:
                 yield name
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Names of all forms."""
+        return _examples(self.element, use_keys=not self.use_value_instead_of_key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaInstance(PlateTool):
     """The plate values that a Python function finds in each value, when they are new.
 
-    ``function``: as of the tool ``apply``; it gets the value and returns a text, a list of texts, or ``None`` for none.
-    It is not asked about missing values (``None``).
+    ``function``: as of the tool ``apply``; it gets the value and returns a text, a list of texts, or ``None`` for none
+    (``TypeError`` for anything else). It is not asked about missing values (``None``).
 
     >>> MetaInstance(function="builtins:sorted").step([], 0, ["hall", "bath"])
     (['bath', 'hall'], ['bath', 'hall'])
@@ -109,9 +126,10 @@ class MetaInstance(PlateTool):
         """With the import path of the function. `ConfigurationError` when it has none."""
         return {"function": self.apply.parameters()["function"]}
 
-    def values_in(self, value: Value) -> Iterator[str]:
+    def values_in(self, value: Value) -> list[str]:
         """The plate values that the function finds."""
-        return iter(()) if value is None else names_in(self.apply.map_at(0, value), use_keys=True)
+        found = None if value is None else self.apply.map_at(0, value)
+        return [] if found is SKIP else names_in(self.name, found, use_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +188,8 @@ class IndexOfByStream(AggregateTool):
 
     The input holds both: join the streams of the plate with the one that names a plate value first, so that each value
     is ``[value, plate value]`` (``as_of_join``), or an object where ``fields`` names the two. Output: at each time the
-    value of the stream whose own plate value is named (``TypeError`` for anything else than such pairs).
+    value of the stream whose own plate value is named (``TypeError`` for anything else than such pairs, and for what
+    names no plate value).
 
     >>> IndexOfByStream().aggregate([[18.0, "hall"], [21.5, "hall"]], ["kitchen", "hall"])
     21.5
@@ -193,7 +212,7 @@ class IndexOfByStream(AggregateTool):
             if pair is None:
                 continue
             value, named = self._pair(pair)
-            if as_text(named) == key:
+            if as_text(self.name, named, key) == key:
                 return value
         return SKIP
 

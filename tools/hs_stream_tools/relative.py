@@ -52,6 +52,7 @@ class RelativeApply(MapTool):
     name = "relative_apply"
     version = "1.0.0"
     takes = "[number]"
+    ignores = ("[]",)
     samples = (
         *({"function": name} for name in ("mean", "sum", "count", "median", "std", "last")),
         {"function": "builtins:repr"},
@@ -103,6 +104,7 @@ class RelativeApply2(MapTool):
     name = "relative_apply2"
     version = "1.0.0"
     takes = "[{number}]"
+    ignores = ("[].",)
     samples = ({"function": "operator:ne"},)
     function: Any
 

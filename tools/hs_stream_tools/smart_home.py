@@ -95,6 +95,7 @@ class StateDuration(FoldTool):
     name = "state_duration"
     version = "1.0.0"
     takes = "any"
+    ignores = ("",)
     samples = (
         {},
         {"state": True, "tell": "ended", "unit": "1m"},

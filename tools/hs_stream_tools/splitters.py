@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import TimeInterval, parse_time, to_ms
@@ -26,11 +26,22 @@ __all__ = [
 ]
 
 
-def as_text(value: Value) -> str | None:
-    """What a plate value looks like that is named by ``value``; ``None`` for what names none."""
+def as_text(tool: str, value: Value, *where: str | int) -> str | None:
+    """The plate value that ``value`` names; ``None`` where it is missing. ``TypeError`` for what names none.
+
+    ``where`` it is, for the message: names of fields and indices of lists, the outer ones first.
+    """
     if type(value) is bool:
         return "true" if value else "false"
-    return str(value) if isinstance(value, (str, int)) else None
+    if isinstance(value, (str, int)):
+        return str(value)
+    if value is None or value != value:
+        return None
+    raise wrong(tool, "texts, whole numbers or booleans, which name plate values", value, _told(where))
+
+
+def _told(where: Sequence[str | int]) -> str:
+    return "".join(f" in {place!r}" if isinstance(place, str) else f" at index {place}" for place in where)
 
 
 def check_mapping(mapping: Mapping[str, Any] | None) -> None:
@@ -41,12 +52,12 @@ def check_mapping(mapping: Mapping[str, Any] | None) -> None:
         raise ValueError(f"mapping must give a plate value for each text, such as {{K: kitchen}}, not {mapping!r}")
 
 
-def fields_of(tool: str, value: Value) -> dict[str, Value]:
-    """``value``, which must be an object; a missing one has no fields."""
+def fields_of(tool: str, value: Value, *where: str | int) -> dict[str, Value]:
+    """``value``, which must be an object; a missing one has no fields. ``TypeError`` for anything else."""
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise wrong(tool, "objects", value)
+        raise wrong(tool, "objects", value, _told(where))
     return value
 
 
@@ -85,7 +96,7 @@ class Splitter(SplitTool):
 
     ``element``: the field; a text, a whole number or a boolean (``true``, ``false``). ``mapping``: the plate value for
     each text of the field; without it the text is the plate value. Objects without the field, and texts that the
-    mapping does not have, go nowhere. ``TypeError`` for what is no object.
+    mapping does not have, go nowhere. ``TypeError`` for what is no object, and for a field that holds something else.
 
     >>> kitchen = Splitter(element="room").bound_to({"room": "kitchen"}, "room")
     >>> kitchen.part(0, {"room": "kitchen", "t": 21.5}), kitchen.part(0, {"room": "hall", "t": 18.0})
@@ -94,7 +105,7 @@ class Splitter(SplitTool):
 
     name = "splitter"
     version = "1.0.0"
-    takes = "object"
+    takes = "examples"
     samples = ({"element": "a"}, {"element": "temperature", "mapping": {"1": "a", "x": "b"}})
     plate_values = ("a", "b", "1")
     element: str
@@ -115,11 +126,27 @@ class Splitter(SplitTool):
         """The other fields."""
         return part_of(self.name, value, self.element, self.mapping, self.plate_value)
 
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Objects that go to each plate value, and nowhere."""
+        return _named(self.element, self.mapping or _SOME)
 
-def part_of(tool: str, value: Value, element: str, mapping: Mapping[str, str] | None, plate_value: str) -> Value:
-    """``value`` without ``element`` if that names ``plate_value``, else `SKIP`."""
-    fields = fields_of(tool, value)
-    text = as_text(fields[element]) if element in fields else None
+
+_SOME: Final = {name: name for name in ("a", "b", "1")}
+
+
+def _named(element: str, names: Iterable[str]) -> list[Value]:
+    """Objects that name ``names`` in their field ``element``, and objects that do not."""
+    other = "q" if element != "q" else "p"
+    rows: list[dict[str, Value]] = [{element: name, other: float(at)} for at, name in enumerate(names)]
+    return [*rows, {element: 1, other: "text"}, {element: None}, {element: "nowhere", other: 1}, {other: True}, {}]
+
+
+def part_of(
+    tool: str, value: Value, element: str, mapping: Mapping[str, str] | None, plate_value: str, *where: str | int
+) -> Value:
+    """``value`` without ``element`` if that names ``plate_value``, else `SKIP`. ``where`` it is, for messages."""
+    fields = fields_of(tool, value, *where)
+    text = as_text(tool, fields.get(element), *where, element)
     if text is None or (text if mapping is None else mapping.get(text)) != plate_value:
         return SKIP
     return {key: held for key, held in fields.items() if key != element}
@@ -130,7 +157,8 @@ class SplitterFromStream(_PairTool):
     """Objects to the plate value that one of their fields names, by a mapping that is a stream.
 
     Two inputs: the objects, and the mapping (an object, text to plate value). At each object the last mapping at or
-    before its time holds; before the first one there is no output. Otherwise as ``splitter``.
+    before its time holds; before the first one there is no output. Otherwise as ``splitter``. ``TypeError`` for a
+    mapping that is no object, or that gives something else than plate values.
 
     >>> tool = SplitterFromStream(element="id").bound_to({"room": "hall"}, "room")
     >>> tool.divided(0, {"id": "s1", "t": 18.0}, {"s1": "hall", "s2": "bath"})
@@ -139,14 +167,25 @@ class SplitterFromStream(_PairTool):
 
     name = "splitter_from_stream"
     version = "1.0.0"
-    takes = "object"
+    takes = "examples"
     samples = ({"element": "a"},)
     element: str
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
         """The other fields."""
-        mapping = {key: text for key, held in fields_of(self.name, by).items() if (text := as_text(held)) is not None}
+        fields = fields_of(self.name, by, "the mapping")
+        mapping = {
+            key: text
+            for key, held in fields.items()
+            if (text := as_text(self.name, held, "the mapping", key)) is not None
+        }
         return part_of(self.name, value, self.element, mapping, self.plate_value)
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Objects, and mappings from what they name."""
+        if slot == 0:
+            return _named(self.element, _SOME)
+        return [_SOME, {"a": "b", "b": "a", "1": 1}, {"a": None, "b": True}, {}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +261,9 @@ class SplitterWithUnlist(SplitTool):
 
     ``element``: the field that holds the list. ``subelement``: the field of each object in it that names the plate
     value, by ``mapping`` where that is given. Output: the object without ``subelement``, with the outer object's other
-    fields, which win. Of several objects for one plate value at one time the last one stays. ``TypeError`` for what is
-    no object.
+    fields, which win. Of several objects for one plate value at one time the last one stays. No output where the list
+    is missing; what is missing in it is passed over. ``TypeError`` for what is no object, for a field ``element`` that
+    holds anything else than a list of objects, and for a ``subelement`` that names no plate value.
 
     >>> tool = SplitterWithUnlist(element="e", subelement="n").bound_to({"sensor": "co2"}, "sensor")
     >>> tool.part(0, {"uid": "7", "e": [{"n": "co2", "v": 512}, {"n": "light", "v": 3}]})
@@ -232,7 +272,7 @@ class SplitterWithUnlist(SplitTool):
 
     name = "splitter_with_unlist"
     version = "1.0.0"
-    takes = "object"
+    takes = "examples"
     samples = ({"element": "a", "subelement": "b"}, {"element": "x", "subelement": "a", "mapping": {"1": "b"}})
     element: str
     subelement: str
@@ -246,13 +286,26 @@ class SplitterWithUnlist(SplitTool):
         fields = fields_of(self.name, value)
         result: Value = SKIP
         inner = fields.get(self.element)
-        for one in inner if isinstance(inner, list) else ():
-            if not isinstance(one, dict):
-                continue
-            found = part_of(self.name, one, self.subelement, self.mapping, self.plate_value)
+        if inner is not None and not isinstance(inner, list):
+            raise wrong(self.name, "lists of objects", inner, _told([self.element]))
+        for index, one in enumerate(inner or ()):
+            found = part_of(self.name, one, self.subelement, self.mapping, self.plate_value, self.element, index)
             if found is not SKIP:
                 result = found | {key: held for key, held in fields.items() if key != self.element}
         return result
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Lists for several plate values, some of them twice, and what is not there."""
+        rows = _named(self.subelement, self.mapping or _SOME)
+        return [
+            {self.element: rows, "uid": "7"},
+            {self.element: rows[1:4]},
+            {self.element: [*rows[:2], None, *rows[:1]], "q": "outer"},
+            *({self.element: [row], "uid": 7} for row in rows),
+            {self.element: []},
+            {self.element: None},
+            {"uid": "7"},
+        ]
 
 
 def _bounds(tool: str, value: Value) -> tuple[int, int]:
@@ -262,7 +315,10 @@ def _bounds(tool: str, value: Value) -> tuple[int, int]:
     ends = [value.get("start"), value.get("end")] if isinstance(value, dict) else value
     if not isinstance(ends, (list, tuple)) or len(ends) != 2:
         raise wrong(tool, "time intervals, such as [2026-01-01T00:00:00Z, 2026-02-01T00:00:00Z]", value)
-    start, end = (parse_time(one, now=0) if isinstance(one, str) else to_ms(one) for one in ends)
+    try:
+        start, end = (parse_time(one, now=0) if isinstance(one, str) else to_ms(one) for one in ends)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{tool} needs time intervals, but got {describe(value)}: {error}") from None
     if start >= end:
         raise ValueError(f"{tool}: the interval {describe(value)} is empty")
     return start, end
@@ -307,7 +363,7 @@ class SplitterTimeAwareFromStream(_PairTool):
 
     Two inputs: the instances, and an object that gives an interval ``(start, end]`` for each plate value (a time
     interval, or two times). At each instance the last object at or before its time holds; before the first one there is
-    no output. Otherwise as ``splitter_time_aware``.
+    no output. Otherwise as ``splitter_time_aware``. ``TypeError`` for what is no object of intervals.
 
     >>> tool = SplitterTimeAwareFromStream().bound_to({"visit": "one"}, "visit")
     >>> tool.divided(10, 21.5, {"one": TimeInterval(0, 10)}), tool.divided(11, 21.5, {"one": TimeInterval(0, 10)})
@@ -321,7 +377,12 @@ class SplitterTimeAwareFromStream(_PairTool):
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
         """The instance itself."""
-        interval = by.get(self.plate_value) if isinstance(by, dict) else None
+        if by is None:
+            return SKIP
+        if not isinstance(by, dict):
+            wanted = f"objects that give each plate value its interval, such as {{{self.plate_value!r}: [START, END]}}"
+            raise wrong(self.name, wanted, by, " as its second input")
+        interval = by.get(self.plate_value)
         if interval is None:
             return SKIP
         start, end = _bounds(self.name, interval)
@@ -353,7 +414,8 @@ class StreamBroadcasterFromStream(_PairTool):
 
     Two inputs: the instances, and what names the plate values: a text, a list of texts, or an object, of which the
     values count, or with ``use_keys_not_values`` the fields' names. At each instance the last one at or before its time
-    holds; before the first there is no output.
+    holds; before the first there is no output. Whole numbers and booleans are as their texts, what is missing names
+    none, ``TypeError`` for anything else.
 
     >>> tool = StreamBroadcasterFromStream().bound_to({"room": "hall"}, "room")
     >>> tool.divided(0, 21.5, ["hall", "bath"]), tool.divided(0, 21.5, {"a": "bath"})
@@ -362,22 +424,37 @@ class StreamBroadcasterFromStream(_PairTool):
 
     name = "stream_broadcaster_from_stream"
     version = "1.0.0"
+    takes = ("any", "examples")
     samples = ({}, {"use_keys_not_values": True})
     use_keys_not_values: bool = False
 
     def divided(self, time: int, value: Value, by: Value) -> Value:
         """The instance itself."""
-        return value if self.plate_value in names_in(by, use_keys=self.use_keys_not_values) else SKIP
+        return value if self.plate_value in names_in(self.name, by, use_keys=self.use_keys_not_values) else SKIP
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Names of all forms."""
+        return some_names(use_keys=self.use_keys_not_values)
 
 
-def names_in(value: Value, *, use_keys: bool) -> Iterator[str]:
-    """The plate values that a text, list or object names."""
+def names_in(tool: str, value: Value, *, use_keys: bool) -> list[str]:
+    """The plate values that a text, list or object names; none where it is missing. ``TypeError`` for anything else."""
     if isinstance(value, dict):
-        value = list(value) if use_keys else list(value.values())
-    for one in value if isinstance(value, list) else [value]:
-        text = as_text(one)
-        if text is not None:
-            yield text
+        texts = [key if use_keys else as_text(tool, held, key) for key, held in value.items()]
+    elif isinstance(value, list):
+        texts = [as_text(tool, held, index) for index, held in enumerate(value)]
+    else:
+        texts = [as_text(tool, value)]
+    return [text for text in texts if text is not None]
+
+
+def some_names(*, use_keys: bool) -> list[Value]:
+    """Examples of what `names_in` takes."""
+    forms: list[list[Value]] = [["a"], ["b", "a"], ["a", None, "b"], [1, True], [], ["kitchen"]]
+    objects = [
+        dict.fromkeys(map(str, form), 2.5) if use_keys else dict(zip("xyz", form, strict=False)) for form in forms
+    ]
+    return ["a", "b", "x", 1, True, *forms, *objects]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +462,8 @@ class AssetSplitter(SplitTool):
     """Each field of an asset to the plate value of its name.
 
     ``element``: the field of the asset that holds the object to split; without it the asset itself. ``filters``: the
-    only names that are wanted. No output where ``element`` is missing. ``TypeError`` for what is no object.
+    only names that are wanted. No output where ``element`` is missing. ``TypeError`` for what is no object, and for an
+    ``element`` that holds none.
 
     >>> house = {"residents": {"R1": {"age": 70}, "R2": {"age": 68}}}
     >>> AssetSplitter(element="residents").bound_to({"resident": "R2"}, "resident").part(0, house)
@@ -394,7 +472,7 @@ class AssetSplitter(SplitTool):
 
     name = "asset_splitter"
     version = "1.0.0"
-    takes = "object"
+    takes = "examples"
     samples = ({}, {"element": "x"}, {"filters": ["a"]})
     plate_values = ("a", "b", "temperature")
     element: str | None = None
@@ -404,10 +482,14 @@ class AssetSplitter(SplitTool):
         """The field's value."""
         fields = fields_of(self.name, value)
         if self.element is not None:
-            inner = fields.get(self.element)
-            if not isinstance(inner, dict):
-                return SKIP
-            fields = inner
+            fields = fields_of(self.name, fields.get(self.element), self.element)
         if self.filters and self.plate_value not in self.filters:
             return SKIP
         return fields.get(self.plate_value, SKIP)
+
+    def examples(self, slot: int) -> Sequence[Value]:
+        """Assets with some of the plate values, and what is not there."""
+        held: list[Value] = [{"a": 1.5, "b": {"age": 70}}, {"temperature": None, "a": "text"}, {"c": 1}, {}]
+        return (
+            held if self.element is None else [*({self.element: one, "a": 3} for one in held), {self.element: None}, {}]
+        )
