@@ -48,7 +48,7 @@ _Times = Grid | _Events | None
 
 
 def doubts(workflow: WorkflowDefinition, facts: Mapping[str, SourceFacts]) -> list[ConfigurationError]:
-    """The doubts about ``workflow``, in the order of its nodes; ``facts`` by source. Not raised: they have the place."""
+    """The doubts about ``workflow``, in the order of its nodes; ``facts`` by source. None is raised."""
     return list(_Doubter(workflow, facts).all())
 
 

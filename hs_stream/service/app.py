@@ -154,7 +154,7 @@ class Service:
             fresh = not await self.store.streams() and not await self.store.documents("sessions")
             await self._open_round()
         except StoreUnavailable as error:
-            ends = "this start ends here, start again when the store answers"
+            ends = "the service ends here, start it again when the store answers"
             hint = "; ".join(filter(None, (without_server(error), ends)))
             raise StoreUnavailable(error.message, hint=hint) from None
         return fresh
@@ -339,19 +339,25 @@ class Service:
         seen, settled = None, True
         while True:
             began = time.monotonic()
-            stamps = await asyncio.to_thread(self._catalog.stamps)
-            if stamps != seen:
-                # Perhaps it is still being written.
-                seen, settled = stamps, False
-            elif not settled:
-                settled = True
-                async with self._changing:
-                    unread = await asyncio.to_thread(self._catalog.unread)
-                    if unread is not None and unread != self._unread:
-                        logger.warning(unread.text, hint=unread.hint)
-                    self._unread = unread
+            try:
+                stamps = await asyncio.to_thread(self._catalog.stamps)
+                if stamps != seen:
+                    # Perhaps it is still being written.
+                    seen, settled = stamps, False
+                elif not settled:
+                    settled = True
+                    await self._compare_files()
+            except Exception as error:  # noqa: BLE001 - a file may name code that raises anything: what runs goes on
+                logger.warning("the workflow files cannot be looked at", error=repr(error))
             # A pattern with ** may look at many directories.
             await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
+
+    async def _compare_files(self) -> None:
+        async with self._changing:
+            unread = await asyncio.to_thread(self._catalog.unread)
+            if unread is not None and unread != self._unread:
+                logger.warning(unread.text, hint=unread.hint)
+            self._unread = unread
 
     def witness(self) -> Witness:
         """What came of each source in this round."""

@@ -66,7 +66,11 @@ def waits_for(
         return ""
     waits = [source for source in sources_of(workflow, name) if source.name not in heard]
     if not waits:
-        return f"workflow {workflow.name} declares it; no result yet, hs-stream compute {workflow.name} computes it"
+        online = witness is not None and witness.running and workflow.online
+        read = ", ".join(source.name for source in sources_of(workflow, name)) or "nothing"
+        failed = "hs-stream failed lists what tools could not compute"
+        why = failed if online else f"hs-stream compute {workflow.name} computes it"
+        return f"workflow {workflow.name} declares it; no result yet of the readings of {read}, {why}"
     places = " or ".join(_place(source, name) for source in waits)
     said = "; ".join(dict.fromkeys(filter(None, (_said(source, witness) for source in waits[:3]))))
     return f"workflow {workflow.name} declares it; no reading on {places} yet" + (f": {said}" if said else "")
@@ -105,7 +109,7 @@ def _said(source: SourceDefinition, witness: Witness | None) -> str:
     if not isinstance(topic, str):
         return ""
     if not witness.running:
-        return "no service runs on this store now: hs-stream serve"
+        return "no service runs on this store now, hs-stream serve is one"
     if witness.broker:
         return f"the service is not connected to the broker ({witness.broker})"
     looks = f"mosquitto_sub -v -t '{_filter(topic)}' shows whether the broker carries any"

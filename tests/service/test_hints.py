@@ -141,7 +141,7 @@ async def test_a_start_without_a_store_says_that_it_ends_and_what_to_do(site: An
     [line] = [line for line in errors.splitlines() if line.startswith("hs-stream: ")]
     assert code == 3
     assert SQLITE in line
-    assert "this start ends here" in line
+    assert "the service ends here" in line
     assert "by itself" not in line
 
 
