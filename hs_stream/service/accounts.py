@@ -40,6 +40,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
+def _bare(text: str) -> str:
+    """The same without quotes, for a field of a log record, which is quoted where it must be."""
+    return shown(text)[1:-1]
+
+
 def reasons(counts: Mapping[str, int]) -> str:
     """The most frequent reasons with their counts: ``time_invalid 300, json 12``."""
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -132,7 +137,7 @@ class Accounts:
             return False
         self._lines += 1
         text = f"{what}; {_SEE}"
-        logger.warning(text, reason=letter.reason, topic=shown(letter.topic), says=shown(letter.message))
+        logger.warning(text, reason=letter.reason, topic=_bare(letter.topic), says=_bare(letter.message))
         return True
 
     async def run(self, period: float = PERIOD) -> None:
@@ -153,7 +158,7 @@ class Accounts:
             letter, what = account.newest, f"source {shown(name)}: {count} dead letters in the last {span}"
             if not account.used:
                 what = f"nothing of source {shown(name)} could be used in the last {span}: {count} dead letters"
-            newest = {} if letter is None else {"topic": shown(letter.topic), "newest": shown(letter.message)}
+            newest = {} if letter is None else {"topic": _bare(letter.topic), "newest": _bare(letter.message)}
             what += f" ({reasons(account.unsaid)}); {_SEE}"
             logger.warning(what, **newest)
         if rest := due[SUMMED:]:

@@ -338,19 +338,25 @@ class Service:
         seen, settled = None, True
         while True:
             began = time.monotonic()
-            stamps = await asyncio.to_thread(self._catalog.stamps)
-            if stamps != seen:
-                # Perhaps it is still being written.
-                seen, settled = stamps, False
-            elif not settled:
-                settled = True
-                async with self._changing:
-                    unread = await self._catalog.unread()
-                    if unread is not None and unread != self._unread:
-                        logger.warning(unread.text, hint=unread.hint)
-                    self._unread = unread
+            try:
+                stamps = await asyncio.to_thread(self._catalog.stamps)
+                if stamps != seen:
+                    # Perhaps it is still being written.
+                    seen, settled = stamps, False
+                elif not settled:
+                    settled = True
+                    await self._compare_files()
+            except Exception as error:  # noqa: BLE001 - a file may name code that raises anything: what runs goes on
+                logger.warning("the workflow files cannot be looked at", error=repr(error))
             # A pattern with ** may look at many directories.
             await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
+
+    async def _compare_files(self) -> None:
+        async with self._changing:
+            unread = await self._catalog.unread()
+            if unread is not None and unread != self._unread:
+                logger.warning(unread.text, hint=unread.hint)
+            self._unread = unread
 
     def witness(self) -> Witness:
         """What came of each source in this round."""

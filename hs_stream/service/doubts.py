@@ -19,12 +19,14 @@ def doubts_about(settings: Settings, workflows: Iterable[WorkflowDefinition]) ->
     connectors = Connectors(settings)
     found = []
     for workflow in workflows:
-        facts = {name: connectors.facts(name, source.options) for name, source in workflow.sources.items()}
         try:
+            facts = {name: connectors.facts(name, source.options) for name, source in workflow.sources.items()}
             found += doubts(workflow, facts)
         except Exception as error:  # noqa: BLE001 - of a tool of others: a workflow that loads is to run all the same
             text = f"its nodes were not looked at for doubts: {type(error).__name__}: {error}"
-            found.append(workflow.error("nodes", text, "see keys_named, keys_made and drive of its tools"))
+            found.append(
+                workflow.error("nodes", text, "see keys_named, keys_made of its tools, facts of its connectors")
+            )
         for node in workflow.nodes.values():
             for message, hint in doubts_of_entity((node.publish or {}).get("homeassistant") or {}):
                 found.append(workflow.error(f"publish.{node.name}", f"publish {node.name}: {message}", hint))

@@ -29,8 +29,9 @@ def sqlite(url: str, options: StoreOptions) -> Store:
         raise no_store(url)
     path = sqlite_path(url)
     if options.read_only and not path.is_file():
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise StoreUnavailable(
-            f"there is no SQLite database {path}", hint="correct store.url, or run the service first"
+            f"there is no SQLite database {path}{where}", hint="correct store.url, or run the service first"
         )
     return SqliteStore(path, make_directory=not options.read_only)
 

@@ -213,3 +213,12 @@ def test_a_suggestion_never_repeats_what_was_written() -> None:
     assert has({"data": {"rtc": 1}}, ["data.rtc"]) == "it has data.rtc"
     assert did_you_mean("rtc", ["rtc", "rtd"]) == "did you mean rtd?"
     assert did_you_mean("rtc", ["rtc"]) == "there is rtc"
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "words"),
+    [("json", b" ", "the payload is empty"), ("number", b'{"w": 3}', "but JSON: use codec: json")],
+)
+def test_what_is_easily_mistaken_is_named(name: str, payload: bytes, words: str) -> None:
+    with pytest.raises(PayloadError, match=words):
+        codec(name).decode("a", payload, ARRIVAL, False)

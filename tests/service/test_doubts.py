@@ -157,6 +157,7 @@ def test_a_unit_of_another_class_is_refused(options: dict[str, Any], words: str)
         ({"device_class": "volume_flow_rate", "unit_of_measurement": "l/min"}, "did you mean L/min?"),
         ({"device_class": "energy", "unit_of_measurement": "kwh"}, "did you mean kWh?"),
         ({"device_class": "temperature", "unit_of_measurement": "Grad"}, "it knows °C, °F, K"),
+        ({"device_class": "carbon_dioxide", "unit_of_measurement": "ppb"}, "it knows ppm"),
         ({"device_class": "energy", "state_class": "measurement"}, "write state_class: total or total_increasing"),
         ({"device_class": "timestamp", "state_class": "measurement"}, "take state_class out"),
         ({"device_class": "temperature", "state_class": "total"}, "write state_class: measurement"),
@@ -205,6 +206,15 @@ def test_check_warns_and_is_content(in_site: Any) -> None:
     result = CliRunner().invoke(app, ["workflow", "check", "w.yaml"])
     assert result.exit_code == 2
     assert f"w.yaml:{FIRST + 2}: publish x: homeassistant: a sensor of device_class temperature" in result.stderr
+
+
+def test_a_tool_of_others_that_fails_here_keeps_nothing_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> Any:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("hs_stream_tools.dicts.Component.keys_named", broken)
+    [line] = said()
+    assert "its nodes were not looked at for doubts: ZeroDivisionError: oops" in line
 
 
 async def test_serve_says_a_doubt_once(in_site: Any) -> None:

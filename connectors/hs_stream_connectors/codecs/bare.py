@@ -59,7 +59,8 @@ class NumberCodec:
         self.options.check(payload, retained)
         number = to_number(payload)
         if number is None:
-            raise PayloadError("number", f"{_show(payload.strip())} is not a number")
+            other = ", but JSON: use codec: json" if payload.lstrip()[:1] in (b"{", b"[") else ""
+            raise PayloadError("number", f"{_show(payload.strip())} is not a number{other}")
         return [(arrival, number)]
 
 

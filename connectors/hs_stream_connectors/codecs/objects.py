@@ -47,6 +47,8 @@ def load_json(payload: bytes) -> Any:
 
 
 def _json_error(payload: bytes, error: Exception) -> PayloadError:
+    if not payload.strip():
+        return PayloadError("json", "the payload is empty, which is how a retained message is taken away")
     try:
         payload.decode()
     except UnicodeDecodeError as bad:

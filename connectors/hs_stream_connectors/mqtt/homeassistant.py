@@ -113,12 +113,15 @@ def _check_classes(options: Mapping[str, Any], component: str) -> None:
 
 
 def _check_unit(unit: Any, device: str, component: str) -> None:
-    """A unit that is right for other classes only: Home Assistant refuses the entity."""
+    """A unit of something else: Home Assistant refuses the entity.
+
+    Classes that share a unit measure the same. Of them a newer Home Assistant may take more than the table here knows.
+    """
     units = UNITS.get(device)
     if component != "sensor" or unit is None or units is None or _plain_unit(unit) in units:
         return
     others = [name for name, known in UNITS.items() if _plain_unit(unit) in known]
-    if others:
+    if others and all(set(units).isdisjoint(UNITS[name]) for name in others):
         measured = f"write {' or '.join(units)}" if units else "take unit_of_measurement out"
         raise ConfigurationError(
             f"homeassistant: a sensor of device_class {device} has no unit {unit!r}",
