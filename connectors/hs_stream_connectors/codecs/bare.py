@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.value import Value
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, to_value
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["NumberCodec", "TextCodec", "guess", "to_number", "to_text"]
@@ -48,6 +48,7 @@ class NumberCodec:
     options: CodecOptions
     name: str = "number"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -60,7 +61,7 @@ class NumberCodec:
         number = to_number(payload)
         if number is None:
             raise PayloadError("number", f"{_show(payload.strip())} is not a number")
-        return [(arrival, number)]
+        return [(None, number)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class TextCodec:
     options: CodecOptions
     name: str = "text"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -79,7 +81,7 @@ class TextCodec:
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
         self.options.check(payload, retained)
-        return [(arrival, to_text(payload))]
+        return [(None, to_text(payload))]
 
 
 def to_number(payload: bytes) -> int | float | None:

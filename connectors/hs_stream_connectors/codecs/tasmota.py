@@ -17,6 +17,9 @@ the device is told otherwise. It is read with ``zone``:
 * A time that does not exist (when clocks go forward) is refused: the zone of the device or of the source is wrong.
 * Before its clock is set, a device sends 1970: ``before_earliest``.
 
+A gateway for Bluetooth sends a message per sensor, several in one second. Messages of one time are one value with the
+members of all; where one differs, the later wins.
+
 ``POWER`` and ``POWER<n>`` are ``ON`` or ``OFF`` and have no time, so theirs is the arrival, and a retained one
 (``PowerRetain``) is no reading. No readings either: ``LWT``, ``RESULT``, ``STATUS<n>``, ``INFO<n>``, ``cmnd/...``, and
 every other topic of a device.
@@ -34,7 +37,7 @@ from zoneinfo import ZoneInfo
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.time import to_ms
 from hs_stream_connectors.codecs.bare import to_text
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, no_time
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, TimeSpec, no_time
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["TasmotaCodec"]
@@ -54,6 +57,7 @@ class TasmotaCodec:
     zone: ZoneInfo
     name: str = "tasmota"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.MERGE
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -84,7 +88,7 @@ class TasmotaCodec:
             return self._telemetry(load_json(payload), arrival, retained)
         if _POWER.fullmatch(last) and not retained:
             self.options.check_size(payload)
-            return [(arrival, to_text(payload))]
+            return [(None, to_text(payload))]
         return []
 
     def _telemetry(self, item: Any, arrival: int, retained: bool) -> Decoded:
