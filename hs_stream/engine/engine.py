@@ -28,7 +28,7 @@ from hs_stream.engine.executor import Executor
 from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
-from hs_stream.engine.ingest import Ingest
+from hs_stream.engine.ingest import Ingest, Overwritten
 from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
 from hs_stream.engine.retention import Retention
@@ -105,6 +105,7 @@ class EngineStatistics:
     store_available: bool
     lag: Mapping[str, float]
     watermark: Mapping[str, float]
+    overwritten: int = 0
 
 
 class Engine:
@@ -531,6 +532,10 @@ class Engine:
             for stream in self._graph.by_id.values()
         ]
 
+    def overwritten(self) -> list[Overwritten]:
+        """Where readings were replaced by others of the same time, since the start: by source."""
+        return sorted(self._ingest.overwritten.values(), key=lambda found: found.source)
+
     def plates(self) -> dict[str, dict[str, list[dict[str, str]]]]:
         """Per workflow and plate: the values seen so far, each with those of its ancestors."""
         return {name: ground.values.tree() for name, ground in self._graph.grounds.items()}
@@ -579,6 +584,7 @@ class Engine:
             self._patient.available,
             {name: max(now - at, 0) / 1000 for name, at in newest.items()},
             {name: max(now - at, 0) / 1000 for name, at in complete.items()},
+            sum(found.count for found in self._ingest.overwritten.values()),
         )
 
     def _stream(self, stream: StreamId) -> Stream:

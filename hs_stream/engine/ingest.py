@@ -1,46 +1,56 @@
 """From deliveries to durable raw streams, and only then to acknowledgements.
 
 1. A round takes what has been delivered so far: rounds follow the load, no timer is involved.
-2. Within a round and a stream the later delivery wins at equal times. Against the store: the same value again is no
-   change; a different one replaces the stored one.
+2. Readings are placed one by one, in the order of arrival, against the store and what came before in the round: the
+   same value at the same time is no change; a different one is treated as its reading says. What has no time of its
+   own gets one here, once: what is stored is what is computed with. The rules are in `hs_stream.engine.placing`.
 3. What lies behind the watermark is marked as changed in the same append, before it is stored. So are all readings of
    a stream until the first commit that takes account of it: see `Stream.young`.
 4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
 5. What no workflow has any more is not followed. Before something changes that it may rest on, its definition is
    forgotten, so that a workflow that brings it back computes it again.
-6. What cannot be stored (too far in the future, a plate that is full) is a dead letter of the same round. Nothing that
-   a device sends raises out of here.
+6. What cannot be stored (too far in the future, a plate that is full, the value of another device) is a dead letter of
+   the same round, and no reading. Nothing that a device sends raises out of here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
-
-import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.clocks import advice
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Reading, StreamRecord
+from hs_stream.engine.placing import MOST_PAYLOAD, Came, Placed, Placer
+from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Placing, Reading, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
-__all__ = ["Ingest"]
+__all__ = ["Ingest", "Overwritten"]
 
-_MOST_PAYLOAD: Final = 65_536
-"""Bytes of a payload that a dead letter keeps."""
 _ROUND: Final = 5_000
 """Readings in one append, about."""
+_ARRIVAL = Placing.ARRIVAL
+
+
+@dataclass(slots=True)
+class Overwritten:
+    """Readings of ``source`` that others of the same time replaced: how many, and where the last one was."""
+
+    source: str
+    count: int
+    stream: StreamId
+    time: int
 
 
 class Ingest:
@@ -64,6 +74,8 @@ class Ingest:
         self.readings = 0
         self.dead_letters = 0
         self.late = 0
+        self.overwritten: dict[str, Overwritten] = {}
+        """Since the start, by source."""
         self.strays: Sequence[StreamRecord] = ()
         """Derived streams on record that no workflow has (rule 5)."""
         self._graph = graph
@@ -80,6 +92,7 @@ class Ingest:
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
+        self._placer = Placer(store, self._fields_of)
 
     async def deliver(self, delivery: Delivery) -> None:
         """Take ``delivery`` in as soon as fewer than ``max_in_flight`` readings wait to become durable."""
@@ -141,8 +154,7 @@ class Ingest:
         now = self._clock.now()
         horizon = self._executor.horizon(now)
         dead = [letter for delivery in deliveries for letter in delivery.dead_letters]
-        latest: dict[int, tuple[Stream, dict[int, Reading]]] = {}
-        taken: dict[str, int] = {}
+        came: dict[int, tuple[Stream, list[Came]]] = {}
         fresh: list[Stream] = []
         for delivery in deliveries:
             for index, reading in enumerate(delivery.readings):
@@ -150,13 +162,24 @@ class Ingest:
                     stream = self._admit(reading, now, fresh)
                 except PayloadError as error:
                     dead.append(_letter(delivery, index, now, error))
-                else:
-                    latest.setdefault(stream.id, (stream, {}))[1][reading.time] = reading
-                    taken[stream.node] = taken.get(stream.node, 0) + 1
+                    continue
+                found = came.get(stream.id)
+                if found is None:
+                    found = came[stream.id] = stream, []
+                found[1].append(Came(reading, delivery, index))
         if fresh:
             await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
-        plans = [await self._plan(stream, readings, horizon) for stream, readings in latest.values()]
+        taken: dict[str, int] = {}
+        plans = []
+        for stream, readings in came.values():
+            placed = await self._placer.place(stream, readings)
+            dead += [_letter(one.delivery, one.at, now, error) for one, error in placed.refused]
+            taken[stream.node] = taken.get(stream.node, 0) + len(readings) - len(placed.refused)
+            if placed.overwritten:
+                self._count_overwritten(stream, placed.overwritten)
+            if placed.times:
+                plans.append(self._plan(stream, placed, horizon))
         if fresh or any(plan.late for plan in plans):
             await self.forget_strays()
         await self._append(plans, dead)
@@ -167,8 +190,9 @@ class Ingest:
             self._notice_begin(plan)
         self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
-            self._telemetry.readings(source, count)
-            self.readings += count
+            if count:
+                self._telemetry.readings(source, count)
+                self.readings += count
         self._count_dead(dead)
         for delivery in deliveries:
             delivery.ack()
@@ -179,7 +203,8 @@ class Ingest:
 
     def _admit(self, reading: Reading, now: int, fresh: list[Stream]) -> Stream:
         """The raw stream of ``reading``. `PayloadError` where it cannot be stored."""
-        if reading.time > now + self._max_future:
+        given = reading.placing is _ARRIVAL
+        if reading.time > now + self._max_future and not given:
             raise PayloadError(
                 "future",
                 f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
@@ -198,7 +223,7 @@ class Ingest:
                 stream = self._graph.adopt(identity)
                 fresh.append(stream)
             self._known[key] = stream
-        if reading.time <= stream.limit:
+        if reading.time <= stream.limit and not given:
             raise PayloadError(
                 "expired",
                 f"event time {format_time(reading.time)} is at or before {format_time(stream.limit)}, up to where "
@@ -206,25 +231,31 @@ class Ingest:
             )
         return stream
 
-    async def _plan(self, stream: Stream, readings: dict[int, Reading], horizon: int) -> _Plan:
+    def _fields_of(self, source: str) -> Collection[str]:
+        """The fields that a source chooses; none where it takes all."""
+        for ground in self._graph.sources.get(source, ()):
+            fields = ground.workflow.sources[source].options.get("fields")
+            return fields if isinstance(fields, (list, tuple)) else ()
+        return ()
+
+    def _plan(self, stream: Stream, placed: Placed, horizon: int) -> _Plan:
         """What of a round's readings is new, what replaces, and what changes."""
-        times = sorted(readings)
-        batch = Batch.build(times, [readings[time].value for time in times])
+        batch = placed.contents
         upper = max(stream.upper, horizon)
-        if times[0] > stream.frontier:
+        if not batch or batch.first_time > stream.frontier:
             inserts, upserts = batch, NOTHING
-            changed = TimeIntervals.of(times[0] - 1, times[-1])
+            changed = TimeIntervals.of(batch.first_time - 1, batch.last_time) if batch else EMPTY
         else:
             inserts = batch.slice(stream.frontier, MAX_TIME)
-            again = batch.slice(times[0] - 1, stream.frontier)
-            old = await self._stored(stream, again.times.tolist())
+            again = batch.slice(batch.first_time - 1, stream.frontier)
+            old = Batch.of((time, placed.stored[time]) for time in again.times.tolist() if time in placed.stored)
             found = difference(old, again)
             upserts = found.inserted.update(found.revised)
             changed = TimeIntervals.points(upserts.times.tolist())
             if inserts:
                 changed |= TimeIntervals.of(inserts.first_time - 1, inserts.last_time)
         late = changed & TimeIntervals.of(MIN_TIME, upper)
-        count = int(np.searchsorted(batch.times, upper, "right"))
+        count = bisect_right(placed.times, upper)
         if count:
             self.late += count
             self._telemetry.late(count)
@@ -232,11 +263,13 @@ class Ingest:
         marks = changed if stream.young else late
         return _Plan(stream, inserts, upserts, changed, late, marks)
 
-    async def _stored(self, stream: Stream, times: list[int]) -> Batch:
-        if times[0] > stream.tail.low:
-            wanted = set(times)
-            return Batch.of(item for item in stream.tail.batch.slice(times[0] - 1, times[-1]) if item[0] in wanted)
-        return await self._store("get", self._store.store.get, stream.id, times)
+    def _count_overwritten(self, stream: Stream, times: Sequence[int]) -> None:
+        known = self.overwritten.get(stream.node)
+        if known is None:
+            known = self.overwritten[stream.node] = Overwritten(stream.node, 0, stream.stream, times[-1])
+        known.count += len(times)
+        known.stream, known.time = stream.stream, times[-1]
+        self._telemetry.overwritten(stream.node, stream.name, times[-1], len(times))
 
     async def _append(self, plans: Sequence[_Plan], dead: Sequence[DeadLetter]) -> None:
         marks = {plan.stream.id: plan.marks for plan in plans if plan.marks}
@@ -365,4 +398,4 @@ def _letter(delivery: Delivery, index: int, now: int, error: PayloadError) -> De
         what = {"stream": str(StreamId(reading.source, reading.meta)), "time": reading.time, "value": reading.value}
         origin = "", json.dumps(what, default=str).encode()
     topic, payload = origin
-    return DeadLetter(now, reading.source, error.reason, error.message, topic, payload[:_MOST_PAYLOAD])
+    return DeadLetter(now, reading.source, error.reason, error.message, topic, payload[:MOST_PAYLOAD])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from operator import itemgetter
 from typing import Any, Literal, Protocol
 
@@ -32,6 +33,7 @@ __all__ = [
     "Delivery",
     "HistoryEntry",
     "OutboxEntry",
+    "Placing",
     "Publication",
     "Reading",
     "Recovery",
@@ -295,6 +297,28 @@ class Store(Protocol):
 # --- connectors ---
 
 
+class Placing(Enum):
+    """At which time a reading is stored, and what happens to another value that stands there already.
+
+    The same value at the same time is never a change. `hs_stream.engine.placing` has the rules.
+    """
+
+    REPLACE = "replace"
+    """The later one wins."""
+    CORRECT = "correct"
+    """The later one wins, unless it came on another topic or names another device: then it is refused."""
+    MERGE = "merge"
+    """Objects become one with the members of both. A member that differs is treated as by `CORRECT`."""
+    UPDATE = "update"
+    """The time does not move with the content: what differs is a reading at its arrival."""
+    REPEAT = "repeat"
+    """As `UPDATE`, of a message that the broker may have sent before: what is there already, it changes nothing."""
+    RETAINED = "retained"
+    """As `REPEAT`, of a retained message: when it came to differ is not known, so then it is refused."""
+    ARRIVAL = "arrival"
+    """It has no time of its own. ``time`` is its arrival; it is stored there, or right behind what is there already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One decoded reading of one source: event time (ms) and a canonical value."""
@@ -303,6 +327,7 @@ class Reading:
     meta: tuple[tuple[str, str], ...]
     time: int
     value: Value
+    placing: Placing = Placing.REPLACE
 
 
 @dataclass(slots=True)
@@ -312,7 +337,7 @@ class Delivery:
     ``arrival`` in ms. ``ack()`` is called exactly once, after the readings are durable, in the order in which the
     source produced its deliveries, and never from another thread. ``size`` is the payload's size in bytes.
     ``origins`` are ``(first, topic, payload)``: the readings from index ``first`` on, up to the next entry's, came in
-    that message. They are kept for dead letters, and may be missing.
+    that message. They are kept for dead letters and to tell devices apart, and may be missing.
     """
 
     readings: list[Reading]

@@ -19,10 +19,13 @@ class Telemetry:
     """Does nothing; subclass what you want to count."""
 
     def readings(self, source: str, count: int) -> None:
-        """``count`` readings of ``source`` were stored (repeats included)."""
+        """``count`` readings of ``source`` were stored (repeats included, dead letters not)."""
 
     def dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """These could not be used; at least one."""
+
+    def overwritten(self, source: str, stream: str, time: int, count: int) -> None:
+        """``count`` readings in ``stream``, the last one at ``time``, were replaced by others of the same times."""
 
     def late(self, count: int) -> None:
         """``count`` readings arrived below their stream's watermark."""

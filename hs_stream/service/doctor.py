@@ -76,10 +76,11 @@ async def examine(settings: Settings) -> list[Finding]:
         await _look("clock", _clock),
         await _look("workflows", lambda: _workflows(settings)),
         *await _files(settings),
-        await _look("http", lambda: _http(settings)),
+        http := await _look("http", lambda: _http(settings)),
         await _look("logs", lambda: asyncio.to_thread(_logs, settings.logging)),
         await _look("broker", lambda: _broker(settings)),
         *await _store(settings),
+        *(await _overwritten(settings) if http.ok else ()),
     ]
 
 
@@ -203,6 +204,26 @@ def _logs(logs: LoggingSettings) -> str:
     if logs.mqtt_topic:
         parts.append(f"on the topic {logs.mqtt_topic} from {logs.mqtt_level}")
     return ", ".join(parts)
+
+
+async def _overwritten(settings: Settings) -> list[Finding]:
+    """What the running service has overwritten: a device may correct itself, so it is no failure."""
+    try:
+        service = await asyncio.to_thread(running_service, settings)
+        answer = {} if service is None else await asyncio.to_thread(service.ask, "GET", "/api/deadletters?limit=1")
+    except HsStreamError:
+        return []  # it has just answered, and stops
+    return [
+        Finding(
+            "readings",
+            True,
+            f"{found['count']} of source {found['source']} were overwritten by other values of the same times, the "
+            f"last in {found['stream']} at {found['time']}",
+            "if they are not of one device, give each device a stream of its own: {device} in the topic, or "
+            "bind: {device: id}; else let it send finer times",
+        )
+        for found in answer.get("overwritten", ())
+    ]
 
 
 async def _broker(settings: Settings) -> str:

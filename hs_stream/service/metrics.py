@@ -19,7 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from hs_stream.core.time import TimeInterval
+from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.ports import DeadLetter
 from hs_stream.engine.telemetry import Telemetry
@@ -79,6 +79,9 @@ class ServiceTelemetry(Telemetry):
         self._readings = self._counter("readings", "Readings stored, repeats included", "source")
         self._dead = self._counter("dead_letters", "What could not be used", "source", "reason")
         self._live_ended = self._counter("live_ended", "Live subscriptions that ended", "reason")
+        self._overwritten = self._counter(
+            "overwritten_readings", "Readings replaced by another value of the same time", "source"
+        )
         self._late = self._counter("late_readings", "Readings below the watermark of their stream")
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
@@ -153,6 +156,20 @@ class ServiceTelemetry(Telemetry):
 
     def late(self, count: int) -> None:
         self._late.inc(count)
+
+    def overwritten(self, source: str, stream: str, time: int, count: int) -> None:
+        child = self._count_of.get(("overwritten", source))
+        if child is None:
+            child = self._keep(("overwritten", source), self._overwritten.labels(self._sources(source)))
+            logger.warning(
+                "a reading was overwritten by another value of the same time; if both are not of one device, give each "
+                "device a stream of its own ({device} in the topic, or bind: {device: id}), else finer times; said "
+                "once for each source, hs_overwritten_readings_total counts",
+                source=source,
+                stream=stream,
+                time=format_time(time),
+            )
+        child.inc(count)
 
     def written(self, kind: str, count: int) -> None:
         child = self._count_of.get(("written", kind))

@@ -260,6 +260,7 @@ class Round:
             "results": statistics.results,
             "published": statistics.published,
             "late": statistics.late,
+            "overwritten": statistics.overwritten,
             "dead_letters": statistics.dead_letters,
             "steps": statistics.steps,
         }

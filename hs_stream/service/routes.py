@@ -21,7 +21,7 @@ from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.lookup import find_stream, parse_span
 from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.silence import lacking
-from hs_stream.service.states import entry_json, failed_json, letter_json, stream_json, stream_states
+from hs_stream.service.states import entry_json, failed_json, letter_json, overwritten_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
@@ -105,9 +105,13 @@ class Routes:
         return JsonResponse({"history": [entry_json(entry) for entry in entries]})
 
     async def dead_letters(self, limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE) -> Response:
-        """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``."""
+        """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``.
+
+        ``overwritten``: by source, the readings that another value of the same time replaced since the start.
+        """
         letters = await self._context.store.dead_letters(limit)
-        return JsonResponse({"dead_letters": [letter_json(letter) for letter in letters]})
+        overwritten = [overwritten_json(found) for found in self._context.engine.overwritten()]
+        return JsonResponse({"dead_letters": [letter_json(letter) for letter in letters], "overwritten": overwritten})
 
     async def failed(self) -> Response:
         """Streams of which something failed, with the failed intervals and the error. At most 100 of each."""
@@ -122,6 +126,7 @@ class Routes:
             "results": statistics.results,
             "late readings": statistics.late,
             "published": statistics.published,
+            "overwritten readings": statistics.overwritten,
             "dead letters": statistics.dead_letters,
             "streams": statistics.streams,
             "steps": statistics.steps,

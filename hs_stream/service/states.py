@@ -20,9 +20,18 @@ from hs_stream.service.json_values import encode, intervals
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine, StreamStatus
+    from hs_stream.engine.ingest import Overwritten
     from hs_stream.engine.ports import DeadLetter, HistoryEntry
 
-__all__ = ["MAX_PIECES", "entry_json", "failed_json", "letter_json", "stream_json", "stream_states"]
+__all__ = [
+    "MAX_PIECES",
+    "entry_json",
+    "failed_json",
+    "letter_json",
+    "overwritten_json",
+    "stream_json",
+    "stream_states",
+]
 
 MAX_PIECES: Final = 100
 
@@ -102,6 +111,12 @@ def letter_json(letter: DeadLetter) -> dict[str, Any]:
         "topic": letter.topic,
         "payload": payload,
     }
+
+
+def overwritten_json(found: Overwritten) -> dict[str, Any]:
+    """How many readings of a source were overwritten, and where the last one was."""
+    where = {"stream": str(found.stream), "time": format_time(found.time)}
+    return {"source": found.source, "count": found.count, **where}
 
 
 def entry_json(entry: HistoryEntry) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class ListPages(Pages):
         """Rates, lag, health, workflows, dead letters."""
         with frame("Overview", "/"):
             health = ui.row().classes("w-full gap-2 items-center")
-            with ui.element("div").classes("grid grid-cols-2 md:grid-cols-4 gap-3 w-full"):
+            with ui.element("div").classes("grid grid-cols-2 md:grid-cols-5 gap-3 w-full"):
                 figures = {}
                 for key, label in (
                     ("readings", "readings/s"),
@@ -49,6 +49,7 @@ class ListPages(Pages):
                     ("streams", "streams"),
                     ("pending", "steps pending"),
                     ("late", "late readings"),
+                    ("overwritten", "overwritten readings"),
                     ("dead", "dead letters"),
                 ):
                     with ui.card().classes("hs-card gap-0 p-3"):
@@ -70,6 +71,7 @@ class ListPages(Pages):
                 figures["streams"].text = f"{figure.streams:,}"
                 figures["pending"].text = f"{figure.pending_steps:,}"
                 figures["late"].text = f"{figure.late:,}"
+                figures["overwritten"].text = f"{figure.overwritten:,}"
                 figures["dead"].text = f"{figure.dead_letters:,}"
                 figures["lag"].text = f"{min(figure.lag.values()):.1f}" if figure.lag else "-"
                 if now == seen[0][0]:
@@ -243,8 +245,8 @@ class ListPages(Pages):
                     }
                     for key, document in sorted(documents.items(), reverse=True)[:_SESSIONS]
                 ]
-                names = ("started", "stopped", "version", "readings", "results", "published", "late", "dead_letters")
-                _table(names, rows, "id")
+                counters = ("readings", "results", "published", "late", "overwritten", "dead_letters")
+                _table(("started", "stopped", "version", *counters), rows, "id")
             with section("What was computed last"):
                 entries = await self._context.store.history(_HISTORY)
                 computed: list[dict[str, Any]] = [
@@ -271,8 +273,17 @@ class ListPages(Pages):
         """What could not be used, with reason and payload."""
         with frame("Dead letters", "/dead-letters"):
             letters = await self._context.store.dead_letters(_LETTERS)
+            if overwritten := self._engine.overwritten():
+                with section("Overwritten readings"):
+                    ui.label(
+                        "Another value of the same time replaced them. If both are not of one device, give each device "
+                        "a stream of its own: {device} in the topic, or bind: {device: id}."
+                    ).classes("text-sm opacity-70")
+                    for found in overwritten:
+                        where = f"the last in {found.stream} at {format_time(found.time)}"
+                        ui.label(f"{found.count:,} of source {found.source}, {where}").classes("text-sm")
             if not letters:
-                empty("No dead letters.", "Everything that came in was used.")
+                empty("No dead letters.", "" if overwritten else "Everything that came in was used.")
                 return
             reasons: dict[str, int] = {}
             for letter in letters:

@@ -205,7 +205,7 @@ def test_our_own_entities_are_no_readings(name: str) -> None:
     """The filter of nodes without a common prefix, ``+/sensor/+/state``, is sent them too."""
     entity = Entity(StreamId.make("smooth", {"house": "1"}), "comfort", ("1",), "sliding_mean", {})
     assert codec(name).decode(entity.topic("state"), b"21.5", 7, False) == []
-    assert codec(name).decode("homeassistant/sensor/outside/state", b"3.5", 7, False) == [(7, 3.5)]
+    assert codec(name).decode("homeassistant/sensor/outside/state", b"3.5", 7, False) == [(None, 3.5)]
 
 
 def test_a_suggestion_never_repeats_what_was_written() -> None:

@@ -206,7 +206,7 @@ def test_an_array_of_several_streams() -> None:
     times = [turn + minute * 60_000 for minute in (-50, -20, 10, 40)]
     read = codec("json", time={"field": "t", "zone": zone}, bind={"id": "id"})
 
-    def decode(times: Sequence[int], late: int) -> list[int]:
+    def decode(times: Sequence[int], late: int) -> list[int | None]:
         items = [{"t": str(wall(zone, time)), "id": name} for time in times for name in "ab"]
         return [reading[0] for reading in read.decode("x", json.dumps(items).encode(), times[-1] + late, True)]
 

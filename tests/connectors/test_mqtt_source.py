@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
-from hs_stream.engine.ports import Source
+from hs_stream.engine.ports import Placing, Source
 from hs_stream.service.embedded_broker import EmbeddedBroker
 from hs_stream.testing.check_source import check_source
 from hs_stream_connectors.codecs import Decoded, codec
@@ -38,6 +38,7 @@ class NumbersCodec:
 
     name = "numbers"
     plates: tuple[str, ...] = ()
+    placing = Placing.CORRECT
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         return [(T0 + int(payload), int(payload))]
@@ -152,6 +153,51 @@ def test_a_field_that_no_message_has_is_counted_and_said_once(caplog: pytest.Log
         "source misspelt: none of its first 20 messages has the field humidty; "
         "the last one: it has temperature, humidity, co2: did you mean humidity?"
     )
+
+
+def test_what_the_engine_is_told_of_a_reading() -> None:
+    """Whether it has a time of its own, and what its message and its codec say of another value there."""
+
+    def told(topic: str, payload: bytes, retain: bool = False, dup: bool = False) -> list[tuple[int, Placing]]:
+        delivery = source.decode([Message(topic.encode(), payload, 1, 1, retain, dup)], lambda: None)
+        assert delivery.arrival == 7
+        return [(reading.time, reading.placing) for reading in delivery.readings]
+
+    specs = [
+        spec("json", "json"),
+        spec("arrival", "arrival", time="arrival"),
+        spec("zigbee", "z/{device}", "zigbee2mqtt"),
+        spec("tasmota", "{device}/SENSOR", "tasmota", zone="UTC"),
+        spec("power", "{device}/POWER", "tasmota", zone="UTC"),
+        spec("shelly", "{device}/events/rpc", "shelly", fields=["switch:0.apower"]),
+    ]
+    source = MqttSource("mqtt", MqttOptions("mqtt://127.0.0.1:1", client_id="x"), specs, now=lambda: 7)
+    assert told("json", b'{"ts": %d}' % T0, dup=True) == [(T0, Placing.CORRECT)]
+    assert told("arrival", b'{"a": 1}') == [(7, Placing.ARRIVAL)]
+    seen = b'{"last_seen": %d, "on": true}' % T0
+    assert told("z/a", seen) == [(T0, Placing.UPDATE)]
+    assert told("z/a", seen, dup=True) == [(T0, Placing.REPEAT)]
+    assert told("z/a", seen, retain=True) == told("z/a", seen, retain=True, dup=True) == [(T0, Placing.RETAINED)]
+    assert told("z/a", b'{"on": true}', dup=True) == [(7, Placing.ARRIVAL)]
+    assert told("p/SENSOR", b'{"Time": "2023-11-14T22:13:20", "A": 1}') == [(T0, Placing.MERGE)]
+    assert told("p/POWER", b"ON") == [(7, Placing.ARRIVAL)]
+    rpc = b'{"method": "NotifyStatus", "params": {"ts": 1700000000, "switch:0": {"apower": 7}}}'
+    assert told("s/events/rpc", rpc) == [(T0, Placing.CORRECT)]
+
+
+async def test_what_comes_again_says_so(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
+    """`Placing.REPEAT` rests on it: a broker sets DUP on what it sends again to a session."""
+    zigbee = spec("zigbee", "z/{device}", "zigbee2mqtt")
+    async with taker(sources(broker, version, zigbee), ack=False) as took:
+        await sending(broker, [("z/a", b'{"last_seen": %d}' % T0)])
+        await took.until(1)
+    await sending(broker, [("z/a", b'{"last_seen": %d, "on": true}' % T0)])
+    async with taker(sources(broker, version, zigbee)) as took:
+        await took.until(2)
+        placings = [reading.placing for delivery in took.deliveries for reading in delivery.readings]
+        assert placings == [Placing.REPEAT, Placing.UPDATE]
 
 
 async def test_one_bad_element_does_not_lose_the_batch(

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hs_stream.core.errors import StoreUnavailable
-from hs_stream.core.time import TimeInterval
+from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
 from hs_stream.plugins import default_registry
@@ -263,6 +263,20 @@ async def test_dead_letters_are_shown_with_their_payload(api: Api) -> None:
     assert sorted(str(letter["payload"]) for letter in found) == ["{'$binary': '/w=='}", "{x"]
     assert found[0]["reason"] == "json"
     assert len((await api.get("/api/deadletters?limit=1"))["dead_letters"]) == 1
+
+
+async def test_overwritten_readings_are_told_by_source(api: Api) -> None:
+    assert (await api.get("/api/deadletters"))["overwritten"] == []
+    for value in ({"temperature": 1.0}, {"temperature": 2.0}, {"temperature": 2.0}, {"temperature": 3.0}):
+        await api.deliver("climate", {"house": "1", "room": "hall"}, [(NOW - 1000, value)])
+    assert (await api.get("/api/deadletters"))["overwritten"] == [
+        {
+            "source": "climate",
+            "count": 2,
+            "stream": "climate[house=1,room=hall]",
+            "time": format_time(NOW - 1000),
+        }
+    ]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def exercised() -> ServiceTelemetry:
     telemetry.readings("climate", 7)
     telemetry.dead_letters([DeadLetter(0, "climate", "json", "broken")])
     telemetry.late(2)
+    telemetry.overwritten("climate", "climate[room=attic]", 1000, 2)
     telemetry.written("raw", 7)
     telemetry.forgotten(6)
     telemetry.recomputed("late", 1)
@@ -54,6 +55,18 @@ def exercised() -> ServiceTelemetry:
     telemetry.end_to_end(0.004, 10)
     telemetry.failed("sliding_mean")
     return telemetry
+
+
+def test_overwriting_is_in_the_log_once_for_each_source() -> None:
+    telemetry = ServiceTelemetry()
+    with capture_logs() as logs:
+        for source in ("radio", "radio", "climate", "radio"):
+            telemetry.overwritten(source, f"{source}[room=a]", 1000, 1)
+    assert [(log["source"], log["stream"], log["time"]) for log in logs] == [
+        ("radio", "radio[room=a]", "1970-01-01T00:00:01Z"),
+        ("climate", "climate[room=a]", "1970-01-01T00:00:01Z"),
+    ]
+    assert "bind: {device: id}" in logs[0]["event"]
 
 
 def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +105,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         'hs_readings_total{source="climate"} 7.0',
         'hs_dead_letters_total{reason="json",source="climate"} 1.0',
         "hs_late_readings_total 2.0",
+        'hs_overwritten_readings_total{source="climate"} 2.0',
         'hs_instances_written_total{kind="raw"} 7.0',
         "hs_forgotten_instances_total 6.0",
         'hs_recomputed_instances_total{cause="late"} 1.0',

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.value import Value
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, to_value
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["NumberCodec", "TextCodec", "guess", "to_number", "to_text"]
@@ -48,6 +48,7 @@ class NumberCodec:
     options: CodecOptions
     name: str = "number"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -61,7 +62,7 @@ class NumberCodec:
         if number is None:
             other = ", but JSON: use codec: json" if payload.lstrip()[:1] in (b"{", b"[") else ""
             raise PayloadError("number", f"{_show(payload.strip())} is not a number{other}")
-        return [(arrival, number)]
+        return [(None, number)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class TextCodec:
     options: CodecOptions
     name: str = "text"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -80,7 +82,7 @@ class TextCodec:
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """See `hs_stream_connectors.codecs.base.Codec`."""
         self.options.check(payload, retained)
-        return [(arrival, to_text(payload))]
+        return [(None, to_text(payload))]
 
 
 def to_number(payload: bytes) -> int | float | None:

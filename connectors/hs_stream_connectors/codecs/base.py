@@ -1,12 +1,15 @@
 """What every codec shares: reasons, options, and objects and batches of them. Times are in `times`.
 
 1. A codec turns one payload into readings ``(event time in ms, canonical value)``, or raises `PayloadError` with a
-   reason from `REASONS`. Nothing else is ever raised, whatever the bytes are.
+   reason from `REASONS`. Nothing else is ever raised, whatever the bytes are. The time of a reading without one of its
+   own is ``None``: the engine gives it its arrival, or a millisecond behind the newest instance of its stream where
+   that is later, so that readings that come together stay apart and in order.
 2. With a time field, an object is one reading and an array is a batch of them. An element that is no reading does not
    lose the others: `BatchError` carries both. Without ``fields`` the value is the object without its time field.
-3. With ``time: arrival`` any payload is exactly one reading, at the arrival; an array is then a value. (A batch would
-   put many readings on one millisecond, where only one can stay.) A retained message says nothing about when it was
-   measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat changes nothing.
+3. With ``time: arrival`` any payload is exactly one reading without a time of its own; an array is then a value. (As a
+   batch its elements would lie one millisecond apart, which nobody measured.) A retained message says nothing about
+   when it was measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat
+   changes nothing.
 4. ``bind`` takes plate values from the payload: ``bind: {device: id}`` makes a stream of each ``id``. Such a reading is
    ``(time, value, plate values)``. What is bound is not part of the value, unless ``fields`` names it.
 5. A key may be a path, that of the time too: ``ENERGY.Power`` is the ``Power`` inside of ``ENERGY``, where no key is
@@ -16,6 +19,9 @@
 7. A time is refused when it is earlier than ``earliest`` (a device whose clock was never set) or outside of the years
    1 to 9999. Whether it lies too far in the future is decided by the engine, which has the clock. A local time without
    an offset is read as `codecs.local` says.
+8. `Codec.placing` says what the engine does with a reading at whose time another value stands already. A codec of a
+   format whose messages hold parts of what happened at one time says ``MERGE``; one whose time does not move with the
+   content says ``UPDATE``; one whose topics say what kind of message it is, ``REPLACE``.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.core.stream import Meta, check_plate_value
 from hs_stream.core.time import to_ms
 from hs_stream.core.value import MAX_DEPTH, Value, canonical
+from hs_stream.engine.ports import Placing
 from hs_stream_connectors.codecs.local import Twice, by_order
 from hs_stream_connectors.codecs.times import ARRIVAL, TimeSpec
 
@@ -47,6 +54,8 @@ __all__ = [
     "CodecOptions",
     "Decoded",
     "Gathered",
+    "Placing",
+    "Time",
     "TimeSpec",
     "has",
     "is_command",
@@ -55,7 +64,9 @@ __all__ = [
     "to_value",
 ]
 
-Decoded = list[tuple[int, Value] | tuple[int, Value, Meta]]
+Time = int | None
+"""Event time in ms; ``None`` for a reading without one of its own."""
+Decoded = list[tuple[Time, Value] | tuple[Time, Value, Meta]]
 """Readings in the payload's order; with plate values where the codec binds some."""
 
 REASONS: Final = frozenset(
@@ -72,6 +83,7 @@ REASONS: Final = frozenset(
         "no_birth",
         "not_finite",
         "number",
+        "other_device",
         "plate_full",
         "plate_value",
         "protobuf",
@@ -83,7 +95,10 @@ REASONS: Final = frozenset(
         "value",
     }
 )
-"""Every reason of a dead letter. The engine gives ``expired``, ``future`` and ``plate_full``, files give ``csv``."""
+"""Every reason of a dead letter.
+
+The engine gives ``expired``, ``future``, ``other_device`` and ``plate_full``, files give ``csv``.
+"""
 
 DEFAULT_EARLIEST: Final = 1_262_304_000_000  # 2010-01-01T00:00:00Z
 """Clocks that were never set count from 1970 (Unix), 1980 (FAT, GPS) or 2000 (real-time clocks, MicroPython)."""
@@ -116,6 +131,10 @@ class Codec(Protocol):
     @property
     def plates(self) -> tuple[str, ...]:
         """The plates whose values it takes from payloads."""
+
+    @property
+    def placing(self) -> Placing:
+        """Of readings with a time of their own: by rule 8."""
 
     def decode(self, topic: str, payload: bytes, arrival: int, retained: bool) -> Decoded:
         """Readings in the payload's order; an empty list when the message is no reading and no error either."""
@@ -280,15 +299,15 @@ class CodecOptions:
 
     def reading(
         self, item: Any, arrival: int, retained: bool = False, known: int | None = None
-    ) -> tuple[int, Value] | tuple[int, Value, Meta]:
+    ) -> tuple[Time, Value] | tuple[Time, Value, Meta]:
         """One reading; ``known`` as in `TimeSpec.instant`. ``item`` may be changed."""
         field = self.time.field
         if type(item) is not dict:
             if field is not None or self.fields is not None or self.bind:
                 wanted = f"the time field {field!r}" if field is not None else "the fields"
                 raise PayloadError("type", f"the payload is {_kind(item)}, not an object, so {wanted} cannot be in it")
-            return arrival, to_value(item)
-        time = arrival
+            return None, to_value(item)
+        time = None
         if field is not None:
             raw = item.get(field, MISSING)
             if raw is MISSING and (raw := pick(item, field)) is MISSING:
@@ -298,7 +317,9 @@ class CodecOptions:
             time = self.time.instant(raw, self.earliest, arrival, retained, known)
         return self.timed(time, item, field)
 
-    def timed(self, time: int, item: dict[str, Any], drop: str | None) -> tuple[int, Value] | tuple[int, Value, Meta]:
+    def timed(
+        self, time: Time, item: dict[str, Any], drop: str | None
+    ) -> tuple[Time, Value] | tuple[Time, Value, Meta]:
         """The reading at ``time`` whose value is in ``item``, which may be changed."""
         if self.bind:
             meta = self.bound(item)

@@ -25,7 +25,7 @@ from typing import Any, Self
 import msgspec
 
 from hs_stream.core.errors import PayloadError
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing
 
 __all__ = ["JsonCodec", "MsgpackCodec", "load_json", "load_msgpack"]
 
@@ -93,6 +93,7 @@ class JsonCodec:
 
     options: CodecOptions
     name: str = "json"
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -117,6 +118,7 @@ class MsgpackCodec:
 
     options: CodecOptions
     name: str = "msgpack"
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:

@@ -21,7 +21,7 @@ from typing import Any, Self
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import Meta
 from hs_stream.core.value import Value
-from hs_stream_connectors.codecs.base import CodecOptions, no_time, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Time, no_time, to_value
 
 __all__ = ["PartOptions", "must_identify"]
 
@@ -58,7 +58,7 @@ class PartOptions:
         fields = self.options.fields
         return fields[0] if fields is not None and len(fields) == 1 else None
 
-    def reading(self, time: int, value: Any, words: Mapping[str, str]) -> tuple[int, Value] | tuple[int, Value, Meta]:
+    def reading(self, time: int, value: Any, words: Mapping[str, str]) -> tuple[Time, Value] | tuple[Time, Value, Meta]:
         """The reading of one named value."""
         if self.options.bind:
             return time, to_value(value), self.options.bound(words)

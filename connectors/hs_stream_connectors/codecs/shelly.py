@@ -30,7 +30,7 @@ from typing import Any, Final, Self
 
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.value import MAX_DEPTH
-from hs_stream_connectors.codecs.base import Decoded, Gathered, TimeSpec
+from hs_stream_connectors.codecs.base import Decoded, Gathered, Placing, TimeSpec
 from hs_stream_connectors.codecs.objects import load_json
 from hs_stream_connectors.codecs.parts import PartOptions, must_identify
 
@@ -47,6 +47,7 @@ class ShellyCodec:
 
     parts: PartOptions
     name: str = "shelly"
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream_connectors.codecs.base import Decoded, Gathered, TimeSpec
+from hs_stream_connectors.codecs.base import Decoded, Gathered, Placing, TimeSpec
 from hs_stream_connectors.codecs.parts import PartOptions, must_identify
 from hs_stream_connectors.codecs.sparkplug_payload import (
     BIRTH_SEQUENCE,
@@ -141,6 +141,7 @@ class SparkplugCodec:
     device: bool
     rebirth: bool = True
     name: str = "sparkplug"
+    placing: Placing = Placing.REPLACE  # a birth and data about one metric have different topics
     _memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
 
     @classmethod

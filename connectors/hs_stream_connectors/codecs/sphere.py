@@ -10,7 +10,8 @@
 ``bt`` is the time of all entries: ISO 8601 with an offset, or milliseconds since the epoch. The entries make one value,
 ``{n: v}``. With ``name`` in ``bind`` (``bind: {sensor: uid, quantity: name}``) each entry is a stream, and the value is
 its ``v``. ``bind`` may name any other key of the object. An entry without ``n`` and ``v`` is a dead letter, and does
-not lose the others; so is a name that is there already. What else is in the object or in an entry is left out.
+not lose the others; so is a name that is there already. What else is in the object or in an entry is left out. Entries
+of several messages with the same ``bt`` are one value with all names.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from hs_stream.core.errors import PayloadError
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Gathered, TimeSpec, no_time, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Gathered, Placing, TimeSpec, no_time, to_value
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["SphereCodec"]
@@ -36,6 +37,7 @@ class SphereCodec:
     options: CodecOptions
     each: bool = False
     name: str = "sphere"
+    placing: Placing = Placing.MERGE
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:

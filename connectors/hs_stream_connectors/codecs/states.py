@@ -8,8 +8,8 @@
 
 1. A payload is a number where it looks like one, JSON where it begins like an object or array, else text: ``21.5``,
    ``{"event": "S"}``, ``on``. (`hs_stream_connectors.codecs.bare.guess`)
-2. The time is the arrival. A retained message is of unknown age and no reading: these gateways retain by default or on
-   request, so it is normal and not an error.
+2. There is no time but the arrival. A retained message is of unknown age and no reading: these gateways retain by
+   default or on request, so it is normal and not an error.
 3. What a gateway sends for "no value" is no reading: ``nan`` (ESPHome), ``unknown`` and ``unavailable`` (statestream).
    Nor is what this service publishes as an entity of Home Assistant, whose topic has the form of theirs: a node that
    read its own result would never end.
@@ -32,7 +32,7 @@ from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream_connectors.codecs.bare import guess
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, is_command, no_time, to_value
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, is_command, no_time, to_value
 from hs_stream_connectors.codecs.objects import load_json
 from hs_stream_connectors.mqtt.topics import is_entity_topic
 
@@ -51,6 +51,7 @@ class _States(ABC):
     options: CodecOptions
     name: str = ""
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.CORRECT
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -70,7 +71,7 @@ class _States(ABC):
         if retained or not payload or is_entity_topic(levels) or not self.is_reading(levels, payload):
             return []
         self.options.check_size(payload)
-        return [(arrival, self.value(topic, payload))]
+        return [(None, self.value(topic, payload))]
 
     @abstractmethod
     def is_reading(self, levels: list[str], payload: bytes) -> bool:

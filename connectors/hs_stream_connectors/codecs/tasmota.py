@@ -15,6 +15,9 @@ the device is told otherwise. It is read with ``zone``:
 * Of an hour that occurs twice the arrival tells the pass, and a time that does not exist is refused: `codecs.local`.
 * Before its clock is set, a device sends 1970: ``before_earliest``.
 
+A gateway for Bluetooth sends a message per sensor, several in one second. Messages of one time are one value with the
+members of all; where one differs, the later wins.
+
 ``POWER`` and ``POWER<n>`` are ``ON`` or ``OFF`` and have no time, so theirs is the arrival, and a retained one
 (``PowerRetain``) is no reading. No readings either: ``LWT``, ``RESULT``, ``STATUS<n>``, ``INFO<n>``, ``cmnd/...``, and
 every other topic of a device.
@@ -29,7 +32,7 @@ from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream_connectors.codecs.bare import to_text
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, no_time
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, TimeSpec, no_time
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["TasmotaCodec"]
@@ -48,6 +51,7 @@ class TasmotaCodec:
     options: CodecOptions
     name: str = "tasmota"
     plates: tuple[str, ...] = ()
+    placing: Placing = Placing.MERGE
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -77,7 +81,7 @@ class TasmotaCodec:
             return self._telemetry(load_json(payload), arrival, retained)
         if _POWER.fullmatch(last) and not retained:
             self.options.check_size(payload)
-            return [(arrival, to_text(payload))]
+            return [(None, to_text(payload))]
         return []
 
     def _telemetry(self, item: Any, arrival: int, retained: bool) -> Decoded:

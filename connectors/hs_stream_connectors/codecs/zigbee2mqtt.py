@@ -15,6 +15,10 @@ zigbee2mqtt publishes a device's *cached* properties along with those that just 
 own restart. With ``last_seen`` a repeat is the same reading at the same time and changes nothing, so switch it on.
 Without it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
 
+``last_seen`` is when the device was heard, not when the content came to be: ``occupancy: false`` after a timeout, the
+empty ``action`` behind each button press and a switching that the device did not confirm have that of the message
+before. What differs from the reading at its ``last_seen`` is a reading at its arrival (`Placing.UPDATE`).
+
 ``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also with a property behind) are not readings:
 `Zigbee2MqttCodec.decode` returns an empty list for them, and for an empty payload, which only removes a retained one.
 """
@@ -26,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, TimeSpec, is_command, retained_error
+from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Placing, Time, TimeSpec, is_command, retained_error
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["Zigbee2MqttCodec"]
@@ -46,6 +50,7 @@ class Zigbee2MqttCodec:
     options: CodecOptions
     base: str = ""
     name: str = "zigbee2mqtt"
+    placing: Placing = Placing.UPDATE
 
     @classmethod
     def make(cls, options: Mapping[str, Any]) -> Self:
@@ -74,10 +79,11 @@ class Zigbee2MqttCodec:
         if type(item) is not dict:
             raise PayloadError("type", "the payload is not an object of properties")
         seen = item.pop(_FIELD, None)
+        time: Time
         if seen is None:
             if retained:
                 raise retained_error()
-            time = arrival
+            time = None
         else:
             number = isinstance(seen, (int, float)) and not isinstance(seen, bool)
             spec = _ISO if not number else _MS if abs(seen) >= _MILLISECONDS_FROM else _S

@@ -3,6 +3,9 @@
 One delivery is what one read from the socket brought. Its ``ack()`` acknowledges the QoS 1 messages in it in arrival
 order, on the connection that they came on; when that is gone it does nothing, and the broker sends them again.
 
+A reading without a time of its own goes on with its arrival and `Placing.ARRIVAL`: one arrival is taken for all of a
+delivery, and the engine puts them apart.
+
 Where the filters of two sources overlap, a broker sends a copy of a message for each of them, or one for both. With
 MQTT 5 a copy says for which subscriptions it is, and goes to the sources with those filters only.
 
@@ -21,7 +24,7 @@ from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.engine.ports import DeadLetter, Delivery, Reading
+from hs_stream.engine.ports import DeadLetter, Delivery, Placing, Reading
 from hs_stream_connectors.codecs import BatchError, Codec, Decoded, fields_of
 from hs_stream_connectors.codecs.base import has
 from hs_stream_connectors.codecs.objects import load_json
@@ -38,6 +41,7 @@ logger = logging.getLogger(__name__)
 MAX_DEAD_PAYLOAD: Final = 64 * 1024
 _CACHED_TOPICS: Final = 20_000
 _UNSEEN_MESSAGES: Final = 20
+_ARRIVAL, _UPDATE = Placing.ARRIVAL, Placing.UPDATE
 
 
 def _now() -> int:
@@ -84,6 +88,7 @@ class _Route:
     topic: str
     meta: Meta
     decode: Callable[[str, bytes, int, bool], Decoded]
+    placing: Placing
     error: PayloadError | None
 
 
@@ -212,9 +217,16 @@ class MqttSource:
                 if decoded and route.source in self._unseen:
                     self._look(route.source, payload, decoded)
                 origins.append((len(readings), route.topic, payload))
+                placing = route.placing
+                if placing is _UPDATE and (retained or message.dup):
+                    placing = Placing.RETAINED if retained else Placing.REPEAT
                 for reading in decoded:
+                    time = reading[0]
                     meta = route.meta if len(reading) == 2 else tuple(sorted(route.meta + reading[2]))
-                    readings.append(Reading(route.source, meta, reading[0], reading[1]))
+                    if time is None:
+                        readings.append(Reading(route.source, meta, arrival, reading[1], _ARRIVAL))
+                    else:
+                        readings.append(Reading(route.source, meta, time, reading[1], placing))
         statistics = self._statistics
         statistics.messages += len(messages)
         statistics.readings += len(readings)
@@ -245,17 +257,18 @@ class MqttSource:
         try:
             topic = raw.decode()
         except UnicodeDecodeError as error:
-            return [_Route(0, self.name, repr(raw), (), _refuse, PayloadError("encoding", f"the topic: {error}"))]
+            bad = PayloadError("encoding", f"the topic: {error}")
+            return [_Route(0, self.name, repr(raw), (), _refuse, Placing.REPLACE, bad)]
         routes = []
         for spec in self._specs:
-            identifier = spec.template.identifier
+            identifier, decode, placing = spec.template.identifier, spec.codec.decode, spec.codec.placing
             try:
                 meta = spec.template.bind(topic)
             except PayloadError as error:
-                routes.append(_Route(identifier, spec.name, topic, (), spec.codec.decode, error))
+                routes.append(_Route(identifier, spec.name, topic, (), decode, placing, error))
             else:
                 if meta is not None:
-                    routes.append(_Route(identifier, spec.name, topic, meta, spec.codec.decode, None))
+                    routes.append(_Route(identifier, spec.name, topic, meta, decode, placing, None))
         if not routes:
             self._statistics.unmatched += 1
         elif len(self._routes) >= _CACHED_TOPICS:
