@@ -407,7 +407,7 @@ class Engine:
         total = sum((window - target.coverage).measure() for target in targets)
         try:
             for stream in involved:
-                stream.failed -= stream.requests[token]
+                stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at((stream for stream in involved if stream.kind == "derived"), "request")
             while await self._executor.step() or self._executor.owes(involved):
                 if self._stopping.is_set():
@@ -418,8 +418,9 @@ class Engine:
         finally:
             for stream in involved:
                 del stream.requests[token]
-        for stream in involved:
-            if stream.failed & window:
+        horizon = self._executor.silence.horizon
+        for stream in targets:
+            if stream.failing(horizon) & window:
                 raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
 
     def _request(self, targets: Sequence[Stream], window: TimeIntervals, token: int) -> tuple[list[Stream], int]:
@@ -523,7 +524,8 @@ class Engine:
 
     def failed(self) -> list[StreamStatus]:
         """The status of every stream of which something failed, by id."""
-        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
+        horizon = self._executor.silence.horizon
+        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failing(horizon)]
 
     def find_id(self, identity: int) -> StreamStatus:
         """The status of the stream with this id. Raises `NotFound`."""
@@ -609,7 +611,7 @@ class Engine:
     def _status(self, stream: Stream) -> StreamStatus:
         horizon = self._executor.silence.horizon
         coverage = stream.known(horizon)
-        upper = stream.reach(horizon)
+        upper, failed = stream.reach(horizon), stream.failing(horizon)
         return StreamStatus(
             stream.id,
             stream.stream,
@@ -621,8 +623,8 @@ class Engine:
             None if upper <= MIN_TIME else upper,
             stream.owed,
             stream.stale,
-            stream.failed,
-            stream.error if stream.failed else "",
+            failed,
+            stream.error if failed else "",
             None if stream.frontier <= MIN_TIME else stream.frontier,
             stream.changes,
             stream.changes_behind,
