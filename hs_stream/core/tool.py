@@ -464,9 +464,15 @@ class FoldTool(Tool):
 
     Outputs come from `step`, at the input's times. Where `drive` gives a grid they come from `quiet` instead, and
     silence alone is enough for them.
+
+    Where `step` raises, that instant fails, and the fold goes on from the state before it, as if the instance were not
+    there (`hs_stream.core.attempt` has the rules).
     """
 
     kind = "fold"
+    goes_on: ClassVar[bool] = True
+    """``False``: what comes behind a value that `step` cannot use would be wrong without it. Then everything behind it
+    fails too, until that value is corrected or removed."""
 
     def support(self, slot: int) -> Support:
         """Everything up to t."""
@@ -482,7 +488,10 @@ class FoldTool(Tool):
 
     @abstractmethod
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
-        """``(next state, output or SKIP)``, on a grid always SKIP. Must not change ``state`` in place."""
+        """``(next state, output or SKIP)``, on a grid always SKIP. Must not change ``state`` in place.
+
+        A value that it cannot use is an exception that says so, best a ``TypeError`` or ``ValueError``.
+        """
 
     def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
         """Of a fold on a grid: the outputs at its instants in ``(start, end]``, at all of which ``state`` holds.

@@ -408,7 +408,7 @@ class Engine:
         total = sum((window - target.coverage).measure() for target in targets)
         try:
             for stream in involved:
-                stream.failed -= stream.requests[token]
+                stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
             while await self._executor.step() or self._executor.owes(self._graph.requested(token)):
                 if self._stopping.is_set():
@@ -417,10 +417,10 @@ class Engine:
                     left = sum((window - target.coverage).measure() for target in targets)
                     progress(max(total - left, 0), total)
         finally:
-            involved = self._graph.requested(token)
             self._graph.release(token)
-        for stream in involved:
-            if stream.failed & window:
+        horizon = self._executor.silence.horizon
+        for stream in targets:
+            if stream.failing(horizon) & window:
                 raise ToolError(stream.error, hint="see the stream's failed intervals", stream=stream.name)
 
     async def write_history(self) -> None:
@@ -506,7 +506,8 @@ class Engine:
 
     def failed(self) -> list[StreamStatus]:
         """The status of every stream of which something failed, by id."""
-        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
+        horizon = self._executor.silence.horizon
+        return [self._status(stream) for stream in self._graph.by_id.values() if stream.failing(horizon)]
 
     def find_id(self, identity: int) -> StreamStatus:
         """The status of the stream with this id. Raises `NotFound`."""
@@ -599,7 +600,7 @@ class Engine:
     def _status(self, stream: Stream) -> StreamStatus:
         horizon = self._executor.silence.horizon
         coverage = stream.known(horizon)
-        upper = stream.reach(horizon)
+        upper, failed = stream.reach(horizon), stream.failing(horizon)
         return StreamStatus(
             stream.id,
             stream.stream,
@@ -611,8 +612,8 @@ class Engine:
             None if upper <= MIN_TIME else upper,
             stream.owed,
             stream.stale,
-            stream.failed,
-            stream.error if stream.failed else "",
+            failed,
+            stream.error if failed else "",
             None if stream.frontier <= MIN_TIME else stream.frontier,
             stream.changes,
             stream.changes_behind,

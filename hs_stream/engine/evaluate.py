@@ -2,58 +2,30 @@
 
 1. The interval is never widened on the output side; inputs are read as far as the supports say.
 2. Much owed history is done newest first, in pieces of about ``CHUNK`` input instances (a fold: oldest first).
-3. A tool that raises costs only the smallest interval that raises: it is searched by halving, which the split law
-   allows. That interval is *failed*: not covered, not tried again until an input changes there or somebody asks.
+3. A tool that raises fails the instants at which it does, and no others (`hs_stream.core.attempt`). How much is read
+   on the way to them is bounded; what is left then is left to a later step.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from hs_stream.core.attempt import Attempt, attempt
 from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.time import MIN_TIME, TimeInterval, format_time
-from hs_stream.core.tool import FromInput, OnGrid, Pointwise, Previous, Sources, Tool, Window
-from hs_stream.core.value import canonical
+from hs_stream.core.time import MIN_TIME
+from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Window
 from hs_stream.engine.contents import Contents
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
-__all__ = ["CHUNK", "Evaluated", "Evaluator", "checked"]
+__all__ = ["CHUNK", "SEARCH", "Evaluator"]
 
 CHUNK: Final = 20_000
 _LONG: Final = 64
 """From so many instants of a grid on it does not matter what is read beside them."""
-_MOST_FAILURES: Final = 16
-"""How many separate failures are located in one piece; the rest of the piece fails as a whole."""
-
-
-@dataclass(slots=True)
-class Evaluated:
-    """Results over ``done``; ``failed`` could not be evaluated, ``error`` says why, and ``kind`` what was raised."""
-
-    done: list[tuple[int, int, Batch]]
-    failed: list[tuple[int, int]]
-    error: str = ""
-    kind: str = ""
-
-
-def checked(tool: Tool, interval: TimeInterval, result: Batch) -> Batch:
-    """``result`` if it keeps the contract (ascending times inside of ``interval``, canonical values)."""
-    times = result.times
-    if times.size:
-        if times[0] <= interval.start or times[-1] > interval.end:
-            outside = times[0] if times[0] <= interval.start else times[-1]
-            raise ValueError(f"{tool.pin} returned an instance at {format_time(int(outside))}, outside of {interval}")
-        if times.size > 1 and not (times[1:] > times[:-1]).all():
-            raise ValueError(f"{tool.pin} returned times that do not ascend")
-        if isinstance(result.values, list):
-            return Batch.build(times, [canonical(value) for value in result.values])
-    return result
+SEARCH: Final = 4
+"""So many chunks of instances are read at the most in search of what raises in one piece."""
 
 
 class Evaluator:
@@ -139,47 +111,13 @@ class Evaluator:
                 return batch, floor
             limit *= 4
 
-    def evaluate(self, stream: Stream, start: int, end: int, sources: Sources) -> Evaluated:
-        """The results over ``(start, end]`` (rule 3). Never raises what a tool raises."""
-        result = Evaluated([], [])
-        began = time.perf_counter()
-        self._attempt(stream, start, end, sources, result)
+    def evaluate(self, stream: Stream, start: int, end: int, sources: Sources) -> Attempt:
+        """The results over ``(start, end]``, or over the newest part of it (rule 3).
+
+        Never raises what a tool raises.
+        """
         assert stream.tool is not None
+        began = time.perf_counter()
+        found = attempt(stream.tool, start, end, sources, SEARCH * self.chunk)
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)
-        return result
-
-    def _attempt(self, stream: Stream, start: int, end: int, sources: Sources, result: Evaluated) -> None:
-        tool = stream.tool
-        assert tool is not None
-        interval = TimeInterval(start, end)
-        try:
-            batch = checked(tool, interval, tool.evaluate(interval, sources))
-        except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
-            self._telemetry.failed(tool.name)
-            result.kind = type(error).__name__
-            result.error = f"{tool.pin} on {interval}: {result.kind}: {error}"
-            cut = None if len(result.failed) >= _MOST_FAILURES else self._cut(stream, start, end, sources)
-            if cut is None:
-                result.failed.append((start, end))
-                return
-            self._attempt(stream, start, cut, sources, result)
-            self._attempt(stream, cut, end, sources, result)
-            return
-        result.done.append((start, end, batch))
-
-    @staticmethod
-    def _cut(stream: Stream, start: int, end: int, sources: Sequence[Batch]) -> int | None:
-        """Where to halve: so that half of the driving instances are on each side; ``None`` for a single instant."""
-        if isinstance(stream.drive, FromInput) and sources:
-            times = sources[stream.drive.slot].slice(start, end).times
-        else:
-            parts = [source.slice(start, end).times for source in sources]
-            times = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-        if len(times) > 1:
-            return int(times[(len(times) - 1) // 2])
-        if len(times) == 1:
-            only = int(times[0])
-            if start < only - 1:
-                return only - 1
-            return only if only < end else None
-        return (start + end) // 2 if MIN_TIME < start < end - 1 else None
+        return found

@@ -2,8 +2,9 @@
 
 1. **Changed -> affected.** A change of an input takes the affected part of the output out of its coverage, before
    anything is recomputed. What was stored there stays readable, and is what the new results are compared with.
-2. **Owed** is ``available & demanded - covered - failed``. It is evaluated, newest first, in bounded pieces; what does
-   not fit into the step is done in later steps, behind live data.
+2. **Owed** is ``available & demanded - covered``. It is evaluated, newest first, in bounded pieces; what does not fit
+   into the step is done in later steps, behind live data. An instant that failed is covered: it is known that nothing
+   came of it, so that nobody waits for it.
 3. **Cut off.** Only the difference between old and new contents is a change for the consumers, and is published.
 4. A step ends with one atomic commit. Coverage in the commit is the only record of what is owed: after a crash, what
    is not covered is simply owed again. Marks of late readings are forgotten by the commit whose coverages reflect them.
@@ -29,7 +30,7 @@ from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
-from hs_stream.engine.evaluate import Evaluated, Evaluator
+from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder, Invalid
 from hs_stream.engine.graph import Graph
@@ -97,7 +98,7 @@ class Executor:
         self._clock = clock
         self._telemetry = telemetry
         self._evaluator = Evaluator(self.contents, telemetry, chunk)
-        self._folder = Folder(self.contents, store, telemetry, chunk)
+        self._folder = Folder(self.contents, store, telemetry, chunk, self.fail)
         self._arrived: dict[int, TimeIntervals] = {}
         self._oldest_arrival = 0
         self._touched: dict[int, tuple[Stream, str]] = {}
@@ -209,7 +210,7 @@ class Executor:
     def quiet_until(self) -> int:
         """No reading before it waits to be taken account of, and nothing that is owed."""
         waiting = (*self._backlog.values(), *(stream for stream, _ in self._touched.values()))
-        owed = (stream.wanted() - stream.coverage - stream.failed for stream in waiting)
+        owed = (stream.wanted() - stream.coverage for stream in waiting)
         return min((spans.start for spans in (*self._arrived.values(), *owed) if spans), default=MAX_TIME)
 
     def owes(self, streams: Iterable[Stream]) -> bool:
@@ -294,10 +295,11 @@ class Executor:
             return
         before = stream.end()
         lost, invalid = await self._take_back(stream, changed, step)
-        may = available_now(stream, step.horizon, self.silence.proven)
-        owed = (may & stream.wanted()) - stream.coverage
-        if stream.failed:
-            owed -= stream.failed
+        may = available_now(stream, step.horizon, self.silence.proven) & stream.wanted()
+        if stream.retried:
+            stream.coverage -= stream.retried & stream.failed & may
+            stream.retried = EMPTY
+        owed = may - stream.coverage
         rest = EMPTY
         if owed:
             if stream.is_fold:
@@ -316,7 +318,7 @@ class Executor:
 
     async def _find_old(self, stream: Stream) -> None:
         """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""
-        end = stream.known_until()
+        end = stream.end()
         if stream.frontier <= end:
             stream.old = None
             return
@@ -349,21 +351,16 @@ class Executor:
                 if stream.pending_inputs is not None:
                     stream.pending_inputs[slot] = max(stream.pending_inputs.get(slot, MIN_TIME), spans.end)
             ahead = support.lookahead if isinstance(support, Window) else 0
-            if spans.start - ahead >= known_until and not stream.failed:
+            if spans.start - ahead >= known_until:
                 continue
             later: Sequence[int | None] = ()
             if isinstance(support, Previous):
                 later = await self.contents.nth_after(stream.inputs[slot], [pair[1] for pair in spans.pairs], support.n)
             touched = affected(support, spans, later)
             lost |= touched & stream.coverage
-            if stream.is_fold:
-                if spans.start < known_until:
-                    first, last = invalid or (spans.start, spans.end)
-                    invalid = (min(first, spans.start), max(last, spans.end))
-                if stream.failed and spans.start <= stream.failed.start:
-                    stream.failed = EMPTY
-            elif stream.failed:
-                stream.failed -= touched
+            if stream.is_fold and spans.start < known_until:
+                first, last = invalid or (spans.start, spans.end)
+                invalid = (min(first, spans.start), max(last, spans.end))
         # What is final stays as it is (an aggregate's new input counts from there on).
         lost -= TimeIntervals.of(MIN_TIME, max(stream.floor, stream.line))
         if lost:
@@ -424,17 +421,35 @@ class Executor:
         limit = self._evaluator.chunk if single else min(_PER_INTERVAL * len(spans), self._evaluator.chunk)
         sources, low = await self._evaluator.gather(stream, start, end, limit)
         step.spent += sum(map(len, sources)) + 1
-        result = self._evaluator.evaluate(stream, low, end, sources)
-        if single:
-            await self._accept_all(stream, result, step)
-            return ((start, low),) if low > start else ()
-        if result.failed:
-            # Something between them may have raised that is not owed: one by one, then.
-            return spans
-        done = (TimeIntervals(spans) & TimeIntervals.of(low, end)).pairs
-        [(_, _, batch)] = result.done
-        await self.accept(stream, done, batch.within(done), step)
-        return (TimeIntervals(spans) & TimeIntervals.of(start, low)).pairs if low > start else ()
+        low = await self._evaluate(stream, spans, low, end, sources, step)
+        if low <= start:
+            return ()
+        return ((start, low),) if single else (TimeIntervals(spans) & TimeIntervals.of(start, low)).pairs
+
+    async def _evaluate(self, stream: Stream, spans: Spans, low: int, end: int, sources: Sources, step: Step) -> int:
+        """The part of ``spans`` in ``(low, end]``, or the newest part of that; returns where it begins."""
+        found = self._evaluator.evaluate(stream, low, end, sources)
+        step.spent += found.spent if stream.inputs else found.spent + len(found.results) + 1
+        done: Spans = ((found.low, end),)
+        if len(spans) > 1:
+            done = (TimeIntervals(spans) & TimeIntervals.of(found.low, end)).pairs
+        failed = EMPTY
+        if found.failed:
+            failed = TimeIntervals.points(found.failed) & TimeIntervals(done)
+        if failed:
+            self.fail(stream, failed, len(failed), found.error, found.kind)
+        if done:
+            await self.accept(
+                stream, done, found.results if len(spans) == 1 else found.results.within(done), step, failed
+            )
+        return found.low
+
+    def fail(self, stream: Stream, failed: TimeIntervals, count: int, error: str, kind: str) -> None:
+        """Tell that the tool raised at ``count`` instants in ``failed``; `accept` is told too."""
+        assert stream.tool is not None
+        stream.error = error
+        where = stream.tool.name, stream.node, stream.name, failed.start, failed.end
+        self._telemetry.failed(*where, count, kind)
 
     async def _generate(self, stream: Stream, start: int, end: int, step: Step) -> Spans:
         """The newest part of ``(start, end]`` of a stream without inputs, from its workflow's begin on."""
@@ -445,12 +460,10 @@ class Executor:
             await self.accept(stream, ((start, end),), NOTHING, step)
             return ()
         low = max(start, begin, end - self._span(stream))
-        result = self._evaluator.evaluate(stream, low, end, _NO_SOURCES)
-        step.spent += sum(len(batch) for _, _, batch in result.done) + 1
+        low = await self._evaluate(stream, ((low, end),), low, end, _NO_SOURCES, step)
         if low <= begin and start < begin:
             await self.accept(stream, ((start, begin),), NOTHING, step)
             start = begin
-        await self._accept_all(stream, result, step)
         return ((start, low),) if low > start else ()
 
     def _span(self, stream: Stream) -> int:
@@ -463,18 +476,11 @@ class Executor:
         earliest = self.begin.get(stream.workflow)
         return stream.begin if stream.begin is not None else None if earliest is None else earliest - 1
 
-    async def _accept_all(self, stream: Stream, result: Evaluated, step: Step) -> None:
-        for start, end, batch in result.done:
-            await self.accept(stream, ((start, end),), batch, step)
-        if result.failed:
-            stream.failed |= TimeIntervals(result.failed)
-            stream.error = result.error
-            for start, end in result.failed:
-                self._telemetry.interval_failed(stream.node, stream.name, start, end, result.kind)
-            step.write(stream)
+    async def accept(self, stream: Stream, spans: Spans, new: Batch, step: Step, failed: TimeIntervals = EMPTY) -> None:
+        """The contents inside of ``spans`` (not empty) are ``new``: compare, remember, cover.
 
-    async def accept(self, stream: Stream, spans: Spans, new: Batch, step: Step) -> None:
-        """The contents inside of ``spans`` (not empty) are ``new``: compare, remember, cover."""
+        The tool raised on ``failed`` of them.
+        """
         write = step.write(stream)
         start, end = spans[0][0], spans[-1][1]
         fresh = start >= write.floor
@@ -494,7 +500,10 @@ class Executor:
             self.contents.overlays[stream.id] = Overlay(write.written)
         if new:
             stream.frontier = max(stream.frontier, new.last_time)
-        stream.coverage |= TimeIntervals.of(start, end) if len(spans) == 1 else TimeIntervals(spans)
+        inside = TimeIntervals.of(start, end) if len(spans) == 1 else TimeIntervals(spans)
+        stream.coverage |= inside
+        if failed or (stream.failed and start < stream.failed.end):
+            stream.found(inside, failed)
         cause = step.causes[stream.id]
         self.tally.add(stream, cause, start, end, len(new), len(found))
         if cause != "arrival" and new:
@@ -529,8 +538,6 @@ class Executor:
         else:
             self._backlog.pop(stream.id, None)
         end = stream.end()
-        if stream.failed:
-            stream.waiting -= stream.failed
         if stream.stale:
             stream.stale -= stream.coverage - TimeIntervals.of(MIN_TIME, stream.floor)
         if stream.waiting:

@@ -8,7 +8,10 @@
 3. **Convergence.** Recomputing after a late reading goes from state to state. Where the new state is the same as the
    old one at that time, and no input changed behind it, everything behind it is as it was: its coverage is given back
    untouched. So a late reading costs what it really changes.
-4. An instance on which the tool raises fails everything behind it too, until an input at or before it changes.
+4. An instance on which the tool raises fails, and the fold goes on from the state before it, as it was
+   (`hs_stream.core.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
+   rebuilt. Where that was needed once, a stream's states are copied from then on before the tool gets them. A healthy
+   fold copies nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from hs_stream.core.attempt import HALTED, Walk, checked
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
 from hs_stream.core.tool import FoldTool, OnGrid
 from hs_stream.core.value import Value, canonical, same
 from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.evaluate import checked
+from hs_stream.engine.evaluate import SEARCH
 from hs_stream.engine.ports import Snapshot
-from hs_stream.engine.step import Spans, Step
+from hs_stream.engine.step import Spans, Step, Write
 from hs_stream.engine.streams import Head, Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -34,29 +38,50 @@ SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
 _FEW: Final = 4 * SNAPSHOT_EVERY
 
-Accept = Callable[[Stream, Spans, Batch, Step], Awaitable[None]]
-"""``accept(stream, spans, contents, step)``: the results inside of ``spans``."""
+Accept = Callable[[Stream, Spans, Batch, Step, TimeIntervals], Awaitable[None]]
+"""``accept(stream, spans, contents, step, failed)``: the results inside of ``spans``, and where the tool raised."""
+
+Fail = Callable[[Stream, TimeIntervals, int, str, str], None]
+"""``fail(stream, failed, count, error, kind)``: the tool raised at ``count`` instants in ``failed``."""
 
 Invalid = tuple[int, int]
 """``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
 
 
-class _Raised(Exception):
-    """The tool raised at ``time``; ``results`` are the outputs before it."""
+class Piece:
+    """What came of a piece of a fold so far, up to ``until``."""
 
-    def __init__(self, time: int, state: Value, results: Batch, error: Exception) -> None:
-        super().__init__(str(error))
-        self.time = time
+    __slots__ = ("count", "error", "failed", "kind", "results", "state", "until")
+
+    def __init__(self, state: Value, until: int) -> None:
         self.state = state
-        self.results = results
-        self.error = error
+        self.until = until
+        self.results: list[Batch] = []
+        self.failed = EMPTY
+        self.count = 0
+        """Instants at which the tool raised."""
+        self.error = self.kind = ""
+
+    def take(self, state: Value, part: Batch, until: int) -> None:
+        """It came to ``until`` and nothing was raised."""
+        self.state, self.until = state, until
+        self.results.append(part)
+
+    def follow(self, walk: Walk) -> None:
+        """It came as far as ``walk`` did."""
+        self.take(walk.state, walk.results, walk.until)
+        self.failed |= walk.spans()
+        self.count += len(walk.failed)
+        if walk.error:
+            self.error, self.kind = walk.error, walk.kind
 
 
 class Folder:
     """Evaluates fold streams for one executor."""
 
-    def __init__(self, contents: Contents, store: PatientStore, telemetry: Telemetry, chunk: int) -> None:
+    def __init__(self, contents: Contents, store: PatientStore, telemetry: Telemetry, chunk: int, fail: Fail) -> None:
         self._contents = contents
+        self._fail = fail
         self._store = store
         self._telemetry = telemetry
         self._chunk = chunk
@@ -108,57 +133,63 @@ class Folder:
         """Returns what is left for later, and what is still to do now behind a convergence."""
         source = stream.inputs[0]
         began = time.perf_counter()
-        try:
-            state = await self._state_at(stream, start, invalid, step)
-        except _Raised as raised:
-            self._fail(stream, min(raised.time - 1, start), raised, step)
-            return EMPTY, EMPTY
+        state = await self._state_at(stream, start, invalid, step)
         batch, complete = await self._read(source, start, end, lost, invalid)
         step.spent += len(batch) + 1
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
         write = step.write(stream)
-        results: list[Batch] = []
-        position, at = 0, start
+        piece = Piece(state, start)
+        position = 0
         since = (
             stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
         )
         converged = None
-        try:
-            for stop in [*sorted(old), until]:
-                high = int(batch.times.searchsorted(stop, "right"))
-                while position < high:
-                    upto = min(high, position + max(SNAPSHOT_EVERY - stream.fold_count, 1))
+        for stop in [*sorted(old), until]:
+            high = int(batch.times.searchsorted(stop, "right"))
+            while position < high:
+                upto = min(high, position + max(SNAPSHOT_EVERY - stream.fold_count, 1))
+                wanted = int(batch.times[upto - 1])
+                await self._run(stream, piece, batch.slice_index(position, upto), wanted, invalid, step)
+                upto = int(batch.times.searchsorted(piece.until, "right"))
+                if upto > position:
                     since = int(batch.times[upto - 1])
-                    state, part = self._run(stream, state, batch.slice_index(position, upto), at, since)
-                    results.append(part)
-                    stream.fold_count += upto - position
-                    position, at = upto, since
-                    if stream.fold_count >= SNAPSHOT_EVERY:
-                        write.snapshots.append(Snapshot(since, canonical(state)))
-                        stream.fold_count = 0
-                if at < stop and isinstance(stream.drive, OnGrid):
-                    state, part = self._run(stream, state, NOTHING, at, stop)
-                    results.append(part)
-                    at = stop
-                if stop in old and same(canonical(state), old[stop]):
-                    converged = stop
+                stream.fold_count += upto - position
+                position = upto
+                if stream.fold_count >= SNAPSHOT_EVERY:
+                    self._snapshot(stream, since, piece.state, write)
+                if piece.until < wanted:
                     break
-        except _Raised as raised:
-            results.append(raised.results)
-            until, state = raised.time - 1, raised.state
-            since = until
-            self._fail(stream, until, raised, step)
+            silent = isinstance(stream.drive, OnGrid) or piece.state is HALTED
+            if silent and position == high and piece.until < stop:
+                await self._run(stream, piece, NOTHING, stop, invalid, step)
+            if position < high or (silent and piece.until < stop):
+                until = piece.until
+                break
+            if stop in old and _alike(piece.state, old[stop]):
+                converged = stop
+                break
         assert stream.tool is not None
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)
+        if piece.count:
+            self._fail(stream, piece.failed, piece.count, piece.error, piece.kind)
         reached = until if converged is None else converged
         if reached > start:
-            interval = TimeInterval(start, reached)
-            await accept(stream, ((start, reached),), checked(stream.tool, interval, Batch.concat(results)), step)
+            await accept(stream, ((start, reached),), Batch.concat(piece.results), step, piece.failed)
         if converged is None:
-            stream.fold = Head(since, reached, state)
-            return (TimeIntervals.of(until, end) - stream.failed if until < end else EMPTY), EMPTY
-        return EMPTY, self._converge(stream, end, Head(since, converged, state), lost, invalid, head, step)
+            stream.fold = Head(since, reached, piece.state)
+            return (TimeIntervals.of(until, end) if until < end else EMPTY), EMPTY
+        return EMPTY, self._converge(stream, end, Head(since, converged, piece.state), lost, invalid, head, step)
+
+    @staticmethod
+    def _snapshot(stream: Stream, since: int, state: Value, write: Write) -> None:
+        stream.fold_count = 0
+        if state is HALTED:
+            return  # what comes behind is computed from the state before, should it ever be
+        try:
+            write.snapshots.append(Snapshot(since, canonical(state)))
+        except ValueError:
+            return  # a state that cannot be stored is rebuilt from an older one
 
     async def _read(
         self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
@@ -191,65 +222,84 @@ class Folder:
         step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
-    def _run(self, stream: Stream, state: Value, batch: Batch, start: int, end: int) -> tuple[Value, Batch]:
-        """From ``state`` at ``start`` through all input instances of ``(start, end]``."""
+    async def _run(
+        self, stream: Stream, piece: Piece, batch: Batch, end: int, invalid: Invalid | None, step: Step
+    ) -> None:
+        """Take ``piece`` through ``batch``, all input instances of ``(piece.until, end]`` (rule 4).
+
+        It comes less far where much is raised.
+        """
         tool = stream.tool
         assert isinstance(tool, FoldTool)
-        try:
-            return tool.run_over(state, batch, start, end)
-        except Exception:  # noqa: BLE001 - found again below, instance by instance
-            self._telemetry.failed(tool.name)
-        parts: list[Batch] = []
-        for index, at in enumerate([*batch.times.tolist(), end + 1]):
-            # Silence up to the instance, then the instance itself. What silence raises lies at the state before it.
-            for piece, first, last, blame in (
-                (NOTHING, start, at - 1, start + 1),
-                (batch.slice_index(index, index + 1), at - 1, min(at, end), at),
-            ):
-                if first >= last:
-                    continue
-                try:
-                    state, part = tool.run_over(state, piece, first, last)
-                except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes a failed interval
-                    raise _Raised(blame, state, Batch.concat(parts), error) from None
-                parts.append(part)
-            start = at
-        return state, Batch.concat(parts)
-
-    def _fail(self, stream: Stream, after: int, raised: _Raised, step: Step) -> None:
-        assert stream.tool is not None
-        stream.failed |= TimeIntervals.of(after, MAX_TIME)
-        kind = type(raised.error).__name__
-        self._telemetry.interval_failed(stream.node, stream.name, after, MAX_TIME, kind)
-        stream.error = f"{stream.tool.pin} at {TimeInterval(raised.time - 1, raised.time)}: {kind}: {raised.error}"
-        step.write(stream)
+        if not stream.wary and piece.state is not HALTED:
+            try:
+                state, part = tool.run_over(piece.state, batch, piece.until, end)
+                part = checked(tool, TimeInterval(piece.until, end), part)
+            except Exception:  # noqa: BLE001 - a tool may raise anything; it is found again below, and fails
+                stream.wary = True
+                piece.state = await self._rebuilt(stream, piece.until, invalid, step)
+            else:
+                piece.take(state, part, end)
+                return
+        walk = Walk(tool, piece.state, piece.until, SEARCH * self._chunk)
+        walk.through(batch, end)
+        step.spent += walk.spent
+        piece.follow(walk)
 
     async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Value:
         """The state behind every input instance at or before ``instant``."""
+        head = stream.fold
+        if head is not None and head.since <= instant <= head.until:
+            return head.state
+        known = None
+        if head is not None and head.since <= instant:
+            known = head.until, head.state
+        if head is None or known is None or stream.inputs[0].tail.low > head.until:
+            # The last stored state may be nearer than what was looked at last.
+            stored = await self._stored(stream, instant, invalid)
+            if stored is not None and (known is None or stored[0] > known[0]):
+                known = stored
+        return await self._rebuild(stream, known, instant, invalid, step)
+
+    async def _stored(self, stream: Stream, instant: int, invalid: Invalid | None) -> tuple[int, Value] | None:
+        """The last stored state at or before ``instant`` that is valid."""
+        if instant <= MIN_TIME or max(stream.frontier, stream.inputs[0].floor) <= MIN_TIME:
+            return None
+        limit = instant if invalid is None else min(instant, invalid[0])
+        found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
+        return None if found is None else (found.time, canonical(found.state))
+
+    async def _rebuilt(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Value:
+        """The state at ``instant``, of what is stored and of what this step will store."""
+        known = await self._stored(stream, instant, invalid)
+        for snapshot in step.write(stream).snapshots:
+            if snapshot.time <= instant and (known is None or snapshot.time > known[0]):
+                known = snapshot.time, snapshot.state
+        count = stream.fold_count
+        state = await self._rebuild(stream, known, instant, invalid, step)
+        stream.fold_count = count
+        return state
+
+    async def _rebuild(
+        self, stream: Stream, known: tuple[int, Value] | None, instant: int, invalid: Invalid | None, step: Step
+    ) -> Value:
+        """The state at ``instant``, from a ``known`` one (by time) or from the beginning."""
         tool = stream.tool
         assert isinstance(tool, FoldTool)
-        begin = stream.inputs[0].floor
-        known: tuple[int, Value] | None = None
-        head = stream.fold
-        if head is not None and head.since <= instant:
-            if head.until >= instant:
-                return head.state
-            known = head.until, head.state
-        elif instant > MIN_TIME and max(stream.frontier, begin) > MIN_TIME:
-            limit = instant if invalid is None else min(instant, invalid[0])
-            found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
-            if found is not None:
-                known = found.time, found.state
         # What is forgotten is, for a fold that knows no state, as if it had never been.
-        at, state = known or (begin, tool.initial())
+        at, state = known or (stream.inputs[0].floor, tool.initial())
         stream.fold_count = 0
-        while at < instant:
+        while at < instant and state is not HALTED:
             batch, complete = await self._contents.read_some(
                 stream.inputs[0], at, instant, limit=self._chunk, newest=False
             )
             step.spent += len(batch)
+            piece = Piece(state, at)
             upto = instant if complete else batch.last_time
-            state, _ = self._run(stream, state, batch, at, upto)
+            while piece.until < upto:
+                await self._run(stream, piece, batch.slice(piece.until, upto), upto, invalid, step)
+                piece.results.clear()
+            state = piece.state
             stream.fold_count += len(batch)
             at = upto
         return state
@@ -274,5 +324,15 @@ class Folder:
             )
             found = {snapshot.time: snapshot.state for snapshot in snapshots}
         if head is not None and head.since <= until and first < head.until:
-            found[min(head.until, until)] = canonical(head.state)
+            found[min(head.until, until)] = head.state
         return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
+
+
+def _alike(state: Value, old: Value) -> bool:
+    """Whether a fold goes on from both alike."""
+    if state is HALTED or old is HALTED:
+        return state is old
+    try:
+        return same(canonical(state), canonical(old))
+    except ValueError:
+        return False

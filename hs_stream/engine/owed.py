@@ -31,7 +31,7 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
     if (
         len(pairs) != 1
         or pairs[0][0] > MIN_TIME
-        or stream.failed
+        or stream.retried
         or stream.aggregate
         or not stream.inputs
         or stream.demand.pairs != _ALWAYS
@@ -46,7 +46,7 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
     for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
         if source.kind == "derived":
             covered = source.coverage.pairs
-            if len(covered) != 1 or covered[0][0] > MIN_TIME or source.failed:
+            if len(covered) != 1 or covered[0][0] > MIN_TIME:
                 return None
         reach = min(reach, shift(source.reach(horizon), -lookahead))
     return end, reach
@@ -83,7 +83,7 @@ def next_wanted(stream: Stream) -> int | None:
     due, demand = stream.due, stream.demand
     if demand.pairs == _ALWAYS or (due is not None and due <= stream.wanted_until):
         return due
-    end = stream.known_until()
+    end = stream.end()
     return next((start + 1 for start, _ in demand.pairs if start >= end), None)
 
 
@@ -91,13 +91,13 @@ def wanted_until(stream: Stream) -> int:
     """The end of what is wanted right behind what is known; `MIN_TIME` where nothing is."""
     if stream.demand.pairs == _ALWAYS:
         return MAX_TIME
-    end = stream.known_until()
+    end = stream.end()
     around = None if end >= MAX_TIME else stream.demand.around(end + 1)
     return MIN_TIME if around is None else around[1]
 
 
 def _next_tick(stream: Stream, begin: int | None) -> int | None:
-    drive, end = stream.drive, stream.known_until()
+    drive, end = stream.drive, stream.end()
     if not isinstance(drive, OnGrid) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
@@ -112,14 +112,14 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
     pairs = stream.coverage.pairs
     if not stream.demand or not pairs or (len(pairs) == 1 and pairs[0][0] <= stream.demand.pairs[0][0]):
         return None
-    holes = (stream.demand & TimeIntervals.of(MIN_TIME, pairs[-1][1])) - stream.coverage - stream.failed
+    holes = (stream.demand & TimeIntervals.of(MIN_TIME, pairs[-1][1])) - stream.coverage
     quiet = shift(horizon, -stream.ahead)
     return next((end for _, end in holes.pairs if end > quiet), None)
 
 
 def _next_output(stream: Stream) -> int | None:
     """The earliest instant behind what is known at which there may be an output, or an old one is stored."""
-    drive, end = stream.drive, stream.known_until()
+    drive, end = stream.drive, stream.end()
     if end >= MAX_TIME or not stream.coverage:
         return None
     due = _next_tick_with_input(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)

@@ -171,5 +171,5 @@ class Retention:
     @staticmethod
     def _is_done(stream: Stream, end: int, horizon: int) -> bool:
         """Whether all that is wanted of ``stream`` up to ``end`` is computed, or failed."""
-        missing = (stream.wanted() & TimeIntervals.of(MIN_TIME, end)) - stream.covered(horizon) - stream.failed
+        missing = (stream.wanted() & TimeIntervals.of(MIN_TIME, end)) - stream.covered(horizon)
         return not missing and not stream.joined

@@ -60,7 +60,7 @@ class Write:
         stream = self.stream
         return StreamChange(
             stream.id,
-            stream.coverage,
+            stream.right(),
             stream.frontier,
             difference.inserted,
             difference.revised,

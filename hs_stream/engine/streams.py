@@ -7,8 +7,9 @@
 3. ``due`` is the earliest instant behind the coverage at which there may be an output; ``None`` when there is none.
 4. A stream is *regular* when all of it is covered up to one end and nothing is left to do: the usual case. Of the many
    inputs of an aggregate only the slowest counts; `Slowest` finds it without looking at the others.
-5. What is forgotten (`hs_stream.engine.retention`) counts as covered here, since nobody reads it any more. Those who
-   ask from outside are told otherwise (`Stream.known`).
+5. What is forgotten (`hs_stream.engine.retention`) counts as covered here, since nobody reads it any more. So does what
+   failed: it is known that nothing came of it, and its consumers go on. Those who ask from outside are told otherwise
+   (`Stream.known`), and so is the store, so that the next start tries again what failed (`Stream.right`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
@@ -36,11 +37,17 @@ from hs_stream.core.value import Value
 from hs_stream.engine.ports import StreamRecord, ToolRecord
 from hs_stream.engine.tail import Tail
 
-__all__ = ["Head", "Outlet", "Slowest", "Stream"]
+__all__ = ["MOST_FAILED", "Head", "Outlet", "Slowest", "Stream"]
+
+MOST_FAILED: Final = 128
+"""Failed intervals that a stream remembers, the newest ones; what failed before them counts as computed, and empty."""
 
 
 class Head(NamedTuple):
-    """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``."""
+    """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``.
+
+    Or `hs_stream.core.attempt.HALTED`.
+    """
 
     since: int
     until: int
@@ -97,6 +104,7 @@ class Stream:
         "rank",
         "requests",
         "retention",
+        "retried",
         "settled",
         "slowest",
         "stale",
@@ -107,6 +115,7 @@ class Stream:
         "upper",
         "waiting",
         "wanted_until",
+        "wary",
         "workflow",
         "young",
     )
@@ -161,6 +170,10 @@ class Stream:
         """Was computed and is not right any more; what is stored there stays readable until it is replaced."""
         self.settled = False
         self.failed = EMPTY
+        """Where the tool raised, the newest `MOST_FAILED` intervals. What of it is covered failed; the rest is history,
+        until it is computed again."""
+        self.retried = EMPTY
+        """What of it somebody asks to be tried again."""
         self.error = ""
         self.due: int | None = None
         self.moved = EMPTY
@@ -184,6 +197,8 @@ class Stream:
         self.tail = Tail()
         self.fold: Head | None = None
         self.fold_count = 0
+        self.wary = False
+        """Of a fold: its tool has raised, so that its states are copied before the tool gets them."""
         self.published_until = MIN_TIME
         self.young = True
         """Of a raw stream: no commit of this process takes account of it yet."""
@@ -205,26 +220,35 @@ class Stream:
         pairs = self.coverage.pairs
         return pairs[-1][1] if pairs else MIN_TIME
 
-    def fails_at_end(self) -> bool:
-        """Whether something behind the coverage failed."""
-        return bool(self.failed) and self.failed.pairs[-1][1] > self.end()
+    def failing(self, horizon: int) -> TimeIntervals:
+        """Where the tool raised; and all behind a value after which it must not go on, up to where silence reaches."""
+        if not self.failed:
+            return EMPTY
+        failed = self.failed & self.coverage
+        if isinstance(self.tool, FoldTool) and not self.tool.goes_on and failed and failed.end == self.end():
+            failed |= TimeIntervals.of(self.end(), self.reach(horizon))
+        return failed
 
-    def known_until(self) -> int:
-        """The end of what is computed or failed: what failed is not tried again by itself."""
-        end = self.end()
-        return max(end, self.failed.pairs[-1][1]) if self.failed else end
+    def found(self, spans: TimeIntervals, failed: TimeIntervals) -> None:
+        """``spans`` were evaluated, and the tool raised on ``failed`` of them."""
+        known = (self.failed - spans) | failed
+        self.failed = known if len(known) <= MOST_FAILED else TimeIntervals(known.pairs[-MOST_FAILED:])
+
+    def right(self) -> TimeIntervals:
+        """What is computed and right, for the store and for those outside: the coverage without what failed."""
+        return self.coverage - self.failed if self.failed else self.coverage
 
     def reach(self, horizon: int) -> int:
-        """The end of what is known, silence included; what failed lies before it."""
+        """The end of what is known, silence included."""
         if self.kind == "raw":
             return max(self.upper, horizon)
-        end = self.known_until()
+        end = self.end()
         if not self.settled or end >= MAX_TIME:
-            return self.end()
+            return end
         quiet = min(shift(horizon, -self.ahead), self.wanted_until)
         if self.due is not None and self.due - 1 < quiet:
             quiet = self.due - 1
-        return quiet if quiet > end else self.end()
+        return max(quiet, end)
 
     def covered(self, horizon: int) -> TimeIntervals:
         """What is known, silence included (rule 2)."""
@@ -234,11 +258,11 @@ class Stream:
         pairs = self.coverage.pairs
         if not pairs or reach <= pairs[-1][1]:
             return self.coverage
-        return self.coverage | TimeIntervals.of(self.known_until(), reach)
+        return self.coverage | TimeIntervals.of(pairs[-1][1], reach)
 
     def known(self, horizon: int) -> TimeIntervals:
-        """`covered`, for those outside: without what is forgotten."""
-        return self.covered(horizon) - TimeIntervals.of(MIN_TIME, self.floor)
+        """`covered`, for those outside: without what is forgotten and what failed."""
+        return self.covered(horizon) - TimeIntervals.of(MIN_TIME, self.floor) - self.failing(horizon)
 
     def wanted(self) -> TimeIntervals:
         """Demand: online, and what is asked for right now, as far as it can still be computed."""
@@ -265,7 +289,7 @@ class Stream:
             self.workflow,
             tool,
             self.fingerprint,
-            self.coverage if self.kind == "derived" else EMPTY,
+            self.right() if self.kind == "derived" else EMPTY,
             None if last <= MIN_TIME else last,
             None if self.floor <= MIN_TIME else self.floor,
             None if self.closed <= MIN_TIME else self.closed,
@@ -413,7 +437,7 @@ def _regular(stream: Stream) -> bool:
     pairs = stream.coverage.pairs
     if not stream.settled or stream.wanted_until < MAX_TIME:
         return False
-    return len(pairs) == 1 and pairs[0][0] == MIN_TIME and not stream.fails_at_end()
+    return len(pairs) == 1 and pairs[0][0] == MIN_TIME
 
 
 def _end(stream: Stream) -> int:

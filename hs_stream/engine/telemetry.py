@@ -54,11 +54,8 @@ class Telemetry:
     def end_to_end(self, seconds: float, count: int) -> None:
         """``count`` results were published this long after the arrival of the oldest reading behind them."""
 
-    def failed(self, tool: str) -> None:
-        """An evaluation of ``tool`` raised."""
-
-    def interval_failed(self, node: str, stream: str, start: int, end: int, error: str) -> None:
-        """``(start, end]`` of ``stream`` is failed now: the tool raised an ``error``, which is the exception's type.
+    def failed(self, tool: str, node: str, stream: str, start: int, end: int, count: int, error: str) -> None:
+        """``count`` instants of ``stream`` in ``(start, end]`` failed, with an exception of the type ``error``.
 
         Not its message, which may have values in it.
         """

@@ -86,7 +86,7 @@ class ServiceTelemetry(Telemetry):
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
         self._recomputed = self._counter("recomputed_instances", "Derived instances evaluated again", "cause")
-        self._failed = self._counter("failed_steps", "Evaluations that raised", "tool")
+        self._failed = self._counter("failed_steps", "Instants at which a tool raised", "tool")
         self._store_errors = self._counter(
             "store_errors", "Store operations that failed, to be tried again", "operation"
         )
@@ -94,8 +94,8 @@ class ServiceTelemetry(Telemetry):
         self._step = self._histogram("step_seconds", "One evaluation of a tool", _STEP_BUCKETS, "tool")
         self._store = self._histogram("store_seconds", "One store operation", _STEP_BUCKETS, "operation")
         self._end_to_end = self._histogram("end_to_end_seconds", "From arrival to published", _END_TO_END_BUCKETS)
-        self._said: dict[tuple[str, str], float] = {}
-        """When the log last said that a node failed with a type of error."""
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        """When the log last said that a node failed with a type of error, and how many instants have failed since."""
         self._collector: _GaugeCollector | None = None
         self._count_of: dict[tuple[str, ...], Counter] = {}
         self._histogram_of: dict[tuple[str, str], Histogram] = {}
@@ -204,20 +204,21 @@ class ServiceTelemetry(Telemetry):
         self._end_to_end.observe(seconds)
         self.end_to_end_samples.add(seconds, count)
 
-    def failed(self, tool: str) -> None:
+    def failed(self, tool: str, node: str, stream: str, start: int, end: int, count: int, error: str) -> None:
         child = self._count_of.get(("failed", tool))
         if child is None:
             child = self._keep(("failed", tool), self._failed.labels(self._tools(tool)))
-        child.inc()
-
-    def interval_failed(self, node: str, stream: str, start: int, end: int, error: str) -> None:
+        child.inc(count)
         # One bad device fails at every reading, and one bad tool in every room.
         key = (node, error) if (node, error) in self._said or len(self._said) < MAX_LABELS else (OTHER, OTHER)
         now = time.monotonic()
-        if now - self._said.get(key, -math.inf) >= _SAID_AGAIN:
-            self._said[key] = now
-            where = {"node": node, "stream": stream, "interval": str(TimeInterval(start, end))}
+        said, since = self._said.get(key, (-math.inf, 0))
+        count += since
+        if now - said >= _SAID_AGAIN:
+            where = {"node": node, "stream": stream, "interval": str(TimeInterval(start, end)), "instants": count}
             logger.warning("a tool failed; hs-stream failed lists where and why", **where, error=error)
+            said, count = now, 0
+        self._said[key] = said, count
 
     def log_dropped(self) -> None:
         """One log record was not published. From any thread."""

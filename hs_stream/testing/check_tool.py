@@ -11,6 +11,8 @@
 5. ``build(parameters())`` is the same tool, unless it holds a function that cannot be saved.
 6. A `FoldTool` run in pieces, its state stored in between, is the fold in one. An `AggregateTool` without the inputs
    that are empty in the interval gives the same.
+7. Bad values: every third history is tried again with some values of another kind than the tool takes. It may raise
+   on them, and rules 2 to 6 hold for the instants at which it does as they hold for its outputs.
 
 It needs numpy only, so that it can run where plugins are loaded.
 """
@@ -25,10 +27,11 @@ from typing import Final
 
 import numpy as np
 
+from hs_stream.core.attempt import HALTED, Walk, attempt, readable
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.errors import ConfigurationError, LawViolation
 from hs_stream.core.stream import difference
-from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, format_time, shift
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, format_time, shift
 from hs_stream.core.tool import (
     AggregateTool,
     FoldTool,
@@ -48,6 +51,8 @@ from hs_stream.testing.vary import varied
 
 __all__ = ["check_tool", "readable"]
 
+Outcome = tuple[Batch, TimeIntervals]
+"""What comes out, and where the tool raises."""
 _SMALLEST: Final = 3
 _LARGEST: Final = 24
 
@@ -76,7 +81,10 @@ def check_tool(
             sources = material.sources(size)
             interval = material.interval(sources)
             cuts = material.cuts(interval, sources)
-            _Trial(one, material, interval, cuts, sources, f"seed={seed}, example {example}").run()
+            label = f"seed={seed}, example {example}"
+            _Trial(one, material, interval, cuts, sources, label).run()
+            if example % 3 == 1 and sources:
+                _Trial(one, material, interval, cuts, material.hurt(sources), f"{label}, bad values", hurt=True).run()
 
 
 def _parameter_sets(kind: type[Tool], variants: int, seed: int) -> list[Tool]:
@@ -84,19 +92,6 @@ def _parameter_sets(kind: type[Tool], variants: int, seed: int) -> list[Tool]:
     tools = [kind.build(sample) for sample in kind.samples]
     others = [varied(kind, sample, random) for _ in range(variants) for sample in kind.samples]
     return tools + [other for at, other in enumerate(others) if other not in tools + others[:at]]
-
-
-def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:
-    """The part of ``source`` that an output at any t of ``interval`` may read, and nothing more."""
-    start, end = interval.start, interval.end
-    if isinstance(support, Prefix):
-        return source.slice(MIN_TIME - 1, end)
-    if isinstance(support, Previous):
-        high = int(source.times.searchsorted(shift(start, 1), "right"))
-        return source.slice_index(max(high - support.n, 0), int(source.times.searchsorted(end, "right")))
-    if isinstance(support, Pointwise):
-        return source.slice(start, end)
-    return source.slice(shift(start, 1 - support.lookback), shift(end, support.lookahead))
 
 
 def _untouchable(support: Support, source: Batch, interval: TimeInterval) -> tuple[int, int]:
@@ -152,6 +147,8 @@ class _Trial:
     cuts: list[int]
     drawn: list[Batch]
     label: str
+    hurt: bool = False
+    """Some values are not of the kind that the tool takes: it may raise."""
 
     def run(self) -> None:
         self.sources: Sequence[Batch] = (
@@ -166,11 +163,11 @@ class _Trial:
         if isinstance(self.tool, AggregateTool):
             self.fewer_inputs(whole)
         if isinstance(self.tool, FoldTool):
-            self.fold(self.tool)
+            (self.fold_on_bad_values if self.hurt else self.fold)(self.tool)
 
     # --- laws ---
 
-    def split(self, whole: Batch) -> None:
+    def split(self, whole: Outcome) -> None:
         edges = [self.interval.start, *self.cuts, self.interval.end]
         pieces = [TimeInterval(start, end) for start, end in itertools.pairwise(edges)]
         order = self.material.random.permutation(len(pieces)).tolist()
@@ -180,7 +177,7 @@ class _Trial:
         for at in order:
             self.support(whole, pieces[at])
 
-    def purity(self, whole: Batch) -> None:
+    def purity(self, whole: Outcome) -> None:
         again = self.evaluate(self.tool, self.interval, self.sources)
         self.compare(whole, again, self.interval, "purity: the same evaluation again gives another result")
         try:
@@ -194,15 +191,16 @@ class _Trial:
             whole, again, self.interval, "purity: another instance with the same parameters gives another result"
         )
 
-    def instants(self, whole: Batch) -> None:
+    def instants(self, whole: Outcome) -> None:
         candidates = {self.material.instant(self.sources) for _ in range(3)}
-        if whole:
-            candidates |= {self.material.pick(whole.times.tolist()) for _ in range(3)}
+        for some in (whole[0].times.tolist(), [end for _, end in whole[1].pairs]):
+            if some:
+                candidates |= {self.material.pick(some) for _ in range(3)}
         for time in sorted(candidates):
             if self.interval.start < time <= self.interval.end:
                 self.support(whole, TimeInterval(time - 1, time))
 
-    def support(self, whole: Batch, piece: TimeInterval) -> None:
+    def support(self, whole: Outcome, piece: TimeInterval) -> None:
         if not len(self.sources):
             return
         supports = [self.tool.support(slot) for slot in range(len(self.sources))]
@@ -218,14 +216,13 @@ class _Trial:
     def disturbed(self, slot: int, support: Support, source: Batch, piece: TimeInterval) -> Batch:
         """``source`` with everything replaced that an output in ``piece`` may not read."""
         low, high = _untouchable(support, source, piece)
-        parts = [source.slice(low, high)]
-        if low > MIN_TIME:
-            parts.insert(0, self.material.noise(slot, MIN_TIME, low, 4))
-        if high < MAX_TIME:
-            parts.append(self.material.noise(slot, high, MAX_TIME, 4))
-        return Batch.concat(parts)
+        before = self.material.noise(slot, MIN_TIME, low, 4) if low > MIN_TIME else NOTHING
+        behind = self.material.noise(slot, high, MAX_TIME, 4) if high < MAX_TIME else NOTHING
+        if self.hurt:
+            before, behind = self.material.hurt([before, behind])
+        return Batch.concat([before, source.slice(low, high), behind])
 
-    def fewer_inputs(self, whole: Batch) -> None:
+    def fewer_inputs(self, whole: Outcome) -> None:
         assert isinstance(self.sources, Sources)
         inside = [source.slice(self.interval.start, self.interval.end) for source in self.sources]
         kept = [index for index, source in enumerate(inside) if source]
@@ -249,9 +246,41 @@ class _Trial:
                 raise self.broken(f"fold: the state {kept} goes on differently when it is stored in between")
             pieces.append(result)
         everything = TimeInterval(MIN_TIME, MAX_TIME)
-        self.compare(outputs, Batch.concat(pieces), everything, "fold: run in pieces it differs from run in one")
+        pair = (outputs, EMPTY), (Batch.concat(pieces), EMPTY)
+        self.compare(*pair, everything, "fold: run in pieces it differs from run in one")
         if not same(self.stored(state), self.stored(end_state)):
             raise self.broken(f"fold: run in pieces it ends in the state {state}, in one in {end_state}")
+
+    def fold_on_bad_values(self, tool: FoldTool) -> None:
+        source, state = self.sources[0], tool.initial()
+        high = max([self.interval.end, *source.times[-1:].tolist()])
+        whole = Walk(tool, state, MIN_TIME)
+        whole.through(source, high)
+        at, pieces, failed = MIN_TIME, [], EMPTY
+        for end in sorted({*self.cuts, *source.times[:: 1 + len(source) // 4].tolist(), high}):
+            batch = source.slice(at, end)
+            walk = Walk(tool, state, at)
+            walk.through(batch, end)
+            if batch and state is not HALTED:
+                self.steps_in_place(tool, state, batch.slice_index(0, 1))
+            pieces.append(walk.results)
+            failed |= walk.spans()
+            at, state = end, walk.state if walk.state is HALTED else self.stored(walk.state)
+        pair = (whole.results, whole.spans()), (Batch.concat(pieces), failed)
+        self.compare(*pair, TimeInterval(MIN_TIME, MAX_TIME), "fold: run in pieces it differs from run in one")
+        if (state is HALTED) != (whole.state is HALTED) or (state is not HALTED and not same(state, whole.state)):
+            raise self.broken(f"fold: run in pieces it ends in the state {state}, in one in {whole.state}")
+
+    def steps_in_place(self, tool: FoldTool, state: Value, batch: Batch) -> None:
+        given, kept = self.stored(state), self.stored(state)
+        for time, value in batch:
+            try:
+                tool.step(given, time, value)
+            except Exception as error:  # noqa: BLE001 - a tool may raise anything
+                if not same(given, kept):
+                    raise self.broken(
+                        f"fold: step changes its state in place, from {kept} to {given}, and then raises {error!r}"
+                    ) from None
 
     def stored(self, state: Value) -> Value:
         try:
@@ -264,10 +293,14 @@ class _Trial:
 
     # --- one evaluation ---
 
-    def evaluate(self, tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+    def evaluate(self, tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Outcome:
         given = _sources_like(sources, [_copy(source) for source in sources])
+        failed = EMPTY
         try:
-            result = tool.evaluate(interval, given)
+            if self.hurt:
+                result, failed = _outcome(tool, interval, given)
+            else:
+                result = tool.evaluate(interval, given)
         except Exception as error:
             raise self.broken(
                 f"evaluate({interval}) raised {type(error).__name__}: {error}, on values that "
@@ -277,7 +310,7 @@ class _Trial:
             if not np.array_equal(before.times, after.times) or not _same_column(before, after):
                 raise self.broken(f"contract: it changes input {slot}; {_first(before, after)}")
         self.contract(interval, sources, result)
-        return result
+        return result, failed
 
     def contract(self, interval: TimeInterval, sources: Sequence[Batch], result: Batch) -> None:
         if not isinstance(result, Batch):
@@ -316,10 +349,13 @@ class _Trial:
                 f"drive: first difference at {format_time(stray[0])}: an output that {drive} does not allow"
             )
 
-    def compare(self, expected: Batch, got: Batch, piece: TimeInterval, rule: str) -> None:
-        part = expected.slice(piece.start, piece.end)
-        if part != got:
-            raise self.broken(f"{rule}; in {piece} {_first(part, got)}")
+    def compare(self, expected: Outcome, got: Outcome, piece: TimeInterval, rule: str) -> None:
+        part = expected[0].slice(piece.start, piece.end)
+        if part != got[0]:
+            raise self.broken(f"{rule}; in {piece} {_first(part, got[0])}")
+        failed = expected[1] & TimeIntervals([piece])
+        if failed != got[1]:
+            raise self.broken(f"{rule}; in {piece} it raises on {failed or 'nothing'} against {got[1] or 'nothing'}")
 
     def broken(self, rule: str) -> LawViolation:
         try:
@@ -331,6 +367,16 @@ class _Trial:
             f"{self.tool.pin} with {parameters} breaks the {rule}; "
             f"interval {self.interval}, cut at {cuts}; {self.label}"
         )
+
+
+def _outcome(tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Outcome:
+    """What an engine makes of a tool that may raise."""
+    if not isinstance(tool, FoldTool):
+        found = attempt(tool, interval.start, interval.end, sources)
+        return found.results, TimeIntervals.points(found.failed)
+    walk = Walk(tool, tool.initial(), MIN_TIME)
+    walk.through(sources[0].slice(MIN_TIME - 1, interval.end), interval.end)
+    return walk.results.slice(interval.start, interval.end), walk.spans() & TimeIntervals([interval])
 
 
 def _same_column(left: Batch, right: Batch) -> bool:

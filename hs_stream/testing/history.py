@@ -14,12 +14,13 @@ from typing import Final
 
 from hs_stream.core.errors import LawViolation, ToolError
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME
 from hs_stream.core.tool import Window
 from hs_stream.core.value import Value, same
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Delivery, Publication, Reading, Store
+from hs_stream.engine.streams import MOST_FAILED
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore, When
 from hs_stream.testing.oracle import Verification, verify
@@ -288,6 +289,7 @@ class History:
         found = await verify(store, self.workflows, MIN_TIME, now, records=self.engine.records())
         if not found.clean:
             raise LawViolation(f"{found.count} differences, first {found.mismatches[0]}")
+        self._check_failed(found)
         if everything and any(self.acknowledged.values()):
             ahead = _lookaheads(self.workflows)
             for stream, missing in found.owed.items():
@@ -296,6 +298,13 @@ class History:
         await self._check_raw(store)
         await self._check_subscriber(store)
         return found
+
+    def _check_failed(self, found: Verification) -> None:
+        """What fails from scratch is told, where it is computed at all; what does not is in ``owed``."""
+        for status in self.engine.status():
+            silent = status.coverage & found.failed.get(status.stream, EMPTY)
+            if silent and len(status.failed) < MOST_FAILED:
+                raise LawViolation(f"{status.stream} fails on {silent}, and says nothing of it")
 
     async def _check_raw(self, store: Store) -> None:
         statuses = {status.stream: status for status in self.engine.status()}

@@ -32,6 +32,21 @@ _TEXTS: Final = ("a", "b", "c", "value", "temperature", "humidity", "x", "y")
 _KEYS: Final = ("value0", "value1", "value2")
 """The plate values of an aggregate's inputs, where `hs_stream.testing.check_tool` makes them up."""
 _NUMBERS: Final = ("floats", "ints", "mixed", "few", "offset", "extreme")
+_BAD: Final[tuple[Value, ...]] = (
+    "unknown",
+    "",
+    "12,5",
+    None,
+    True,
+    [],
+    [1.0, "a"],
+    {},
+    {"a": "b"},
+    b"\xff",
+    float("inf"),
+    -(1 << 62),
+    TimeInterval(0, 1),
+)
 _OBJECTS: Final = ("object", "full")
 _ANY: Final = (*_NUMBERS, "bools", "texts", "lists", *_OBJECTS, "intervals", "anything")
 _KINDS: Final[dict[str, tuple[str, ...]]] = {
@@ -215,6 +230,22 @@ class Material:
         start = low if self.chance(0.5) else self.between(low, high - 1)
         end = self.pick([end for end in (time, high, self.between(start + 1, high)) if end > start])
         return TimeInterval(start, end)
+
+    def hurt(self, sources: Sequence[Batch]) -> list[Batch]:
+        """``sources``, some of whose values are of another kind, as a whole or in one of their parts."""
+        return [
+            Batch.build(source.times, [self.bad(value) if self.chance(0.3) else value for value in source.plain()])
+            for source in sources
+        ]
+
+    def bad(self, value: Value) -> Value:
+        """What a device may send instead of ``value``."""
+        if isinstance(value, dict) and value and self.chance(0.6):
+            return value | {self.pick(sorted(value)): self.pick(_BAD)}
+        if isinstance(value, list) and value and self.chance(0.6):
+            at = self.between(0, len(value) - 1)
+            return [*value[:at], self.pick(_BAD), *value[at + 1 :]]
+        return self.pick(_BAD)
 
     def noise(self, slot: int, low: int, high: int, count: int) -> Batch:
         """Up to ``count`` instances in ``(low, high]``, near `origin` or a bound."""

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Final
 
 from hs_stream.core.affected import available, required
+from hs_stream.core.attempt import Walk, attempt
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, format_time
-from hs_stream.core.tool import FoldTool, Sources, Tool
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time
+from hs_stream.core.tool import FoldTool, Sources
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.clock import SystemClock
-from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
-from hs_stream.engine.ports import Snapshot, Store, StreamRecord
+from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.engine.streams import Stream
-from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["ABSENT", "Mismatch", "Scratch", "Verification", "verify"]
 
@@ -57,7 +54,8 @@ class Mismatch:
 class Verification:
     """What was compared. ``not_computed``: parts of the asked interval that are not covered in the store.
 
-    ``owed``: parts of those that an evaluation from scratch can compute (nothing before them fails).
+    ``owed``: parts of those that an evaluation from scratch can compute. ``failed``: where the tool raises then; the
+    first error of a stream is in ``not_computable``.
     """
 
     streams: int = 0
@@ -66,6 +64,7 @@ class Verification:
     mismatches: list[Mismatch] = field(default_factory=list)
     not_computed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
     owed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
+    failed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
     not_computable: dict[StreamId, str] = field(default_factory=dict)
 
     @property
@@ -81,15 +80,17 @@ class Scratch:
         self._store = store
         self._graph = graph
         self._window = TimeIntervals.of(start, end)
-        patient = PatientStore(store, SystemClock(), Telemetry())
-        patient.give_up()
-        self._evaluator = Evaluator(Contents(patient), Telemetry())
+        self._states: dict[int, tuple[int, Value]] = {}
         self.contents: dict[int, Batch] = {}
         self.known: dict[int, TimeIntervals] = {}
+        self.failed: dict[int, TimeIntervals] = {}
         self.errors: dict[int, str] = {}
 
     async def run(self) -> None:
-        """Fill ``contents``, and ``known`` with where they hold, for every stream."""
+        """Fill ``contents``, and ``known`` with where they hold, for every stream; ``failed`` is where a tool raises.
+
+        What failed is known: nothing came of it.
+        """
         streams = sorted(self._graph.streams.values(), key=lambda stream: (stream.rank, stream.id))
         needed = {stream.id: self._window for stream in streams}
         for stream in reversed(streams):
@@ -114,8 +115,9 @@ class Scratch:
         self.contents[stream.id] = stored
         self.known[stream.id] = stream.coverage & TimeIntervals.of(MIN_TIME, until)
         if isinstance(stream.tool, FoldTool) and stream.line > MIN_TIME:
-            state = await self._store.snapshot(stream.id, until)
-            stream.tool = cast(Tool, _Resumed(stream.tool, state, stream.inputs[0].floor))
+            found = await self._store.snapshot(stream.id, until)
+            begin = stream.inputs[0].floor, stream.tool.initial()
+            self._states[stream.id] = begin if found is None else (found.time, found.state)
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
         if start >= end:
@@ -130,16 +132,28 @@ class Scratch:
             [self.contents[stream.inputs[slot].id] for slot in stream.order],
             [stream.keys[slot] for slot in stream.order] if stream.aggregate else (),
         )
-        result = self._evaluator.evaluate(stream, start, end, sources)
+        results, failed, error = self._results(stream, start, end, sources)
         known = EMPTY
         for slot, source in enumerate(stream.inputs):
             may = available(stream.support(slot), self.known[source.id])
             known = may if slot == 0 else known & may
-        done = TimeIntervals((first, last) for first, last, _ in result.done)
-        self.known[stream.id] |= (done & known) if stream.inputs else (done | TimeIntervals.of(MIN_TIME, start))
-        self.contents[stream.id] = Batch.concat([self.contents[stream.id], *(batch for _, _, batch in result.done)])
-        if result.failed:
-            self.errors[stream.id] = result.error
+        self.known[stream.id] |= (
+            known & TimeIntervals.of(start, end) if stream.inputs else TimeIntervals.of(MIN_TIME, end)
+        )
+        self.contents[stream.id] = Batch.concat([self.contents[stream.id], results])
+        if failed:
+            self.failed[stream.id], self.errors[stream.id] = failed, error
+
+    def _results(self, stream: Stream, start: int, end: int, sources: Sources) -> tuple[Batch, TimeIntervals, str]:
+        tool = stream.tool
+        assert tool is not None
+        if not isinstance(tool, FoldTool):
+            found = attempt(tool, start, end, sources)
+            return found.results, TimeIntervals.points(found.failed), found.error
+        at, state = self._states.get(stream.id) or (MIN_TIME, tool.initial())
+        walk = Walk(tool, state, at)
+        walk.through(sources[0].slice(at, end), end)
+        return walk.results.slice(start, end), walk.spans() & TimeIntervals.of(start, end), walk.error
 
     async def _begins(self, streams: Sequence[Stream]) -> dict[str, int]:
         wanted = {stream.workflow for stream in streams if stream.kind == "derived" and not stream.inputs}
@@ -164,23 +178,6 @@ def final(stream: Stream) -> int:
     One that begins with its workflow's start may have begun elsewhere, and kept what others read of it.
     """
     return max(stream.floor, stream.line, MIN_TIME if stream.begin is None else stream.limit)
-
-
-class _Resumed:
-    """A fold that goes on from a stored state, or from where its input begins."""
-
-    def __init__(self, tool: FoldTool, snapshot: Snapshot | None, begin: int) -> None:
-        self._tool = tool
-        self._at = begin if snapshot is None else snapshot.time
-        self._state = tool.initial() if snapshot is None else snapshot.state
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tool, name)
-
-    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
-        source = sources[0].slice(self._at, interval.end)
-        _, result = self._tool.run_over(self._state, source, self._at, interval.end)
-        return result.slice(interval.start, interval.end)
 
 
 async def verify(
@@ -219,8 +216,11 @@ async def verify(
         missing = (window & stream.demand) - stream.coverage - old
         if missing:
             result.not_computed[stream.stream] = missing
-            if owed := missing & scratch.known[stream.id]:
+            failed = scratch.failed.get(stream.id, EMPTY)
+            if owed := (missing & scratch.known[stream.id]) - failed:
                 result.owed[stream.stream] = owed
+            if failed := (failed & window & stream.demand) - old:
+                result.failed[stream.stream] = failed
         for low, high in coverage.pairs:
             stored = await store.read(record.id, low, high)
             _compare(result, stream.stream, stored, scratch.contents[stream.id].slice(low, high))

@@ -192,7 +192,8 @@ def _way(tool: Tool) -> tuple[Any, ...]:
     supports = [tool.support(slot) for slot in range(1 if tool.arity is None else tool.arity)]
     ahead = any(isinstance(support, Window) and support.lookahead for support in supports)
     special = tuple(base for base in (FoldTool, AggregateTool, SplitTool, PlateTool) if isinstance(tool, base))
-    return special, type(tool.drive()), tuple(map(type, supports)), ahead
+    halts = isinstance(tool, FoldTool) and not tool.goes_on
+    return special, type(tool.drive()), tuple(map(type, supports)), ahead, halts
 
 
 @st.composite

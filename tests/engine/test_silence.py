@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid
+from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.tool import SKIP, Drive, FoldTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition
@@ -136,10 +136,12 @@ async def test_a_fold_on_a_grid_that_raises_goes_on_when_the_reading_is_correcte
     bench.clock.advance(1_000_000)
     await bench.publish((0, 1), (2_300, wrong), (3_300, 3))
     contents = await bench.contents("b[room=a]")
-    assert contents == {0: 1, 1_000: 1, 2_000: 1}
+    told = {3_000: 1} if wrong == -1 else {}
+    assert contents == dict.fromkeys(range(0, 3_000, 1_000), 1) | told | dict.fromkeys(range(4_000, 9_000, 1_000), 3)
     [status] = [status for status in bench.engine.status() if status.kind == "derived"]
-    assert status.failed
+    assert status.failed == TimeIntervals.points([START + (2_300 if wrong == -1 else 3_000)])
     assert "ValueError: broken" in status.error
+    assert (await bench.verify()).clean
     await bench.publish((2_300, 2))
     assert await bench.contents("b[room=a]") == {
         **dict.fromkeys(range(0, 3_000, 1_000), 1),

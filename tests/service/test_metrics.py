@@ -53,7 +53,7 @@ def exercised() -> ServiceTelemetry:
     telemetry.step("sliding_mean", 0.002)
     telemetry.store("append", 0.001)
     telemetry.end_to_end(0.004, 10)
-    telemetry.failed("sliding_mean")
+    telemetry.failed("sliding_mean", "smooth", "smooth[room=kitchen]", 0, 1000, 3, "TypeError")
     return telemetry
 
 
@@ -76,7 +76,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
     with capture_logs() as logs:
         for error in ("TypeError", "TypeError", "ValueError", "TypeError"):
             for room in ("kitchen", "bath"):
-                telemetry.interval_failed("smooth", f"smooth[room={room}]", 0, 1000, error)
+                telemetry.failed("sliding_mean", "smooth", f"smooth[room={room}]", 0, 1000, 2, error)
         assert logs == [
             {
                 "event": "a tool failed; hs-stream failed lists where and why",
@@ -84,18 +84,20 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
                 "node": "smooth",
                 "stream": "smooth[room=kitchen]",
                 "interval": "(1970-01-01T00:00:00Z, 1970-01-01T00:00:01Z]",
+                "instants": 2,
                 "error": error,
             }
             for error in ("TypeError", "ValueError")
         ]
         now = 3600.0
-        telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, MAX_TIME, "TypeError")
+        telemetry.failed("sliding_mean", "smooth", "smooth[room=bath]", 1000, MAX_TIME, 1, "TypeError")
         assert (logs[-1]["stream"], logs[-1]["interval"]) == ("smooth[room=bath]", "(1970-01-01T00:00:01Z, inf]")
+        assert logs[-1]["instants"] == 2 * 5 + 1, "with all that the log did not say since"
         telemetry.attach(Figures())
-        telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, 2000, "TypeError")
+        telemetry.failed("sliding_mean", "smooth", "smooth[room=bath]", 1000, 2000, 1, "TypeError")
         assert len(logs) == 4, "a new round says it anew"
         for number in range(3 * MAX_LABELS):
-            telemetry.interval_failed("smooth", "smooth[room=bath]", 1000, 2000, f"Error{number}")
+            telemetry.failed("sliding_mean", "smooth", "smooth[room=bath]", 1000, 2000, 1, f"Error{number}")
         assert len(logs) == 4 + MAX_LABELS
 
 

@@ -81,6 +81,14 @@ def _objects(names: Sequence[str], count: int) -> list[dict[str, Value]]:
     return shapes
 
 
+def _finite(state: Value) -> bool:
+    if isinstance(state, float):
+        return math.isfinite(state)
+    if isinstance(state, dict):
+        return all(map(_finite, state.values()))
+    return not isinstance(state, list) or all(map(_finite, state))
+
+
 class Learner(FoldTool):
     """A fold whose state is that of a model, which is made once for a run of instances."""
 
@@ -114,7 +122,7 @@ class Learner(FoldTool):
         return state, result.plain()[0] if result else SKIP
 
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
-        """`load` once, `take` each instance, `dump` once."""
+        """`load` once, `take` each instance, `dump` once. ``ValueError`` for what leaves the model without numbers."""
         learner = self.load(state)
         times, results = [], []
         for time, value in batch:
@@ -122,7 +130,13 @@ class Learner(FoldTool):
             if result is not SKIP:
                 times.append(time)
                 results.append(result)
-        return self.dump(learner), Batch.build(times, results)
+        after = self.dump(learner)
+        if not _finite(after):
+            # It would fail at all that comes behind. It never has finite numbers again, so one look is enough.
+            raise ValueError(
+                f"{self.name}: these numbers are too large for the model: what it learnt would be infinite"
+            )
+        return after, Batch.build(times, results)
 
     def result_of(self, learner: Any, value: Value) -> Value:
         """The output for one instance, or `SKIP`. Changes ``learner``."""
