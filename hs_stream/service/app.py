@@ -2,7 +2,8 @@
 
 Start: store, workflows, engine (recovers), HTTP, connectors. Stop: the source takes nothing more, the engine finishes
 its step, commits and acknowledges, then connectors and HTTP end, then the store closes. A broker that does not answer
-is tried again while running; one that refuses us, and a store that does not answer at the start, end the start.
+is tried again while running; one that refuses us, and a store that does not answer at the start, end the start. While
+it runs, only an essential task can end the service: see `hs_stream.service.tasks`.
 
 When the workflows change, the service does in one process what a restart does: it ends the `Round`, opens the store
 again, and begins another one. HTTP stays up, and lets requests wait meanwhile. What changes is checked before anything
@@ -38,7 +39,7 @@ from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
 from hs_stream.service.security import Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
-from hs_stream.service.tasks import first_error
+from hs_stream.service.tasks import SideTasks, first_error
 from hs_stream.service.wiring import EmbeddedStore, load_registry, version
 
 __all__ = ["Service", "run_service", "serve"]
@@ -49,6 +50,8 @@ _CLOSE_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 5.0
 """So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
+_HTTP_SECONDS: Final = 10.0
+"""So long a start waits for HTTP."""
 
 
 class Service:
@@ -69,6 +72,7 @@ class Service:
         self._viewer = viewer
         self.registry: ToolRegistry = load_registry(settings)
         self.telemetry = ServiceTelemetry()
+        self._side = SideTasks(self.telemetry.side_task_failed)
         self.started = asyncio.Event()
         self.port = 0
         self.store: Store
@@ -156,6 +160,7 @@ class Service:
             self.telemetry,
             self._lease,
             workflows,
+            self._side,
             announced=self._catalog.announced,
         )
         await made.open()
@@ -184,15 +189,17 @@ class Service:
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
         try:
             async with asyncio.TaskGroup() as group:
-                http = group.create_task(server.run(), name="http")
-                others = [group.create_task(self._watch_files(), name="files")]
+                keep = self._side.keep
+                http = group.create_task(keep("http", server.run), name="http")
+                others = [group.create_task(keep("files", self._watch_files), name="files")]
                 if self._log is not None:
-                    others.append(group.create_task(self._log.run(), name="mqtt log"))
+                    others.append(group.create_task(keep("mqtt log", self._log.run), name="mqtt log"))
                 await self._rounds(server)
                 if self._log is not None:
                     await self._log.wait_sent(_CLOSE_SECONDS)
                 for task in others:
                     task.cancel()
+                self._side.stop()
                 server.stop()
                 await http
         except BaseExceptionGroup as errors:
@@ -205,7 +212,11 @@ class Service:
         async def begun() -> None:
             if not self.started.is_set():
                 await self._round.check_broker()
-                await server.wait_started()
+                try:
+                    async with asyncio.timeout(_HTTP_SECONDS):
+                        await server.wait_started()
+                except TimeoutError:
+                    logger.warning("HTTP does not answer yet; everything else works")
                 logger.info("started", version=version(), url=self.url)
                 self.started.set()
             self._gate.open()
@@ -288,7 +299,7 @@ class Service:
                 logger.warning("the workflows stay as they are", error=str(error))
 
     async def ready(self) -> dict[str, Any]:
-        """``{"ready", "parts": {broker, store, lag}}``."""
+        """``{"ready", "parts": {broker, store, lag}, "degraded": [{what, error, count}]}``."""
         return await self._round.ready()
 
 
