@@ -76,20 +76,22 @@ class Ground:
         admitted = self.values.admit(meta)
         return [*self._add(source, meta, ()), *self._split_anew(admitted)]
 
-    def grow(self, node: str, meta: Meta, value: str) -> list[Created | Joined]:
+    def grow(self, node: str, meta: Meta, value: str, *, stored: bool = False) -> list[Created | Joined]:
         """The streams that come of ``node[meta]``, the source of a plate, saying that there is ``value``.
 
-        Raises `hs_stream.core.plate.PlateFull`, ``ValueError`` for what is no plate value, and changes nothing then.
+        ``stored``: it was taken in before, perhaps by rules that let more pass. Raises
+        `hs_stream.core.plate.PlateFull`, ``ValueError`` for what is no plate value, and changes nothing then.
         """
-        admitted = [self.values.admit(found) for found in self.growth(node, meta, value)]
+        admitted = [self.values.admit(found) for found in self.growth(node, meta, value, stored=stored)]
         return [event for one in admitted for event in self._split_anew(one)]
 
-    def growth(self, node: str, meta: Meta, value: str) -> list[Meta]:
+    def growth(self, node: str, meta: Meta, value: str, *, stored: bool = False) -> list[Meta]:
         """The plate values that `grow` would admit. Raises what it would raise."""
         found = []
         for plate in self.workflow.plates.values():
             if plate.source == node:
-                check_plate_value(value)
+                if not stored:
+                    check_plate_value(value)
                 ancestors = closure(self.workflow.plates, [plate.name])
                 under = tuple(pair for pair in meta if pair[0] in ancestors)
                 found.append(tuple(sorted((*under, (plate.name, value)))))

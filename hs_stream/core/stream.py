@@ -12,20 +12,51 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.value import same
 
-__all__ = ["SUGGESTED", "Difference", "StreamId", "difference", "nearest_streams", "suggestion"]
+__all__ = [
+    "SUGGESTED",
+    "Difference",
+    "StreamId",
+    "check_plate_value",
+    "difference",
+    "nearest_streams",
+    "suggestion",
+    "unpublishable",
+]
 
 Meta = tuple[tuple[str, str], ...]
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _FORBIDDEN: Final = re.compile(r"[\[\],=+#\x00-\x1f\x7f]")
+_BEYOND: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_UNPUBLISHABLE: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_BEYOND}]")
+"""What MQTT forbids in a topic, or lets a broker close the connection for (MQTT 5, section 1.5.4)."""
 _TEXT: Final = re.compile(r"([^\[\]]+)(?:\[(.*)\])?", re.DOTALL)
 MAX_PLATE_VALUE: Final = 128
 SUGGESTED: Final = 5
 _COMPARED: Final = 100
 
 
+def unpublishable(text: str) -> str:
+    """The first character of ``text`` that no MQTT topic may hold; empty where there is none.
+
+    Control characters, surrogates and the 66 code points that are no characters.
+    """
+    found = _UNPUBLISHABLE.search(text)
+    return found.group() if found else ""
+
+
 def check_plate_value(value: str) -> str:
-    """``value`` itself, or ``ValueError`` with the reason why no plate may hold it."""
+    """``value`` itself, or ``ValueError`` with the reason why no plate takes it in.
+
+    A stream that is stored may have more: older versions took what `unpublishable` finds, and it can be named still.
+    """
+    if found := unpublishable(_check_form(value)):
+        raise ValueError(f"a plate value holds {found!r}, which MQTT forbids in a topic")
+    return value
+
+
+def _check_form(value: str) -> str:
+    """What keeps the text of a stream unambiguous."""
     if not value or not value.strip():
         raise ValueError("a plate value is empty")
     if len(value) > MAX_PLATE_VALUE:
@@ -58,7 +89,7 @@ class StreamId:
         if len({key for key, _ in pairs}) != len(pairs):
             raise ValueError(f"{name}: a plate is named twice in {pairs}")
         for _, value in pairs:
-            check_plate_value(value)
+            _check_form(value)
         return cls(name, pairs)
 
     @classmethod

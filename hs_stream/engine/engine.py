@@ -34,6 +34,7 @@ from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery,
 from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.engine.unpublished import Unsent
 
 __all__ = ["Engine", "EngineSettings", "EngineStatistics", "StreamStatus"]
 
@@ -179,7 +180,9 @@ class Engine:
             max_in_flight=settings.max_in_flight,
         )
         self._outbox = Outbox(
-            self._graph, self._patient, self._sink, self.clock, self._telemetry, recovery.published_seq
+            *(self._graph, self._patient, self._sink, self.clock, self._telemetry),
+            published=recovery.published_seq,
+            bury=self._ingest.bury,
         )
         self._retention = Retention(self._graph, self._patient, self._executor, self._ingest, self.clock)
         self._executor.committed = self._outbox.offer
@@ -540,6 +543,10 @@ class Engine:
     def plates(self) -> dict[str, dict[str, list[dict[str, str]]]]:
         """Per workflow and plate: the values seen so far, each with those of its ancestors."""
         return {name: ground.values.tree() for name, ground in self._graph.grounds.items()}
+
+    def unpublished(self) -> dict[str, Unsent]:
+        """By reason, what the other side would not have."""
+        return self._outbox.refusals.by_reason
 
     @property
     def workflows(self) -> list[WorkflowDefinition]:

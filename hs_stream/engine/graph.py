@@ -76,16 +76,19 @@ class Graph:
             ground.check(source, meta)
         return [stream for one in grounds for stream in self._apply(one.workflow, one.bind(source, meta))]
 
-    def grow(self, stream: Stream, value: str) -> list[Stream]:
+    def grow(self, stream: Stream, value: str, *, stored: bool = False) -> list[Stream]:
         """New streams that come of ``stream``, the source of a plate, saying that there is ``value``.
 
-        Raises `hs_stream.core.plate.PlateFull`, and ``ValueError`` for what is no plate value.
+        ``stored``: see `hs_stream.core.ground.Ground.grow`. Raises `hs_stream.core.plate.PlateFull`, and ``ValueError``
+        for what is no plate value.
         """
         node, meta = stream.node, stream.stream.meta
         grounds = [ground for ground in self.grounds.values() if node in ground.workflow.nodes]
         for ground in grounds:
-            ground.growth(node, meta, value)
-        return [fresh for one in grounds for fresh in self._apply(one.workflow, one.grow(node, meta, value))]
+            ground.growth(node, meta, value, stored=stored)
+        return [
+            fresh for one in grounds for fresh in self._apply(one.workflow, one.grow(node, meta, value, stored=stored))
+        ]
 
     def growing(self) -> list[Stream]:
         """The streams that are sources of plates."""

@@ -5,7 +5,9 @@
    confirmed is published again (at least once; ``(stream, time, revision)`` tells repeats).
 3. What the other side may still forget (`Sink.forgets_ms`) is confirmed and not recorded yet, but for an orderly stop.
 4. At most `_MEMORY` changes wait in memory. What does not fit is read back from the store when its turn comes.
-5. Without a sink nothing is published, and nothing is taken for it: it waits in the store for an engine with a sink.
+5. What the other side will never have is counted and kept as a dead letter (`hs_stream.engine.unpublished`) before the
+   cursor passes it, and holds nothing up.
+6. Without a sink nothing is published, and nothing is taken for it: it waits in the store for an engine with a sink.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.ports import Change, Clock, OutboxEntry, Publication, Sink
+from hs_stream.engine.ports import Change, Clock, DeadLetter, OutboxEntry, Publication, Sink, Unpublished
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.engine.unpublished import Refusals
 
 __all__ = ["Outbox"]
 
@@ -30,20 +33,29 @@ _CURSOR_EVERY: Final = 250
 
 
 class Outbox:
-    """Publishes what the executor commits."""
+    """Publishes what the executor commits. ``bury`` keeps dead letters."""
 
     def __init__(
-        self, graph: Graph, store: PatientStore, sink: Sink | None, clock: Clock, telemetry: Telemetry, published: int
+        self,
+        graph: Graph,
+        store: PatientStore,
+        sink: Sink | None,
+        clock: Clock,
+        telemetry: Telemetry,
+        published: int,
+        bury: Callable[[Sequence[DeadLetter]], Awaitable[None]],
     ) -> None:
         self.published = published
         """The last commit whose changes are all confirmed."""
         self.committed = published
         self.count = 0
+        self.refusals = Refusals()
         self._graph = graph
         self._store = store
         self._sink = sink
         self._clock = clock
         self._telemetry = telemetry
+        self._bury = bury
         self._waiting: deque[tuple[int, Sequence[OutboxEntry], int]] = deque()
         self._size = 0
         self._overflow = False
@@ -119,6 +131,7 @@ class Outbox:
             if not self._waiting:
                 return
         batch: list[Publication] = []
+        refused: Sequence[Unpublished] = ()
         last, oldest, count = self.published, 0, 0
         while self._waiting and count < _AT_ONCE:
             seq, entries, arrival = self._waiting.popleft()
@@ -127,16 +140,25 @@ class Outbox:
                 batch += self._publications(entry)
             last, oldest = seq, oldest or arrival
         if batch:
-            await sink.publish(batch)
+            refused = await sink.publish(batch) or ()
+            if refused:
+                await self._refused(refused)
             now = self._clock.now()
             if oldest:
                 self._telemetry.end_to_end((now - oldest) / 1000, len(batch))
         self._size -= count
-        self.count += count
+        self.count += max(count - len(refused), 0)
         self.published = last
         self._mark(last)
         if self._clock.now() >= self._recorded_at + _CURSOR_EVERY:
             await self.record()
+
+    async def _refused(self, refused: Sequence[Unpublished]) -> None:
+        """Rule 5."""
+        for one in refused:
+            self._telemetry.unpublished(one.reason, 1)
+        if letters := self.refusals.take(refused, self._clock.now()):
+            await self._bury(letters)
 
     def _mark(self, seq: int) -> None:
         now = self._clock.now()

@@ -44,6 +44,7 @@ __all__ = [
     "StreamChange",
     "StreamRecord",
     "ToolRecord",
+    "Unpublished",
 ]
 
 
@@ -382,6 +383,17 @@ class Publication:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """A publication that the other side will not have. ``reason`` is one of few words; ``size`` in bytes."""
+
+    publication: Publication
+    topic: str
+    reason: str
+    message: str
+    size: int
+
+
 class Sink(Protocol):
     """Publishes changes, at least once and in order per stream.
 
@@ -395,8 +407,11 @@ class Sink(Protocol):
     async def run(self, connected: Callable[[bool], None]) -> None:
         """Keep the connection until cancelled; reconnect with a bounded, jittered backoff."""
 
-    async def publish(self, publications: Sequence[Publication]) -> None:
-        """Return when all of them are confirmed by the other side. May wait for a connection for ever."""
+    async def publish(self, publications: Sequence[Publication]) -> Sequence[Unpublished]:
+        """Return when the other side has confirmed all of them, but for those that it will never have.
+
+        May wait for a connection for ever. One that can never be confirmed must not hold up the others: it is returned.
+        """
 
 
 class Guard(Protocol):

@@ -54,6 +54,9 @@ class Telemetry:
     def end_to_end(self, seconds: float, count: int) -> None:
         """``count`` results were published this long after the arrival of the oldest reading behind them."""
 
+    def unpublished(self, reason: str, count: int) -> None:
+        """``count`` results were not published: the other side will not have them. ``reason`` is one of few words."""
+
     def failed(self, tool: str, node: str, stream: str, start: int, end: int, count: int, error: str) -> None:
         """``count`` instants of ``stream`` in ``(start, end]`` failed, with an exception of the type ``error``.
 

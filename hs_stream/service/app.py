@@ -2,7 +2,8 @@
 
 Start: store, workflows, engine (recovers), HTTP, connectors. Stop: the source takes nothing more, the engine finishes
 its step, commits and acknowledges, then connectors and HTTP end, then the store closes. A broker that does not answer
-is tried again while running; one that refuses us, and a store that does not answer at the start, end the start.
+is tried again while running; one that refuses us, and a store that does not answer at the start, end the start. While
+it runs, only an essential task can end the service: see `hs_stream.service.tasks`.
 
 When the workflows change, the service does in one process what a restart does: it ends the `Round`, opens the store
 again, and begins another one. HTTP stays up, and lets requests wait meanwhile. What changes is checked before anything
@@ -42,7 +43,7 @@ from hs_stream.service.round import Round
 from hs_stream.service.security import GOOD, SHORTEST, Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
-from hs_stream.service.tasks import first_error
+from hs_stream.service.tasks import SideTasks, first_error
 from hs_stream.service.wiring import EmbeddedStore, load_registry, version, without_server
 
 __all__ = ["Service", "run_service", "serve"]
@@ -56,6 +57,8 @@ _RETRY_SECONDS: Final = 1.0
 _DOUBTS: Final = 20
 _LOOK_SECONDS: Final = 2.0
 """Between two looks at when the workflow files were written."""
+_HTTP_SECONDS: Final = 10.0
+"""So long a start waits for HTTP."""
 
 
 class Service:
@@ -76,6 +79,7 @@ class Service:
         self._viewer = viewer
         self.registry: ToolRegistry = load_registry(settings)
         self.telemetry = ServiceTelemetry()
+        self._side = SideTasks(self.telemetry.side_task_failed)
         self.started = asyncio.Event()
         self.port = 0
         self.store: Store
@@ -180,6 +184,7 @@ class Service:
             self.telemetry,
             self._lease,
             workflows,
+            self._side,
             announced=self._catalog.announced,
         )
         await made.open()
@@ -221,19 +226,21 @@ class Service:
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
         try:
             async with asyncio.TaskGroup() as group:
-                http = group.create_task(server.run(), name="http")
+                keep = self._side.keep
+                http = group.create_task(keep("http", server.run), name="http")
                 others = [
-                    group.create_task(self._watch_files(), name="files"),
-                    group.create_task(self._look_at_files(), name="looking at files"),
-                    group.create_task(self.telemetry.accounts.run(), name="dead letters"),
+                    group.create_task(keep("files", self._watch_files), name="files"),
+                    group.create_task(keep("looking at files", self._look_at_files), name="looking at files"),
+                    group.create_task(keep("dead letters", self.telemetry.accounts.run), name="dead letters"),
                 ]
                 if self._log is not None:
-                    others.append(group.create_task(self._log.run(), name="mqtt log"))
+                    others.append(group.create_task(keep("mqtt log", self._log.run), name="mqtt log"))
                 await self._rounds(server)
                 if self._log is not None:
                     await self._log.wait_sent(_CLOSE_SECONDS)
                 for task in others:
                     task.cancel()
+                self._side.stop()
                 server.stop()
                 await http
         except BaseExceptionGroup as errors:
@@ -246,7 +253,11 @@ class Service:
         async def begun() -> None:
             if not self.started.is_set():
                 await self._round.check_broker()
-                await server.wait_started()
+                try:
+                    async with asyncio.timeout(_HTTP_SECONDS):
+                        await server.wait_started()
+                except TimeoutError:
+                    logger.warning("HTTP does not answer yet; everything else works")
                 logger.info("started", version=version(), url=self.url)
                 self.started.set()
             self._gate.open()
@@ -338,16 +349,13 @@ class Service:
         seen, settled = None, True
         while True:
             began = time.monotonic()
-            try:
-                stamps = await asyncio.to_thread(self._catalog.stamps)
-                if stamps != seen:
-                    # Perhaps it is still being written.
-                    seen, settled = stamps, False
-                elif not settled:
-                    settled = True
-                    await self._compare_files()
-            except Exception as error:  # noqa: BLE001 - a file may name code that raises anything: what runs goes on
-                logger.warning("the workflow files cannot be looked at", error=repr(error))
+            stamps = await asyncio.to_thread(self._catalog.stamps)
+            if stamps != seen:
+                # Perhaps it is still being written.
+                seen, settled = stamps, False
+            elif not settled:
+                settled = True
+                await self._compare_files()
             # A pattern with ** may look at many directories.
             await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
 
@@ -363,7 +371,7 @@ class Service:
         return self._round.witness()
 
     async def ready(self) -> dict[str, Any]:
-        """``{"ready", "parts": {broker, store, lag}}``."""
+        """``{"ready", "parts": {broker, store, lag}, "degraded": [{what, error, count}]}``."""
         return await self._round.ready()
 
 

@@ -46,6 +46,7 @@ from hs_stream.service.wiring import (
 )
 from hs_stream.store.open import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
+from hs_stream_connectors.mqtt.source import MqttSource
 
 __all__ = ["Finding", "examine"]
 
@@ -77,6 +78,7 @@ async def examine(settings: Settings) -> list[Finding]:
         await _look("workflows", lambda: _workflows(settings)),
         *await _files(settings),
         http := await _look("http", lambda: _http(settings)),
+        *await _service(settings),
         await _look("logs", lambda: asyncio.to_thread(_logs, settings.logging)),
         await _look("broker", lambda: _broker(settings)),
         *await _store(settings),
@@ -192,6 +194,28 @@ async def _who_listens(settings: Settings, taken: ConfigurationError) -> str:
     return "by the service of this store"
 
 
+async def _service(settings: Settings) -> list[Finding]:
+    """What a running service says of itself; nothing where none runs."""
+    try:
+        service = await asyncio.to_thread(running_service, settings)
+        if service is None:
+            return []
+        said = await asyncio.to_thread(service.ask, "GET", "/readyz", also=503)
+        parts, degraded = said["parts"], said.get("degraded", [])
+    except (HsStreamError, ValueError, TypeError, KeyError, AttributeError):
+        return []  # the one before looks at who listens
+    found = []
+    for name, part in parts.items():
+        if not part["ok"]:
+            found.append(Finding(f"the running service: {name}", False, str(part.get("error", "not ok"))))
+    for one in degraded:
+        text = f"{one['error']} ({one['count']} times since its start)"
+        found.append(
+            Finding(f"the running service: {one['what']}", False, text, "see its log, and hs-stream dead-letters")
+        )
+    return found or [Finding("the running service", True, "ready, and nothing is degraded")]
+
+
 def _logs(logs: LoggingSettings) -> str:
     parts = [f"{logs.format} on stderr from {logs.level}"]
     if logs.file:
@@ -230,13 +254,30 @@ async def _broker(settings: Settings) -> str:
     # A client id of our own: the service's would throw a running service off the broker.
     options = mqtt_options(settings).with_client_id(f"hs-stream-doctor-{secrets.token_hex(4)}")
     client = MqttClient(options, clean=True)
+    client.set_filters(_filters(settings))
     task = asyncio.create_task(client.run(), name="doctor: broker")
     try:
         await client.wait_connected(_CONNECT_SECONDS)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    if refused := client.statistics().refused:
+        name, error = next(iter(refused.items()))
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise HsStreamError(
+            f"{redacted(settings.mqtt.url)} takes us, and refuses the subscription to {name}: {error}{more}",
+            hint="check the broker's access list",
+        )
     return f"{redacted(settings.mqtt.url)} takes us, with MQTT {'5' if options.version == 5 else '3.1.1'}"
+
+
+def _filters(settings: Settings) -> list[str]:
+    """What the workflows subscribe to; nothing where they do not load, which is looked at by itself."""
+    try:
+        feeds = Connectors(settings).feeds(load_workflows(settings, load_registry(settings)))
+    except HsStreamError:
+        return []
+    return [name for feed in feeds if isinstance(feed.source, MqttSource) for name in feed.source.filters]
 
 
 async def _store(settings: Settings) -> list[Finding]:

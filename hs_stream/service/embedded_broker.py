@@ -37,7 +37,7 @@ max_queued_messages 0
 set_tcp_nodelay true
 log_type error
 log_type warning
-{user}{auth}{persistence}"""
+{user}{auth}{persistence}{more}"""
 
 _IOTCORE = """\
 id = 0
@@ -75,6 +75,7 @@ class EmbeddedBroker:
     ``directory`` keeps its configuration and log (and with ``persistence`` its sessions); it is created. The port is
     chosen once and kept over restarts. With ``password`` only the user ``hs-stream`` may connect; `url` holds both.
     ``kind``: ``None`` for mosquitto where it is installed, else iotcore. ``ConfigurationError`` when neither is there.
+    ``more``: lines for mosquitto's configuration.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class EmbeddedBroker:
         persistence: bool = False,
         password: str | None = None,
         kind: Literal["mosquitto", "iotcore"] | None = None,
+        more: str = "",
     ) -> None:
         self.directory = Path(directory)
         self.kind = kind or ("mosquitto" if _mosquitto() else "iotcore")
@@ -101,6 +103,7 @@ class EmbeddedBroker:
         self._fixed_port = port is not None
         self._persistence = persistence
         self._password = password
+        self._more = more
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -226,7 +229,8 @@ class EmbeddedBroker:
         # As root, mosquitto would change to a user of its own that cannot read our directory.
         user = "user root\n" if os.geteuid() == _ROOT else ""
         path = self.directory / "mosquitto.conf"
-        _write_private(path, _MOSQUITTO.format(port=self.port, user=user, auth=auth, persistence=persistence))
+        settings = {"user": user, "auth": auth, "persistence": persistence, "more": self._more}
+        _write_private(path, _MOSQUITTO.format(port=self.port, **settings))
         return path
 
     def _write_iotcore(self) -> Path:

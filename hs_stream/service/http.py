@@ -8,13 +8,13 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, HsStreamError
 
 __all__ = ["HttpServer", "bind", "check_certificate"]
 
@@ -102,26 +102,27 @@ class _Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class HttpServer:
-    """Serves ``app`` on ``listener`` from `run` until `stop`."""
+    """Serves ``app`` on ``listener`` from `run` until `stop`. `run` may be called again when it has raised."""
 
     def __init__(self, app: FastAPI, listener: socket.socket, cert_file: str = "", key_file: str = "") -> None:
         self._listener = listener
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="auto",
-            server_header=False,
-            http=_Impatient,
+        self._config: dict[str, Any] = {
+            "app": app,
+            "log_config": None,
+            "access_log": False,
+            "lifespan": "auto",
+            "server_header": False,
+            "http": _Impatient,
             # What a client says of its own address counts for nothing.
-            proxy_headers=False,
-            timeout_graceful_shutdown=_STOP_SECONDS,
-            timeout_keep_alive=15,
-            limit_concurrency=1000,
-            ssl_certfile=cert_file or None,
-            ssl_keyfile=key_file or None,
-        )
-        self._server = _Server(config)
+            "proxy_headers": False,
+            "timeout_graceful_shutdown": _STOP_SECONDS,
+            "timeout_keep_alive": 15,
+            "limit_concurrency": 1000,
+            "ssl_certfile": cert_file or None,
+            "ssl_keyfile": key_file or None,
+        }
+        self._server = _Server(uvicorn.Config(**self._config))
+        self._stopping = False
 
     @property
     def port(self) -> int:
@@ -129,17 +130,25 @@ class HttpServer:
         return int(self._listener.getsockname()[1])
 
     async def run(self) -> None:
-        """Serve until `stop`; open requests get a moment to end."""
+        """Serve until `stop`; open requests get a moment to end. `HsStreamError` when it ends by itself."""
+        if self._stopping:
+            return
+        server = self._server = _Server(uvicorn.Config(**self._config))
         try:
-            await self._server.serve(sockets=[self._listener])
+            # uvicorn closes what it is given.
+            await server.serve(sockets=[self._listener.dup()])
+        except SystemExit:
+            pass  # uvicorn's word for a start that failed; its log says why
         except asyncio.CancelledError:
             # What the application began with the server has to end, or uvicorn logs that it was broken off.
-            lifespan = getattr(self._server, "lifespan", None)
+            lifespan = getattr(server, "lifespan", None)
             if lifespan is not None and not lifespan.shutdown_event.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_STOP_SECONDS):
                         await lifespan.shutdown()
             raise
+        if not self._stopping:
+            raise HsStreamError("the HTTP server ended by itself", hint="see the log")
 
     async def wait_started(self) -> None:
         """Return when requests are answered."""
@@ -148,4 +157,4 @@ class HttpServer:
 
     def stop(self) -> None:
         """Take no more requests. `run` returns soon after."""
-        self._server.should_exit = True
+        self._stopping = self._server.should_exit = True

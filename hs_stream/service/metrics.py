@@ -47,6 +47,7 @@ class Gauges(Protocol):
     def statistics(self) -> EngineStatistics: ...
     def mqtt_connected(self) -> bool: ...
     def mqtt_reconnects(self) -> int: ...
+    def mqtt_refused(self) -> int: ...
     def live_subscribers(self) -> int: ...
     def ignored(self) -> dict[str, int]: ...
     def remembered(self) -> dict[str, int]: ...
@@ -82,6 +83,8 @@ class ServiceTelemetry(Telemetry):
         self._overwritten = self._counter(
             "overwritten_readings", "Readings replaced by another value of the same time", "source"
         )
+        self._side_failures = self._counter("side_task_failures", "Failures of what never ends the service", "task")
+        self._unpublished = self._counter("unpublished", "Results that could not be published", "reason")
         self._late = self._counter("late_readings", "Readings below the watermark of their stream")
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
@@ -153,6 +156,13 @@ class ServiceTelemetry(Telemetry):
     def live_ended(self, reason: str) -> None:
         """A live subscription ended; ``reason`` is one of few words."""
         self._live_ended.labels(reason).inc()
+
+    def side_task_failed(self, task: str) -> None:
+        """A side task failed and is started again; ``task`` is one of few words."""
+        self._side_failures.labels(task).inc()
+
+    def unpublished(self, reason: str, count: int) -> None:
+        self._unpublished.labels(self._reasons(reason)).inc(count)
 
     def late(self, count: int) -> None:
         self._late.inc(count)
@@ -280,6 +290,7 @@ class _GaugeCollector(Collector):
             ("hs_in_flight_readings", "Readings taken in but not yet durable", statistics.in_flight_readings),
             ("hs_outbox_pending", "Steps with results that are not published yet", statistics.outbox_pending),
             ("hs_mqtt_connected", "1 while connected to the broker", gauges.mqtt_connected()),
+            ("hs_mqtt_refused_subscriptions", "Topics that the broker does not let us read", gauges.mqtt_refused()),
             ("hs_live_subscribers", "Live subscribers over HTTP", gauges.live_subscribers()),
         )
         for name, text, value in simple:

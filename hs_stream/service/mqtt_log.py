@@ -19,16 +19,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hs_stream.service.logs import json_formatter
-from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
-from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
+from hs_stream_connectors.mqtt.client import ClientStatistics
 from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.outgoing import Outgoing, Refusal
 
 __all__ = ["LONGEST", "QUEUE", "MqttLog"]
 
 QUEUE: Final = 1_000
 LONGEST: Final = 4_000
 _WINDOW: Final = 100
-_LAST_MID: Final = 60_000
+_MAX_SIZE: Final = 256 * 1024
 _POLL_SECONDS: Final = 0.02
 
 _ours: contextvars.ContextVar[bool] = contextvars.ContextVar("ours", default=False)
@@ -50,23 +50,19 @@ class MqttLog(logging.Handler):
         self._topic = topic
         self._dropped = dropped
         self._waiting: deque[bytes] = deque()
-        self._in_flight: dict[int, bytes] = {}
-        self._mid = FIRST_MID
-        self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context: contextvars.Context
         self._woken = False
-        self._client = MqttClient(
+        self._outgoing = Outgoing(
             options.with_client_id(f"{service}-log"),
-            clean=True,
-            ready=self._on_ready,
-            lost=self._on_lost,
-            confirmed=self._on_confirmed,
+            window=_WINDOW,
+            max_size=_MAX_SIZE,
+            connected=lambda _: self._pump(),
         )
 
     def connection_statistics(self) -> ClientStatistics:
         """The live counters of the connection; read only."""
-        return self._client.statistics()
+        return self._outgoing.client.statistics()
 
     # --- any thread ---
 
@@ -97,7 +93,7 @@ class MqttLog(logging.Handler):
         self._context = contextvars.copy_context()
         self._loop = asyncio.get_running_loop()
         try:
-            await self._client.run()
+            await self._outgoing.client.run()
         finally:
             self._loop = None
 
@@ -105,33 +101,24 @@ class MqttLog(logging.Handler):
         """Return when everything is confirmed, the broker is away, or ``seconds`` have passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._connection is not None and (self._waiting or self._in_flight):  # noqa: ASYNC110
+                while self.connection_statistics().connected and (self._waiting or self._sent):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
 
+    @property
+    def _sent(self) -> int:
+        statistics = self._outgoing.statistics()
+        return statistics.waiting + statistics.in_flight
+
     def _pump(self) -> None:
+        """Hand on as many as may be in flight, while there is a connection: the others wait where they are counted."""
         self._woken = False
-        while self._connection is not None and self._waiting and len(self._in_flight) < _WINDOW:
-            payload = self._waiting.popleft()
-            while self._mid in self._in_flight:
-                self._mid = self._after(self._mid)
-            self._in_flight[self._mid] = payload
-            self._connection.publish(self._topic, payload, mid=self._mid)
-            self._mid = self._after(self._mid)
+        while self.connection_statistics().connected and self._waiting and self._sent < _WINDOW:
+            self._outgoing.send(self._topic, self._waiting.popleft(), retain=False, done=self._done)
+        self._outgoing.pump()
 
-    @staticmethod
-    def _after(mid: int) -> int:
-        return mid + 1 if mid < _LAST_MID else FIRST_MID
-
-    def _on_ready(self, connection: Connection) -> None:
-        self._connection = connection
-        for mid, payload in self._in_flight.items():
-            connection.publish(self._topic, payload, mid=mid)
-        self._pump()
-
-    def _on_lost(self) -> None:
-        self._connection = None
-
-    def _on_confirmed(self, mid: int, error: str) -> None:
-        if self._in_flight.pop(mid, None) is not None and error:
+    def _done(self, refusal: Refusal | None) -> None:
+        if refusal is not None:
             self._dropped()
-        self._pump()
+        if self._waiting and not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._pump, context=self._context)

@@ -52,6 +52,9 @@ def overview_page(
         )
         for name, part in ready["parts"].items()
     ]
+    parts += [
+        (escape(one["what"]), f'<span class="bad">{escape(one["error"])}</span>') for one in ready.get("degraded", ())
+    ]
     rows = [
         (
             f'<a href="/api/workflows/{escape(item["name"])}/graph">{escape(item["name"])}</a>',

@@ -31,9 +31,19 @@ class Remote:
         self._opener = urllib.request.build_opener(*handlers)
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "", timeout: float = _ANSWER_SECONDS
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        timeout: float = _ANSWER_SECONDS,
+        *,
+        also: int = 200,
     ) -> Any:
-        """The JSON of the answer. `NotFound`, `ConfigurationError` or `Unavailable` with what the service says."""
+        """The JSON of the answer. `NotFound`, `ConfigurationError` or `Unavailable` with what the service says.
+
+        ``also``: a status that is an answer too.
+        """
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         if kind:
             headers["Content-Type"] = kind
@@ -43,6 +53,8 @@ class Remote:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
+                if error.code == also:
+                    return json.loads(error.read())
                 raise self._refused() if error.code == 401 else _error(error.code, error.read()) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)

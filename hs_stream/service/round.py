@@ -16,7 +16,7 @@ import structlog
 
 from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineStatistics
@@ -29,6 +29,7 @@ from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
 from hs_stream.service.states import failed_json
+from hs_stream.service.tasks import SideTasks, careful
 from hs_stream.service.wiring import engine_settings, version
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
@@ -41,6 +42,7 @@ logger = structlog.get_logger(__name__)
 
 READY_LAG: Final = 300.0
 """Seconds of event lag above which the service is not ready while it has something to do: it is catching up."""
+_UNPUBLISHED_MS: Final = 3_600_000
 _STOP_SECONDS: Final = 6.0
 _STORE_PATIENCE: Final = 2.0
 _BROKER_SECONDS: Final = 5.0
@@ -59,6 +61,7 @@ class Round:
         telemetry: ServiceTelemetry,
         lease: Lease,
         workflows: Sequence[WorkflowDefinition],
+        side: SideTasks,
         *,
         announced: bool = False,
     ) -> None:
@@ -73,15 +76,19 @@ class Round:
             self._assistant = HomeAssistant(
                 options, prefix=settings.mqtt.prefix, version=version(), newest=self._newest_value
             )
-        told = None if self._assistant is None else self._assistant.observe
-        self._sink = MqttSink("mqtt", options, prefix=settings.mqtt.prefix, published=told) if publishes else None
-        self._store = store
+        told = None if self._assistant is None else side.guarded("home assistant", self._assistant.observe)
+        mqtt = settings.mqtt
+        self._sink = None
+        if publishes:
+            self._sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
+        self._side = side
+        self._store, self._clock = store, clock
         self._lease = lease
         self.engine = Engine(
             store,
             settings=engine_settings(settings),
             clock=clock,
-            telemetry=telemetry,
+            telemetry=careful(telemetry, side),
             sink=self._sink,
             guard=lease,
         )
@@ -117,14 +124,15 @@ class Round:
         async with asyncio.TaskGroup() as group:
             engine = group.create_task(self.engine.run(), name="engine")
             others = [
-                group.create_task(self._session.beat(), name="session"),
+                group.create_task(self._side.keep("session", self._session.beat), name="session"),
                 group.create_task(self._lease.beat(), name="lease"),
             ]
             if self._sink is not None:
                 others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
             if self._assistant is not None:
                 self._assistant.announce(self._entities())
-                others.append(group.create_task(self._assistant.run(), name="home assistant"))
+                telling = self._side.keep("home assistant", self._assistant.run)
+                others.append(group.create_task(telling, name="home assistant"))
             together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
             for feed in self._feeds:
                 reading = feed.run(self.engine.deliver, together.of(feed.kind))
@@ -213,17 +221,45 @@ class Round:
     # --- what it says of itself ---
 
     async def ready(self) -> dict[str, Any]:
-        """``{"ready", "parts": {broker, store, lag}}``."""
+        """``{"ready", "parts": {broker, store, lag}, "degraded": [{what, error, count}]}``.
+
+        What is degraded does not make the service unready: it goes on, and somebody should look.
+        """
         parts = {"broker": self._broker_part(), "store": await self._store_part(), "lag": self._lag_part()}
-        return {"ready": all(part["ok"] for part in parts.values()), "parts": parts}
+        ready = all(part["ok"] for part in parts.values())
+        return {"ready": ready, "parts": parts, "degraded": self._degraded()}
+
+    def _degraded(self) -> list[dict[str, Any]]:
+        """Side tasks that fail, and what was not published within the last `_UNPUBLISHED_MS`."""
+        found = self._side.troubles()
+        if self._assistant is not None and not (state := self._assistant.connection_statistics()).connected:
+            error = state.last_error or "not connected yet"
+            found.append({"what": "home assistant", "error": error, "count": state.failures})
+        since = self._clock.now() - _UNPUBLISHED_MS
+        for reason, last in self.engine.unpublished().items():
+            if last.time >= since:
+                what = f"unpublished: {reason}"
+                found.append({"what": what, "error": last.message, "count": last.count, "last": format_time(last.time)})
+        return found
 
     def _broker_part(self) -> dict[str, Any]:
         parts = {"in": self._source, "out": self._sink}
         states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
         broken = [name for name, state in states.items() if not state.connected]
         part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
+        refused = self._source.refused() if self._source is not None else []
+        if refused:
+            part["refused"] = [{"source": name, "filter": shown, "error": error} for name, shown, error in refused]
         if broken:
             part["error"] = states[broken[0]].last_error or "not connected yet"
+        elif refused:
+            name, shown, error = refused[0]
+            more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+            part["ok"] = False
+            part["error"] = (
+                f"the broker refuses source {name} the subscription to {shown}: {error}{more}; it is asked again "
+                "(check the broker's access list)"
+            )
         return part
 
     async def _store_part(self) -> dict[str, Any]:
@@ -275,6 +311,10 @@ class Round:
         """Whether every connection is there, and there is one."""
         connections = self._connections()
         return bool(connections) and all(state.connected for state in connections)
+
+    def mqtt_refused(self) -> int:
+        """Subscriptions that the broker does not give us."""
+        return len(self._source.connection_statistics().refused) if self._source is not None else 0
 
     def live_subscribers(self) -> int:
         """Who follows a stream over HTTP."""

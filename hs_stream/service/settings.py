@@ -117,7 +117,10 @@ class StoreSettings(_Section):
 
 
 class MqttSettings(_Section):
-    """``[mqtt]``. ``max_payload`` in bytes: what is longer becomes a dead letter. ``prefix``: of the topics out."""
+    """``[mqtt]``. What is longer than ``max_payload`` (in) or ``max_publish`` (out) bytes becomes a dead letter.
+
+    ``prefix``: of the topics out.
+    """
 
     url: str = Field(default="mqtt://localhost:1883", repr=False)
     client_id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^+#/\x00-\x1f]+$")] = "hs-stream"
@@ -129,6 +132,7 @@ class MqttSettings(_Section):
     version: Literal[5, 3] = 5
     prefix: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^+#\x00/$][^+#\x00]*$")] = "hs"
     max_payload: Annotated[int, Field(ge=256, le=256 * 1024 * 1024)] = 1_048_576
+    max_publish: Annotated[int, Field(ge=256, le=256 * 1024 * 1024)] = 1_048_576
 
     @field_validator("version", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ from hs_stream.core.tool import Window
 from hs_stream.core.value import Value, same
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineSettings
-from hs_stream.engine.ports import Delivery, Publication, Reading, Store
+from hs_stream.engine.ports import Delivery, Publication, Reading, Store, Unpublished
 from hs_stream.engine.streams import MOST_FAILED
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore, When
@@ -48,7 +48,7 @@ class Subscriber:
         """Always connected."""
         connected(True)
 
-    async def publish(self, publications: Sequence[Publication]) -> None:
+    async def publish(self, publications: Sequence[Publication]) -> Sequence[Unpublished]:
         """Apply what is not a repeat."""
         for publication in publications:
             self.received += 1
@@ -62,6 +62,7 @@ class Subscriber:
                 contents.pop(change.time, None)
             else:
                 contents[change.time] = change.value
+        return ()
 
 
 class History:

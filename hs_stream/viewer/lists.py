@@ -112,6 +112,8 @@ class ListPages(Pages):
                 if not part["ok"]:
                     ui.label(str(part.get("error", "not ok"))).classes("text-sm text-negative")
             self._unread()
+            for one in ready.get("degraded", ()):
+                ui.label(f"{one['what']}: {one['error']}").classes("text-sm text-warning")
 
     def _workflow_rows(self, column: ui.column, shown: dict[str, ui.label]) -> None:
         """Set the texts of ``shown``; the rows are made anew, and put there, only when there are other workflows."""

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import aiomqtt
@@ -51,7 +52,7 @@ class Seen:
         async for message in client.messages:
             assert isinstance(message.payload, bytes)
             topic = str(message.topic)
-            self.last[topic] = message.payload.decode()
+            self.last[topic] = message.payload.decode(errors="replace")
             self.counts[topic] = self.counts.get(topic, 0) + 1
             self._news.set()
 
@@ -161,6 +162,46 @@ async def test_what_is_gone_is_removed_and_nobody_elses(broker: EmbeddedBroker) 
             await seen.until(lambda seen: list(seen.last.values()).count("") == 4)
         await client.publish("homeassistant/sensor/foreign/config", "{no json", qos=1)
         assert seen.last[other.topic("config")]
+
+
+async def test_whatever_others_retain_is_theirs(broker: EmbeddedBroker) -> None:
+    """Bytes, depth and size that no description has: it goes on, and still finds what is ours."""
+    gone = entity(room="gone")
+    ours_still = gone.config("hs/status", "0.1.0")
+    hostile = [
+        b'"\xff\xfe"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 3_000_000,
+        b"1e999",
+        b"{",
+        b"null",
+    ]
+    async with home(broker) as (seen, client):
+        for number, payload in enumerate(hostile):
+            await client.publish(f"homeassistant/sensor/x{number}/config", payload, qos=1, retain=True)
+        padded = json.dumps({**json.loads(ours_still), "pad": "x" * 100_000})
+        await client.publish("homeassistant/sensor/long/config", padded, qos=1, retain=True)
+        await client.publish(gone.topic("config"), ours_still, qos=1, retain=True)
+        async with ours(broker, entity(), kitchen=21.5) as assistant:
+            await seen.until(lambda seen: seen.last.get(gone.topic("config")) == "" and STATE in seen.last)
+            assistant.observe([publication("\ud800"), publication(1.5, room="hall")])
+            await seen.until(lambda seen: seen.last.get(STATE) == "None" and "1.5" in seen.last.values())
+            assistant.observe([publication("x" * 100_000)])
+            assert assistant.connection_statistics().connects == 1
+        assert seen.counts["homeassistant/sensor/long/config"] == 1, "what is too long is not even looked at"
+
+
+async def test_a_state_that_the_broker_does_not_take_holds_up_no_other(tmp_path: Path) -> None:
+    async with (
+        EmbeddedBroker(tmp_path / "small", kind="mosquitto", more="max_packet_size 2000\n") as small,
+        home(small) as (seen, _),
+        ours(small) as assistant,
+    ):
+        assistant.observe([publication("x" * 5_000), publication(2.5, room="hall")])
+        await seen.until(lambda seen: "2.5" in seen.last.values())
+        assert (assistant.refused, assistant.connection_statistics().connects) == (1, 1)
 
 
 async def test_a_broker_that_went_away_is_told_everything(broker: EmbeddedBroker) -> None:

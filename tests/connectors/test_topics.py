@@ -38,7 +38,8 @@ def test_filter_and_binding(template: str, topic_filter: str, topic: str, meta: 
 
 @pytest.mark.parametrize(
     "template",
-    ["", "a/#/b", "a/{x#}/b", "{x}/{x}", "{x}/{x#}", "a/{}", "a/{1x}", "a/b{x}", "a/{x", "a/x}", "a/b+", "a#", "\0",
+    ["", "a\x85", "\uffff/{x}",
+     "a/#/b", "a/{x#}/b", "{x}/{x}", "{x}/{x#}", "a/{}", "a/{1x}", "a/b{x}", "a/{x", "a/x}", "a/b+", "a#", "\0",
      "$share/g/a", "a/{x y}", "a/" + "b" * 70_000],
 )  # fmt: skip
 def test_malformed_templates_are_refused(template: str) -> None:
@@ -46,7 +47,7 @@ def test_malformed_templates_are_refused(template: str) -> None:
         TopicTemplate(template)
 
 
-@pytest.mark.parametrize("value", ["", " ", "a=b", "a,b", "a[b]", "x" * 129, "a\nb", "a\x7f"])
+@pytest.mark.parametrize("value", ["", " ", "a=b", "a,b", "a[b]", "x" * 129, "a\nb", "a\x7f", "a\x85b", "\uffff"])
 def test_a_hostile_plate_value_is_a_payload_error(value: str) -> None:
     with pytest.raises(PayloadError, match="plate room") as caught:
         TopicTemplate("home/{room}").bind(f"home/{value}")

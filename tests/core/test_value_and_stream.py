@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.stream import StreamId, check_plate_value, difference
+from hs_stream.core.stream import StreamId, check_plate_value, difference, unpublishable
 from hs_stream.core.time import TimeInterval
 from hs_stream.core.value import MAX_DEPTH, Value, canonical, same
 from hs_stream.testing.strategies import batches, values
@@ -129,3 +130,21 @@ def test_wrong_stream_names(wrong: str) -> None:
 def test_wrong_plate_values(wrong: str) -> None:
     with pytest.raises(ValueError, match="plate value"):
         check_plate_value(wrong)
+
+
+@pytest.mark.parametrize(
+    "bad", ["\x00", "\x01", "\x1f", "\x7f", "\x80", "\x85", "\x9f", "\ud800", "\udfff", "\ufdd0", "\ufdef", "\ufffe"]
+    + [chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF)],
+)  # fmt: skip
+def test_what_mqtt_forbids_is_no_plate_value_but_a_stored_stream_can_be_named(bad: str) -> None:
+    assert unpublishable(f"a{bad}b") == bad
+    with pytest.raises(ValueError, match="plate value"):
+        check_plate_value(f"a{bad}b")
+    if bad >= "\x80":
+        assert StreamId.parse(f"x[room=a{bad}b]").value_of("room") == f"a{bad}b"
+
+
+@given(st.characters(codec="utf-8", exclude_categories=["Cc"]))
+def test_every_other_character_is_fine(good: str) -> None:
+    is_no_character = "\ufdd0" <= good <= "\ufdef" or ord(good) & 0xFFFE == 0xFFFE
+    assert bool(unpublishable(good)) == is_no_character

@@ -88,6 +88,26 @@ async def test_found_plate_values_outlive_a_restart(bench: Bench) -> None:
     await clean(bench)
 
 
+async def test_a_value_that_was_taken_in_by_older_rules_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that holds it opens unchanged; what is refused now stays refused over a restart."""
+    with monkeypatch.context() as older:
+        older.setattr("hs_stream.core.ground.check_plate_value", lambda value: value)
+        await bench.start(workflow(GROWING))
+        bench.clock.advance(10_000_000)
+        await send(bench, "rows", 1000, {"a\x85": 10.0}, country="be")
+        before = {record.stream for record in await bench.store.streams()}
+        await bench.stop()
+    await bench.start(workflow(GROWING))
+    await send(bench, "rows", 2000, {"a\x85": 20.0, "b\uffff": 1.0}, country="be")
+    assert await bench.contents("fahrenheit[country=be,city=a\x85]") == {1000: 50.0, 2000: 68.0}
+    assert [letter.reason for letter in await bench.store.dead_letters(10)] == ["plate_value"]
+    await bench.pass_time(20_000)
+    await clean(bench)
+    await bench.stop()
+    await bench.start(workflow(GROWING))
+    assert {record.stream for record in await bench.store.streams()} == before
+
+
 async def test_what_a_plate_cannot_take_is_counted_and_kept(bench: Bench) -> None:
     await bench.start(workflow(GROWING))
     bench.clock.advance(10_000_000)

@@ -145,9 +145,9 @@ async def test_either_publishes_on_topics_of_its_own(bench: Bench) -> None:
     heard: list[Any] = []
     publish = bench.subscriber.publish
 
-    async def listen(publications: Any) -> None:
+    async def listen(publications: Any) -> Any:
         heard.extend((one.workflow, one.plates, dict(one.options)) for one in publications)
-        await publish(publications)
+        return await publish(publications)
 
     bench.subscriber.publish = listen  # type: ignore[method-assign]
     await bench.start(workflow(FIRST), workflow(SECOND.replace("mean: {payload", "total: {}\n  mean: {payload")))

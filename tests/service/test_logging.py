@@ -214,12 +214,20 @@ async def test_the_service_logs_to_stderr_a_file_and_mqtt_and_tells_no_secret(
 
 
 async def test_a_broker_that_refuses_the_topic_is_counted(tmp_path: Path) -> None:
-    refused: list[int] = []
-    handler = MqttLog(MqttOptions("mqtt://127.0.0.1:1"), TOPIC, "info", lambda: refused.append(1))
-    handler._in_flight[1] = b"{}"
-    handler._on_confirmed(1, "not authorized")
-    handler._on_confirmed(1, "not authorized")
-    assert refused == [1]
+    (tmp_path / "acl").write_text("topic readwrite other\n")
+    more = f"acl_file {tmp_path / 'acl'}\n"
+    async with (
+        EmbeddedBroker(tmp_path / "broker", kind="mosquitto", more=more) as broker,
+        attached(broker.url) as (
+            handler,
+            telemetry,
+        ),
+    ):
+        await connected(handler)
+        logging.getLogger("hs_stream.test").error("nobody may hear this")
+        async with asyncio.timeout(10):
+            while b"hs_log_records_dropped_total 1.0" not in telemetry.exposition():
+                await asyncio.sleep(0.02)
 
 
 # --- file, levels ---

@@ -27,6 +27,9 @@ class Figures:
     def mqtt_reconnects(self) -> int:
         return 2
 
+    def mqtt_refused(self) -> int:
+        return 1
+
     def live_subscribers(self) -> int:
         return 6
 
@@ -44,6 +47,8 @@ def exercised() -> ServiceTelemetry:
     telemetry = ServiceTelemetry()
     telemetry.attach(Figures())
     telemetry.readings("climate", 7)
+    telemetry.side_task_failed("mqtt log")
+    telemetry.unpublished("not_authorized", 2)
     telemetry.dead_letters([DeadLetter(0, "climate", "json", "broken")])
     telemetry.late(2)
     telemetry.overwritten("climate", "climate[room=attic]", 1000, 2)
@@ -120,6 +125,9 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         "hs_outbox_pending 5.0",
         "hs_mqtt_connected 1.0",
         "hs_mqtt_reconnects_total 2.0",
+        "hs_mqtt_refused_subscriptions 1.0",
+        'hs_side_task_failures_total{task="mqtt log"} 1.0',
+        'hs_unpublished_total{reason="not_authorized"} 2.0',
         "hs_live_subscribers 6.0",
         'hs_ignored_messages_total{source="climate"} 6.0',
         'hs_missing_fields{source="climate"} 1.0',

@@ -11,12 +11,14 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.connection import BrokerRefuses, Connection, open_socket
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
 from hs_stream_connectors.mqtt.packets import Message
+from hs_stream_connectors.mqtt.replies import reason_text
 
 __all__ = ["ClientStatistics", "MqttClient"]
 
@@ -24,13 +26,18 @@ logger = logging.getLogger(__name__)
 
 _STABLE_SECONDS = 5.0
 _SUSPICIOUS = 3
+_SHOWN = 20
 # Not every broker says "session taken over": mosquitto 2.0 just closes the connection of the first client.
 _TAKEN = "does another client use the same mqtt.client_id? give each service its own"
 
 
 @dataclass(slots=True)
 class ClientStatistics:
-    """Since the client was made. ``connects`` counts good CONNACKs, so reconnects are ``connects - 1``."""
+    """Since the client was made. ``connects`` counts good CONNACKs, so reconnects are ``connects - 1``.
+
+    ``refused``: the subscriptions that the broker does not give us now, with its reason; they are tried again.
+    ``strays``: messages that came although nothing was subscribed to.
+    """
 
     connected: bool = False
     connects: int = 0
@@ -38,15 +45,21 @@ class ClientStatistics:
     received: int = 0
     confirmed: int = 0
     last_error: str = ""
+    strays: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class MqttClient:
     """Keeps one session connected while `run` runs.
 
     ``clean``: no session at the broker (for a client that subscribes to nothing). ``ready(connection)`` is called when
-    the connection is good and every filter is subscribed, ``lost()`` when a ready connection is gone,
-    ``confirmed(mid, error)`` per PUBACK, ``goodbye(connection)`` before we close a ready connection.
-    All callbacks are on the loop's thread.
+    the connection is good and every filter was answered, ``lost()`` when a ready connection is gone,
+    ``missed()`` when one did not become ready, ``confirmed(mid, reason code)`` per PUBACK, ``goodbye(connection)``
+    before we close a ready connection. ``explain()`` says what to do about connections that are lost again and again,
+    where the caller knows. All callbacks are on the loop's thread.
+
+    A client without filters acknowledges whatever comes all the same, and forgets it: brokers and their bridges do not
+    always do what they should.
     """
 
     def __init__(
@@ -57,12 +70,18 @@ class MqttClient:
         will: Will | None = None,
         ready: Callable[[Connection], None] | None = None,
         lost: Callable[[], None] | None = None,
-        confirmed: Callable[[int, str], None] | None = None,
+        missed: Callable[[], None] | None = None,
+        confirmed: Callable[[int, int], None] | None = None,
         goodbye: Callable[[Connection], None] | None = None,
+        explain: Callable[[], str] | None = None,
     ) -> None:
         self.options = options
         self._clean, self._will = clean, will
         self._ready, self._lost, self._confirmed, self._goodbye = ready, lost, confirmed, goodbye
+        self._missed, self._explain = missed, explain
+        self._again: asyncio.TimerHandle | None = None
+        """Subscribes again to what was refused."""
+        self._refusals = 0
         self._filters: list[str] = []
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
@@ -89,13 +108,19 @@ class MqttClient:
             try:
                 await self._one_connection()
             except BrokerUnavailable as error:
+                accepted = self._statistics.connects > connects
                 if asyncio.get_running_loop().time() - started > _STABLE_SECONDS:
                     attempt = short = 0
-                elif self._statistics.connects > connects:
+                elif accepted:
                     short += 1
-                self._report(
-                    error if short < _SUSPICIOUS or error.hint else BrokerUnavailable(error.message, hint=_TAKEN)
-                )
+                if not accepted and self._missed is not None:
+                    self._missed()
+                known = self._explain() if self._explain is not None else ""
+                if known:
+                    attempt = short = 0
+                hint = error.hint or known or (_TAKEN if short >= _SUSPICIOUS else "")
+                told = error if hint == error.hint else BrokerUnavailable(error.message, hint=hint)
+                self._report(told, known=bool(known))
             await asyncio.sleep(self._delay(attempt))
             attempt += 1
 
@@ -167,6 +192,9 @@ class MqttClient:
             if connection.is_open and self._statistics.connected and self._goodbye is not None:
                 self._goodbye(connection)
             self._connection = None
+            if self._again is not None:
+                self._again.cancel()
+                self._again = None
             await connection.close()
             if self._statistics.connected:
                 self._statistics.connected = False
@@ -179,15 +207,11 @@ class MqttClient:
         if self._filters:
             self._connection.subscribe(self._filters)
         else:
-            self._on_subscribed([])
+            self._on_subscribed({})
 
-    def _on_subscribed(self, refused: list[str]) -> None:
+    def _on_subscribed(self, refused: dict[str, int]) -> None:
         assert self._connection is not None
-        if refused:
-            logger.error(
-                "the MQTT broker refuses the subscription to %s (check the broker's access list)",
-                ", ".join(refused[:5]),
-            )
+        self._note_refused(self._connection, {name: reason_text(code) for name, code in refused.items()})
         if self._statistics.connected:
             return
         self._last_error = None
@@ -197,19 +221,44 @@ class MqttClient:
         if self._ready is not None:
             self._ready(self._connection)
 
-    def _on_confirmed(self, mid: int, error: str) -> None:
+    def _note_refused(self, connection: Connection, refused: dict[str, str]) -> None:
+        """Say what changed, and ask again for what is refused with a bounded, jittered delay."""
+        if self._again is not None:
+            self._again.cancel()
+        before, self._statistics.refused = self._statistics.refused, refused
+        for name in list(refused)[:_SHOWN]:
+            if before.get(name) != refused[name]:
+                hint = "it is asked again; check the broker's access list"
+                logger.error("the MQTT broker refuses the subscription to %s: %s (%s)", name, refused[name], hint)
+        for name in list(before)[:_SHOWN]:
+            if name not in refused:
+                logger.info("the MQTT broker gives us the subscription to %s now", name)
+        if not refused:
+            self._refusals = 0
+            return
+        again = partial(connection.subscribe, list(refused))
+        self._again = asyncio.get_running_loop().call_later(self._delay(self._refusals), again)
+        self._refusals += 1
+
+    def _on_confirmed(self, mid: int, code: int) -> None:
         self._statistics.confirmed += 1
         if self._confirmed is not None:
-            self._confirmed(mid, error)
+            self._confirmed(mid, code)
 
     def _on_burst(self) -> None:
+        if self._connection is not None and not self._filters:
+            messages = self._connection.take()
+            self._statistics.strays += len(messages)
+            self._connection.acknowledge(messages)
+            return
         if self._connection is not None:
             self._connection.pause()
         self._changed.set()
 
-    def _report(self, error: BrokerUnavailable) -> None:
+    def _report(self, error: BrokerUnavailable, *, known: bool) -> None:
+        """``known``: what is known to come again and again is said once."""
         self._statistics.failures += 1
-        if str(error) != self._statistics.last_error or self._last_error is None:
+        if str(error) != self._statistics.last_error or (self._last_error is None and not known):
             logger.error("%s; trying again", error)
         self._statistics.last_error = str(error)
         self._last_error = error

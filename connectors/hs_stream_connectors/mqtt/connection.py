@@ -1,8 +1,9 @@
 """One connection to a broker: paho-mqtt's protocol, our socket, asyncio's loop.
 
 1. paho never touches the network itself. It gets a `BufferedSocket`, which is connected (and through the TLS handshake)
-   before paho sees it: paho's ``connect()`` blocks. Whole packets are cut from one large read: PUBLISH and PUBACK are
-   decoded by `hs_stream_connectors.mqtt.packets`, the others by paho. What goes out is collected into one large write.
+   before paho sees it: paho's ``connect()`` blocks. It writes CONNECT and SUBSCRIBE, and reads nothing. Whole packets
+   are cut from one large read and decoded by `hs_stream_connectors.mqtt.packets` and `replies`: whatever stands in
+   them, the worst that comes of it is another connection. What goes out is collected into one large write.
 2. A `Connection` is used once. After a loss there is a new one, so an acknowledgement that comes too late finds a
    closed connection and does nothing; the broker sends those messages again.
 3. Nothing here waits: bytes in, callbacks out, all on the loop's thread.
@@ -18,16 +19,16 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
 from hs_stream_connectors.mqtt.packets import DISCONNECT, PINGREQ, Message, PacketReader, ProtocolError, puback, publish
+from hs_stream_connectors.mqtt.replies import FAILURE, connack, disconnect, reason_text, suback
 from hs_stream_connectors.mqtt.topics import identifier_of
 
 __all__ = ["FIRST_MID", "BrokerRefuses", "BufferedSocket", "Connection", "open_socket"]
@@ -38,17 +39,20 @@ _GOODBYE_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 _READ_SIZE = 256 * 1024
 _WRITE_HIGH = 256 * 1024
-_FAILURE = 0x80
+_CONNACK, _PUBREC, _PUBREL, _PUBCOMP, _SUBACK, _DISCONNECT = 0x20, 0x50, 0x60, 0x70, 0x90, 0xE0
 FIRST_MID = 32_768
 """paho numbers its own packets from 1 on."""
 _HINTS = {
-    "Bad user name or password": "check mqtt.username and mqtt.password_file",
-    "Not authorized": "check mqtt.username, mqtt.password_file and the broker's access list",
-    "Client identifier not valid": "choose another mqtt.client_id",
-    "Unsupported protocol version": "set mqtt.version = 3",
-    "Session taken over": "another client uses the same mqtt.client_id; give each service its own",
-    "Receive maximum exceeded": "the broker allows fewer messages in flight; raise its max_inflight_messages",
+    0x84: "set mqtt.version = 3",
+    0x85: "choose another mqtt.client_id",
+    0x86: "check mqtt.username and mqtt.password_file",
+    0x87: "check mqtt.username, mqtt.password_file and the broker's access list",
+    0x8E: "another client uses the same mqtt.client_id; give each service its own",
+    0x93: "the broker allows fewer messages in flight; raise its max_inflight_messages",
+    0x9A: "let the broker keep retained messages: hs/status is one",
 }
+_NOT_ABOUT_US = frozenset({0x89, 0x8B, 0x8D, 0x8E, 0x96, 0x98, 0x9C, 0x9D, 0x9F, 0xA0})
+"""Reasons to end a connection that have nothing to do with what was sent on it: the broker stops, is busy, ..."""
 
 
 class BufferedSocket:
@@ -56,19 +60,15 @@ class BufferedSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._in = b""
         self._out = bytearray()
         self.broken = False
         sock.setblocking(False)
 
     # --- what paho calls ---
 
-    def recv(self, size: int) -> bytes:
-        """Up to ``size`` bytes of the packet that was `offer`-ed; ``BlockingIOError`` when there are none."""
-        if not self._in:
-            raise BlockingIOError
-        data, self._in = self._in[:size], self._in[size:]
-        return data
+    def recv(self, _: int) -> bytes:
+        """Nothing: paho reads nothing."""
+        raise BlockingIOError
 
     def send(self, data: bytes | bytearray) -> int:
         """Take all of ``data``, or nothing (``BlockingIOError``) when the peer reads too slowly."""
@@ -98,10 +98,6 @@ class BufferedSocket:
 
     # --- what `Connection` calls ---
 
-    def offer(self, packet: bytes) -> None:
-        """Let paho read ``packet``."""
-        self._in = packet
-
     def read(self) -> bytes | None:
         """What is there, at most 256 KiB; ``b""`` when nothing is, ``None`` when the peer is gone."""
         try:
@@ -110,6 +106,11 @@ class BufferedSocket:
             return b""
         except OSError:
             return None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the connection was reset. Ask it behind each `read`: uvloop tells of data and a reset only once."""
+        return self._sock.fileno() >= 0 and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     @property
     def decrypted(self) -> bool:
@@ -173,10 +174,13 @@ class _Paho(Client):
 class Connection:
     """One connection's life: CONNECT to loss. The callbacks are called on the loop.
 
-    ``connected_cb()`` after a good CONNACK, ``subscribed_cb(refused filters)`` after every SUBACK has come,
-    ``confirmed_cb(packet id, error text or "")`` per PUBACK, ``burst_cb()`` when a read brought messages (see `take`),
-    ``lost_cb(error)`` exactly once, at the end. ``identifies``: whether the broker says for which subscription a copy
-    of a message is; known from ``connected_cb`` on.
+    ``connected_cb()`` after a good CONNACK, ``subscribed_cb(refused)`` after every SUBACK has come, with the reason
+    code of each filter that is refused by now, ``confirmed_cb(packet id, reason code)`` per PUBACK, ``burst_cb()`` when
+    a read brought messages (see `take`), ``lost_cb(error)`` exactly once, at the end.
+
+    What the broker said is known from ``connected_cb`` on: ``identifies`` (it says for which subscription a copy of a
+    message is), ``receive_maximum`` messages and ``maximum_packet`` bytes that it takes, ``retains``. ``closed_on_us``:
+    it ended because the broker closed it, and gave no reason that has nothing to do with what it was sent.
     """
 
     def __init__(
@@ -187,8 +191,8 @@ class Connection:
         clean: bool,
         will: Will | None,
         connected_cb: Callable[[], None],
-        subscribed_cb: Callable[[list[str]], None],
-        confirmed_cb: Callable[[int, str], None],
+        subscribed_cb: Callable[[dict[str, int]], None],
+        confirmed_cb: Callable[[int, int], None],
         burst_cb: Callable[[], None],
         lost_cb: Callable[[BrokerUnavailable], None],
     ) -> None:
@@ -197,19 +201,22 @@ class Connection:
         self.session_present = False
         self.identifies = False
         self.receive_maximum = 65_535
+        self.maximum_packet = 0
+        self.retains = True
+        self.closed_on_us = False
         self._loop = asyncio.get_running_loop()
         self._sock = BufferedSocket(sock)
         self._v5 = options.version == 5
-        self._reader = PacketReader(v5=self._v5, confirmed=self._on_puback, other=self._on_other)
+        self._reader = PacketReader(v5=self._v5, confirmed=confirmed_cb, other=self._on_other)
         self._fd = sock.fileno()
-        self._connected_cb, self._subscribed_cb, self._confirmed_cb = connected_cb, subscribed_cb, confirmed_cb
+        self._connected_cb, self._subscribed_cb = connected_cb, subscribed_cb
         self._burst_cb, self._lost_cb = burst_cb, lost_cb
         self._keepalive: float = options.keepalive
         self._reading = False
         self._writing = self._write_scheduled = False
         self._last_read = self._loop.time()
         self._subscribing: dict[int, list[str]] = {}
-        self._refused: list[str] = []
+        self._refused: dict[str, int] = {}
         self._clean = clean
         self._timer: asyncio.TimerHandle | None = None
         self._paho = self._make_paho(clean, will)
@@ -229,8 +236,6 @@ class Connection:
             paho.username_pw_set(*options.credentials)
         if will is not None:
             paho.will_set(will.topic, will.payload, qos=1, retain=True)
-        paho.on_connect, paho.on_disconnect = self._on_connect, self._on_disconnect
-        paho.on_subscribe = self._on_subscribe
         paho.on_socket_register_write = self._on_want_write
         paho.on_socket_close = self._on_socket_close
         return paho
@@ -334,7 +339,8 @@ class Connection:
             self._paho.loop_write()
         done = self._sock.flush() and not self._paho.want_write()
         if self._sock.broken:
-            self._drop("the connection to the MQTT broker was lost")
+            self._read()  # what it said before it closed
+            self._on_closed()
         elif done == self._writing:
             self._writing = not done
             if done:
@@ -365,7 +371,7 @@ class Connection:
         data = self._sock.read()
         self._last_read = self._loop.time()
         if data is None:
-            self._drop("the connection to the MQTT broker was lost")
+            self._on_closed()
             return
         if data:
             try:
@@ -373,8 +379,15 @@ class Connection:
             except ProtocolError as error:
                 self._end(error)
                 return
+            except Exception as error:
+                # A bug of ours. A connection that nobody reads any more would look like one that is fine.
+                logger.exception("what the MQTT broker sent could not be handled")
+                self._end(ProtocolError(f"what the MQTT broker sent could not be handled: {type(error).__name__}"))
+                return
         if self._reader.messages:
             self._burst_cb()
+        if self.is_open and self._sock.failed:
+            self._on_closed()
         if self._sock.decrypted and self._reading and self.is_open:
             self._loop.call_soon(self._read)
 
@@ -383,48 +396,50 @@ class Connection:
         messages, self._reader.messages = self._reader.messages, []
         return messages
 
+    # --- answers ---
+
     def _on_other(self, packet: bytes) -> None:
-        self._sock.offer(packet)
-        self._paho.loop_read()
+        kind = packet[0] & 0xF0
+        if kind == _CONNACK:
+            self._on_connack(packet)
+        elif kind == _SUBACK:
+            self._on_suback(packet)
+        elif kind == _DISCONNECT:
+            code = disconnect(packet)
+            self._on_closed(code, f": {reason_text(code)}")
+        elif kind in (_PUBREC, _PUBREL, _PUBCOMP):
+            raise ProtocolError(f"the broker answers 0x{kind:02x} as for QoS 2, which it was not asked for")
 
-    def _on_puback(self, mid: int, reason: int) -> None:
-        failed = reason >= _FAILURE
-        self._confirmed_cb(mid, str(ReasonCode(PacketTypes.PUBACK, identifier=reason)) if failed else "")
-
-    # --- callbacks of paho ---
-
-    def _on_connect(
-        self, _client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
-        if reason.is_failure:
-            where = f"{self.options.host}:{self.options.port}"
-            self._drop(f"the MQTT broker at {where} refuses us: {reason}", str(reason), BrokerRefuses)
+    def _on_connack(self, packet: bytes) -> None:
+        if self.maximum_packet:
+            raise ProtocolError("the broker accepts us twice")
+        said = connack(packet, v5=self._v5)
+        if said.code >= FAILURE:
+            where, hint = f"{self.options.host}:{self.options.port}", _HINTS.get(said.code, "")
+            text = f"the MQTT broker at {where} refuses us: {reason_text(said.code)}"
+            self._end(BrokerRefuses(text, hint=hint))
             return
-        self.session_present = flags.session_present
-        self.receive_maximum = getattr(properties, "ReceiveMaximum", 65_535)
-        self.identifies = self._v5 and bool(getattr(properties, "SubscriptionIdentifierAvailable", 1))
-        self._keepalive = getattr(properties, "ServerKeepAlive", self.options.keepalive)
+        self.session_present = said.session_present
+        self.receive_maximum, self.maximum_packet = said.receive_maximum, said.maximum_packet
+        self.retains = said.retains
+        self.identifies = self._v5 and said.identifies
+        self._keepalive = self.options.keepalive if said.keepalive is None else said.keepalive
         self._schedule_ping()
         self._connected_cb()
 
-    def _on_subscribe(
-        self, _client: Client, _userdata: object, mid: int, reasons: list[ReasonCode], _properties: Properties | None
-    ) -> None:
-        filters = self._subscribing.pop(mid, [])
-        self._refused += [name for name, reason in zip(filters, reasons, strict=False) if reason.is_failure]
+    def _on_suback(self, packet: bytes) -> None:
+        mid, codes = suback(packet, v5=self._v5)
+        filters = self._subscribing.pop(mid, None)
+        if filters is None:
+            return
+        if len(codes) != len(filters):
+            raise ProtocolError(f"the broker answers {len(codes)} of {len(filters)} subscriptions")
+        for name, code in zip(filters, codes, strict=True):
+            self._refused.pop(name, None)
+            if code >= FAILURE:
+                self._refused[name] = code
         if not self._subscribing:
-            self._subscribed_cb(self._refused)
-
-    def _on_disconnect(
-        self,
-        _client: Client,
-        _userdata: object,
-        flags: DisconnectFlags,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        why = f": {reason}" if flags.is_disconnect_packet_from_server else ""
-        self._drop(f"the connection to the MQTT broker was lost{why}", str(reason))
+            self._subscribed_cb(dict(self._refused))
 
     # --- time and the end ---
 
@@ -444,11 +459,17 @@ class Connection:
     def _refuse_silence(self) -> None:
         self._drop(
             f"{self.options.host}:{self.options.port} accepts us but does not speak MQTT {self.options.version}",
-            "Unsupported protocol version",
+            0x84,
         )
 
-    def _drop(self, text: str, reason: str = "", kind: type[BrokerUnavailable] = BrokerUnavailable) -> None:
-        self._end(kind(text, hint=_HINTS.get(reason, "")))
+    def _on_closed(self, code: int = 0, why: str = "") -> None:
+        """The broker closed the connection, or it was reset."""
+        if self.is_open:
+            self.closed_on_us = code not in _NOT_ABOUT_US
+        self._drop(f"the connection to the MQTT broker was lost{why}", code)
+
+    def _drop(self, text: str, code: int = 0) -> None:
+        self._end(BrokerUnavailable(text, hint=_HINTS.get(code, "")))
 
     def _end(self, error: BrokerUnavailable, *, close: bool = True) -> None:
         if not self.is_open:

@@ -17,6 +17,8 @@
 5. A description of ours that is still retained and belongs to no stream any more is removed. Ours are those whose
    availability is our status topic.
 6. What is sent follows from what is stored: nothing needs to be remembered over a crash.
+7. Whatever others retain below ``homeassistant`` is theirs: what is longer than `_LONGEST_CONFIG` or cannot be read is
+   left alone. What a broker will not have of us is counted and left out; the others go on.
 """
 
 from __future__ import annotations
@@ -31,16 +33,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiomqtt
 import msgspec
 
-from hs_stream.core.errors import ConfigurationError, did_you_mean
+from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_duration
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import Publication
+from hs_stream_connectors.codecs.objects import load_json
+from hs_stream_connectors.mqtt.client import ClientStatistics
 from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES, STATE_CLASSES_OF, UNITS
 from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.outgoing import Outgoing, Refusal
+from hs_stream_connectors.mqtt.packets import Message
 from hs_stream_connectors.mqtt.topics import COMPONENTS, HOMEASSISTANT, OURS
 
 __all__ = ["ORIGIN", "Entity", "HomeAssistant", "check_homeassistant", "doubts_of_entity", "state_text"]
@@ -61,9 +66,13 @@ _TEXTS: Final = (
 )
 _SWITCHES: Final = ("enabled_by_default", "force_update")
 _KEYS: Final = ("component", *_TEXTS, *_SWITCHES, "expire_after", "suggested_display_precision")
-_FIRST_DELAY: Final = 0.5
-_LAST_DELAY: Final = 30.0
+_UNKNOWN: Final = "None"
 _BIRTH_JITTER: Final = 1.0
+_LONGEST_CONFIG: Final = 64 * 1024
+"""Bytes of a description that may be ours."""
+_LONGEST_STATE: Final = 64 * 1024
+"""Bytes. Home Assistant itself takes states of 255 characters; a template may take one out of more."""
+_WINDOW: Final = 10
 
 _json: Final = msgspec.json.Encoder()
 
@@ -171,12 +180,21 @@ def _seconds(value: Any) -> int:
 def state_text(value: Value, component: str) -> str:
     """A state as Home Assistant reads it (rule 2); ``None`` is unknown."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "None"
+        return _UNKNOWN
     if isinstance(value, bool) and component == "binary_sensor":
         return "ON" if value else "OFF"
     if isinstance(value, str):
         return value
     return _json.encode(value).decode()
+
+
+def _state(value: Value, component: str) -> str:
+    """`state_text`; unknown where that is no text that Home Assistant could use."""
+    try:
+        text = state_text(value, component)
+        return text if len(text.encode()) <= _LONGEST_STATE else _UNKNOWN
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return _UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +277,14 @@ class HomeAssistant:
         self._told = False
         self._news = asyncio.Event()
         self.sent = 0
-        self.connected = False
-        self.last_error = ""
+        self.refused = 0
+        self._outgoing = Outgoing(
+            options.with_client_id(f"{options.client_id}-ha"),
+            window=_WINDOW,
+            max_size=2 * _LONGEST_STATE,
+            connected=self._on_connected,
+        )
+        self._outgoing.client.set_filters([_BIRTH, f"{HOMEASSISTANT}/+/+/config"])
 
     def announce(self, entities: Iterable[Entity]) -> None:
         """These are all entities there are; those that were announced before and are not among them are removed."""
@@ -286,46 +310,24 @@ class HomeAssistant:
                 self._topics.add(entity.topic("config"))
                 self._describe(entity)
             topic = entity.topic("state")
-            self._states[topic] = state_text(item.change.value, entity.component)
+            self._states[topic] = _state(item.change.value, entity.component)
             self._due[topic] = (entity, "state")
             self._news.set()
 
     async def run(self) -> None:
-        """Stay connected until cancelled; reconnect with a bounded, jittered delay."""
-        attempt = 0
-        while True:
-            try:
-                async with self._client() as client:
-                    attempt = 0
-                    self.connected, self.last_error = True, ""
-                    await client.subscribe([(_BIRTH, 1), (f"{HOMEASSISTANT}/+/+/config", 1)])
-                    self._everything()
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(self._listen(client))
-                        group.create_task(self._send(client))
-            except* aiomqtt.MqttError as errors:
-                self.last_error = str(errors.exceptions[0])
-            finally:
-                self.connected = False
-            attempt += 1
-            delay = min(_FIRST_DELAY * 2**attempt, _LAST_DELAY)
-            logger.warning("home assistant discovery is not connected, trying again: %s", self.last_error)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+        """Stay connected until cancelled; reconnect with a bounded, jittered delay. Raises what the store raises."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._outgoing.client.run(), name="home assistant: connection")
+            group.create_task(self._listen(), name="home assistant: listen")
+            group.create_task(self._send(), name="home assistant: send")
 
-    def _client(self) -> aiomqtt.Client:
-        options = self._options.with_client_id(f"{self._options.client_id}-ha")
-        user, password = options.credentials or (None, None)
-        return aiomqtt.Client(
-            options.host,
-            options.port,
-            username=user,
-            password=password,
-            identifier=options.client_id,
-            keepalive=options.keepalive,
-            timeout=options.connect_timeout,
-            tls_context=options.tls_context() if options.tls else None,
-            protocol=aiomqtt.ProtocolVersion.V5 if options.version == 5 else aiomqtt.ProtocolVersion.V311,
-        )
+    def connection_statistics(self) -> ClientStatistics:
+        """The live counters of the connection; read only."""
+        return self._outgoing.client.statistics()
+
+    def _on_connected(self, up: bool) -> None:
+        if up:
+            self._everything()
 
     # --- what is due ---
 
@@ -344,19 +346,31 @@ class HomeAssistant:
             self._describe(entity)
         self._news.set()
 
-    async def _send(self, client: aiomqtt.Client) -> None:
+    async def _send(self) -> None:
         while True:
             while self._due:
                 topic = next(iter(self._due))
                 due = self._due[topic]
                 payload = await self._payload(*due)
-                await client.publish(topic, payload, qos=1, retain=True)
-                self.sent += 1
+                await self._publish(topic, payload)
                 # It is due until it is confirmed, unless something newer is due by now.
                 if self._due.get(topic) == due and payload == await self._payload(*due):
                     del self._due[topic]
             self._news.clear()
             await self._news.wait()
+
+    async def _publish(self, topic: str, payload: bytes) -> None:
+        """Return when it is confirmed, or will not be sent."""
+        done: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._outgoing.send(topic, payload, retain=True, done=lambda it: None if done.done() else done.set_result(it))
+        self._outgoing.pump()
+        refusal = await done
+        if refusal is None:
+            self.sent += 1
+            return
+        if not self.refused:
+            logger.error("home assistant is not told: %s", refusal.message)
+        self.refused += 1
 
     async def _payload(self, entity: Entity | None, what: str) -> bytes:
         if entity is None:
@@ -365,31 +379,36 @@ class HomeAssistant:
             return entity.config(self._status_topic, self._version)
         topic = entity.topic("state")
         if topic not in self._states:
-            found = state_text(await self._newest(entity.stream), entity.component)
+            found = _state(await self._newest(entity.stream), entity.component)
             self._states.setdefault(topic, found)
         return self._states[topic].encode()
 
     # --- what comes in ---
 
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            topic, payload = str(message.topic), message.payload
-            if not isinstance(payload, bytes):
-                continue
-            if topic == _BIRTH:
-                if payload == b"online" and not message.retain:
-                    # Home Assistant asks for it: everybody who starts answers at the same moment.
-                    await asyncio.sleep(random.uniform(0, _BIRTH_JITTER))  # noqa: S311 - jitter, no secret
-                    self._everything()
-            elif self._told and payload and self._is_lost(topic, payload):
-                self._remove(topic)
+    async def _listen(self) -> None:
+        while True:
+            connection, messages = await self._outgoing.client.receive()
+            for message in messages:
+                self._heard(message)
+            connection.acknowledge(messages)
+
+    def _heard(self, message: Message) -> None:
+        """Whatever stands in ``message``, nothing is raised."""
+        topic, payload = message.topic.decode(errors="replace"), message.payload
+        if topic == _BIRTH:
+            if payload == b"online" and not message.retain:
+                # Home Assistant asks for it: everybody who starts answers at the same moment.
+                delay = random.uniform(0, _BIRTH_JITTER)  # noqa: S311 - jitter, no secret
+                asyncio.get_running_loop().call_later(delay, self._everything)
+        elif self._told and payload and self._is_lost(topic, payload):
+            self._remove(topic)
 
     def _is_lost(self, topic: str, payload: bytes) -> bool:
         """Rule 5."""
-        if topic in self._topics:
+        if topic in self._topics or len(payload) > _LONGEST_CONFIG:
             return False
         try:
-            document = msgspec.json.decode(payload)
-        except msgspec.DecodeError:
+            document = load_json(payload)
+        except PayloadError:
             return False
         return isinstance(document, dict) and document.get("availability_topic") == self._status_topic

@@ -1,7 +1,7 @@
-"""The three MQTT packets that a service sees tens of thousands of times a second; paho-mqtt speaks all the others.
+"""The two MQTT packets that a service sees tens of thousands of times a second.
 
 1. `PacketReader` cuts the byte stream into packets. PUBLISH becomes a `Message`, PUBACK a confirmation, everything else
-   is handed on whole.
+   is handed on whole (see `hs_stream_connectors.mqtt.replies`).
 2. Of the properties of an MQTT 5 PUBLISH only the subscription identifiers count: none of the others changes what a
    reading is. (We never allow topic aliases.)
 3. `ProtocolError` for bytes that no broker may send, such as QoS 2, which we never subscribe with.
@@ -18,7 +18,17 @@ from typing import Final, NamedTuple
 
 from hs_stream.core.errors import BrokerUnavailable
 
-__all__ = ["DISCONNECT", "PINGREQ", "Message", "PacketReader", "ProtocolError", "puback", "publish"]
+__all__ = [
+    "DISCONNECT",
+    "PINGREQ",
+    "Message",
+    "PacketReader",
+    "ProtocolError",
+    "puback",
+    "publish",
+    "publish_size",
+    "variable_length",
+]
 
 PINGREQ: Final = b"\xc0\x00"
 DISCONNECT: Final = b"\xe0\x00"
@@ -92,7 +102,7 @@ class PacketReader:
         while position + 2 <= size:
             head, length, start = data[position], data[position + 1], position + 2
             if length & 0x80:
-                header = _length(data, position + 1)
+                header = variable_length(data, position + 1)
                 if header is None:
                     break
                 length, start = header
@@ -104,6 +114,8 @@ class PacketReader:
             if kind == _PUBLISH:
                 self.messages.append(self._message(head, data, start, end))
             elif head == _PUBACK:
+                if length < 2:
+                    raise IndexError
                 self._confirmed(_U16.unpack_from(data, start)[0], data[start + 2] if length > 2 else 0)
             else:
                 self._other(data[position:end])
@@ -126,7 +138,7 @@ class PacketReader:
             at += 1
             if properties:
                 if properties & 0x80:
-                    header = _length(data, at - 1)
+                    header = variable_length(data, at - 1)
                     if header is None:
                         raise IndexError
                     properties, at = header
@@ -148,7 +160,7 @@ class PacketReader:
         return found
 
 
-def _length(data: bytes, position: int) -> tuple[int, int] | None:
+def variable_length(data: bytes, position: int) -> tuple[int, int] | None:
     """The variable length at ``position`` and where it ends; ``None`` when it is not all there."""
     value = 0
     for shift in (0, 7, 14, 21):
@@ -169,7 +181,7 @@ def _identifiers(properties: bytes) -> Iterator[int]:
         kind = properties[at]
         at += 1
         if kind == _IDENTIFIER:
-            header = _length(properties, at)
+            header = variable_length(properties, at)
             if header is None:
                 raise IndexError
             identifier, at = header
@@ -188,6 +200,12 @@ def _identifiers(properties: bytes) -> Iterator[int]:
 def puback(mids: Iterable[int]) -> bytes:
     """One PUBACK per packet id, in order. The same bytes in MQTT 3.1.1 and 5."""
     return b"".join([_ACK.pack(_PUBACK, 2, mid) for mid in mids])
+
+
+def publish_size(topic: bytes, payload: bytes, *, v5: bool) -> int:
+    """The bytes of what `publish` makes at QoS 1."""
+    length = len(topic) + len(payload) + (5 if v5 else 4)
+    return length + 2 + (length > 0x7F) + (length > 0x3FFF) + (length > 0x1F_FFFF)
 
 
 def publish(topic: bytes, payload: bytes, *, mid: int, retain: bool, dup: bool, v5: bool) -> bytes:

@@ -168,6 +168,17 @@ class MqttSource:
         """The live counters of the connection; read only."""
         return self._client.statistics()
 
+    @property
+    def filters(self) -> list[str]:
+        """The topic filters of all sources."""
+        return list(self._filters)
+
+    def refused(self) -> list[tuple[str, str, str]]:
+        """Source, filter and the broker's reason, of each subscription that it does not give us now."""
+        found = self._client.statistics().refused
+        specs = [spec for spec in self._specs if spec.template.filter in found] if found else []
+        return [(spec.name, spec.template.filter, found[spec.template.filter]) for spec in specs]
+
     def remembered(self) -> dict[str, int]:
         """How much the codec of each source remembers, of those that have a memory."""
         return {name: codec.remembered for name, codec in self._remembering.items()}

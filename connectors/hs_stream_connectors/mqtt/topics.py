@@ -18,7 +18,7 @@ from itertools import combinations, zip_longest
 from typing import Final
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.core.stream import check_plate_value
+from hs_stream.core.stream import check_plate_value, unpublishable
 
 __all__ = [
     "COMPONENTS",
@@ -57,7 +57,7 @@ class TopicTemplate:
     __slots__ = ("_levels", "_names", "_rest", "filter", "identifier", "names", "text")
 
     def __init__(self, text: str) -> None:
-        if not text or len(text.encode(errors="replace")) > _MAX_TOPIC or "\0" in text:
+        if not text or len(text.encode(errors="replace")) > _MAX_TOPIC or unpublishable(text):
             raise ConfigurationError(f"{text[:80]!r} is not a topic template", hint=_HINT)
         if text.startswith("$share/"):
             raise ConfigurationError(f"{text!r}: a shared subscription does not keep the order", hint="drop $share/...")
