@@ -502,6 +502,10 @@ class Engine:
         """The status of every stream of which something failed, by id."""
         return [self._status(stream) for stream in self._graph.by_id.values() if stream.failed]
 
+    def pending(self) -> list[str]:
+        """The nodes of which something is left for later steps: much owed history is computed behind live data."""
+        return sorted({stream.node for stream in self._executor.backlog})
+
     def find_id(self, identity: int) -> StreamStatus:
         """The status of the stream with this id. Raises `NotFound`."""
         found = self._graph.by_id.get(identity)
@@ -525,6 +529,11 @@ class Engine:
             replace(stream.record(), coverage=stream.known(horizon) if stream.kind == "derived" else EMPTY)
             for stream in self._graph.by_id.values()
         ]
+
+    @property
+    def horizon(self) -> int:
+        """Up to where silence of every source is proven (ms); `MIN_TIME` while it is not."""
+        return self._executor.silence.horizon
 
     def plates(self) -> dict[str, dict[str, list[dict[str, str]]]]:
         """Per workflow and plate: the values seen so far, each with those of its ancestors."""

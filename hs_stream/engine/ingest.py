@@ -26,7 +26,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
@@ -158,11 +158,14 @@ class Ingest:
         plans = [await self._plan(stream, readings, horizon) for stream, readings in latest.values()]
         if fresh or any(plan.late for plan in plans):
             await self.forget_strays()
+        for plan in plans:
+            plan.stream.coming = plan.changed
         await self._append(plans, dead)
         arrival = min(delivery.arrival for delivery in deliveries)
         for plan in plans:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
+            plan.stream.coming = EMPTY
             self._notice_begin(plan)
         self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
@@ -281,12 +284,14 @@ class Ingest:
             count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
+            stream.coming = spans
             async with self._executor.feed.append(append):
                 await self._store("append", self._store.store.append, append)
             self.seq += 1
             self._executor.marked = self.seq
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
+            stream.coming = EMPTY
             return count
 
     async def forget(self, stream: Stream, end: int) -> bool:

@@ -67,6 +67,7 @@ class Stream:
         "changes_behind",
         "children",
         "closed",
+        "coming",
         "coverage",
         "demand",
         "drive",
@@ -185,6 +186,8 @@ class Stream:
         self.fold: Head | None = None
         self.fold_count = 0
         self.published_until = MIN_TIME
+        self.coming = EMPTY
+        """Of a raw stream: changes that may be stored already, and that nobody has been told of."""
         self.young = True
         """Of a raw stream: no commit of this process takes account of it yet."""
 

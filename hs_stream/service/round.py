@@ -86,7 +86,8 @@ class Round:
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
         failed = functools.partial(failed_json, self.engine)
-        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
+        pending = self.engine.pending
+        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed, pending)
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""

@@ -29,7 +29,8 @@ _ALIVE_MS: Final = 30_000
 class SessionBook:
     """The document of one run.
 
-    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now; ``workflows`` may grow meanwhile.
+    ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now, ``pending()`` the nodes of which
+    something is left to compute; ``workflows`` may grow meanwhile.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class SessionBook:
         version: str,
         counters: Callable[[], Mapping[str, int]],
         failed: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+        pending: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._store, self._clock, self._workflows = store, clock, workflows
-        self._counters, self._failed = counters, failed
+        self._counters, self._failed, self._pending = counters, failed, pending
         self._started = format_time(clock.now())
         self.id = f"{self._started}-{secrets.token_hex(3)}"
         self._versions = {"hs_stream": version, "python": platform.python_version()}
@@ -59,6 +61,7 @@ class SessionBook:
             "stopped": now if stopped else None,
             "counters": dict(self._counters()),
             "failed": [dict(stream) for stream in self._failed()],
+            "pending": list(self._pending()),
         }
         await self._store.put("sessions", self.id, document)
 
