@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,11 +26,11 @@ from hs_stream.cli.common import (
 )
 from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import TimeIntervals, format_time
+from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time, parse_time, shift
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import load_registry, source_check
+from hs_stream.service.wiring import engine_settings, load_registry, recovered_store, source_check
 from hs_stream.service.workflow_file import load_workflow
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
@@ -38,6 +39,8 @@ from hs_stream.testing.preview import NodeChange, preview
 __all__ = ["register"]
 
 _TRIES = 6
+_PAUSE = 1.0
+_BEAT_LOOKS = 30
 _SHOWN = 10
 
 
@@ -135,7 +138,11 @@ def verify(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Compare what is stored with an evaluation from scratch. Exit 1 and the first differences if they differ."""
+    """Compare what is stored with an evaluation from scratch. Exit 1 and the first differences if they differ.
+
+    What is wanted, could be computed by now and is missing is a difference too. What the running service has still to
+    compute is called pending, and is none.
+    """
     settings = settings_of(config)
     found, _ = find_workflow(settings, workflow)
     first, last = parse_span(start, end)
@@ -144,8 +151,8 @@ def verify(
         for line in preview_lines(changed.path, run(_preview(settings, found, changed, first, last))):
             typer.echo(line)
         return
-    result = run(_verify(settings, found, first, last))
-    typer.echo(summary(found.name, result, last))
+    result, looked = run(_verify(settings, found, first, last))
+    typer.echo(summary(found.name, result, looked, last))
     if not result.clean:
         for mismatch in result.mismatches[:_SHOWN]:
             typer.echo(f"  {mismatch}")
@@ -177,38 +184,104 @@ def preview_lines(path: str, changes: Sequence[NodeChange]) -> Iterator[str]:
                 yield f"    {one.stream} at {format_time(one.time)}: {one.stored!r} -> {one.expected!r}"
 
 
-async def _verify(settings: Settings, workflow: WorkflowDefinition, start: int, end: int) -> Verification:
-    """A difference counts when it is there in every one of several looks: on a live store readings are in flight."""
-    result = Verification()
-    for attempt in range(_TRIES):
-        async with reading_store(settings) as store:
-            names = {*workflow.sources, *workflow.nodes}
-            if not any(record.stream.name in names for record in await store.streams()):
-                raise ConfigurationError(
-                    f"the store has no streams of {workflow.name}", hint="check store.url; hs-stream streams lists them"
-                )
-            result = await oracle.verify(store, [workflow], start, end)
-            if result.clean or not await running_session(store, now_ms()):
-                return result
-        if attempt < _TRIES - 1:
-            await asyncio.sleep(1.0)
-    return result
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """Beside what `verify` found: whether a service is at work, and what it will compute by itself."""
+
+    served: bool = False
+    pending: Mapping[StreamId, list[int]] = field(default_factory=dict)
 
 
-def summary(name: str, result: Verification, end: int) -> str:
-    """One line, and one for what was not compared."""
-    state = "clean" if result.clean else f"{result.count} differences"
-    text = f"{name}: {state}. {result.streams} streams, {result.instances} instances compared with a run from scratch"
+async def _verify(
+    settings: Settings, workflow: WorkflowDefinition, start: int, end: int
+) -> tuple[Verification, _Looked]:
+    """What is wrong in every one of several looks: on a live store readings are in flight.
+
+    What is missing in all of them may be a long backlog. The service says so with its heartbeat, so we wait for one.
+    """
+    began = now_ms()
+    result = await _look(settings, workflow, start, end)
+    for _ in range(_TRIES - 1):
+        if result.clean or await _heartbeat(settings, MIN_TIME) is None:
+            break
+        await asyncio.sleep(_PAUSE)
+        result = _in_both(result, await _look(settings, workflow, start, end))
+    served = await _heartbeat(settings, MIN_TIME) is not None
+    if not result.missing or not served:
+        return result, _Looked(served)
+    beat = None
+    for _ in range(_BEAT_LOOKS):
+        if (beat := await _heartbeat(settings, began)) is not None:
+            break
+        await asyncio.sleep(_PAUSE)
+    result = _in_both(result, await _look(settings, workflow, start, end))
+    behind = set() if beat is None else set(beat.get("pending", ()))
+    pending = {
+        stream: times
+        for stream, times in result.missing.items()
+        if behind & {stream.name, *workflow.ancestors(stream.name)}
+    }
+    result.missing = {stream: times for stream, times in result.missing.items() if stream not in pending}
+    return result, _Looked(served, pending)
+
+
+async def _look(settings: Settings, workflow: WorkflowDefinition, start: int, end: int) -> Verification:
+    async with recovered_store(settings) as (store, left):
+        names = {*workflow.sources, *workflow.nodes}
+        if not any(record.stream.name in names for record in await store.streams()):
+            raise ConfigurationError(
+                f"the store has no streams of {workflow.name}", hint="check store.url; hs-stream streams lists them"
+            )
+        proven = MIN_TIME if left.proven is None else left.proven
+        horizon = shift(proven, -engine_settings(settings).idle)
+        return await oracle.verify(store, [workflow], start, end, horizon=horizon)
+
+
+def _in_both(before: Verification, now: Verification) -> Verification:
+    """``now``, without what is missing since the look before: that is being computed."""
+    both = {stream: set(times).intersection(before.missing.get(stream, ())) for stream, times in now.missing.items()}
+    now.missing = {stream: sorted(times) for stream, times in both.items() if times}
+    return now
+
+
+async def _heartbeat(settings: Settings, since: int) -> Mapping[str, Any] | None:
+    """What the running service last said of itself, if that is not before ``since``."""
+    async with reading_store(settings) as store:
+        now = now_ms()
+        session = await running_session(store, now)
+        document = {} if session is None else (await store.documents("sessions")).get(session, {})
+    return document if document and parse_time(str(document["seen"]), now=now) >= since else None
+
+
+def summary(name: str, result: Verification, looked: _Looked, end: int) -> str:
+    """One line, and one for each thing to know: what is missing, pending, not computed."""
+    wrong = [f"{result.count} differences"] if result.count else []
+    wrong += [f"{len(result.missing)} streams are incomplete"] if result.missing else []
+    text = f"{name}: {', '.join(wrong) or 'clean'}. {result.streams} streams, {result.instances} instances compared"
+    lines = [f"{text} with a run from scratch"]
+    lines += _some([f"missing: {_of(stream, times)}" for stream, times in result.missing.items()])
+    if result.missing and looked.served:
+        lines.append("  nothing is pending there: this is an error of hs-stream, please report it; a restart of the")
+        lines.append("  service looks at all of it again")
+    elif result.missing:
+        lines.append("  no service is at work on this store: `hs-stream serve` computes what is missing")
+    lines += _some([f"pending: {_of(stream, times)}" for stream, times in looked.pending.items()])
     # What is not computed up to the end is the normal state of a running stream; a hole before it is worth a word.
+    named = {*result.missing, *looked.pending}
     holes = {
         stream: TimeIntervals(pair for pair in spans.pairs if pair[1] < end)
         for stream, spans in result.not_computed.items()
+        if stream not in named
     }
-    holes = {stream: spans for stream, spans in holes.items() if spans}
-    for stream, spans in list(holes.items())[:3]:
-        text += f"\n  not computed: {stream} in {spans}"
-    if len(holes) > 3:
-        text += f"\n  not computed: {len(holes) - 3} more streams"
-    for stream, error in list(result.not_computable.items())[:3]:
-        text += f"\n  cannot be computed: {stream}: {error}"
-    return text
+    lines += _some([f"not computed: {stream} in {spans}" for stream, spans in holes.items() if spans])
+    lines += _some([f"cannot be computed: {stream}: {error}" for stream, error in result.not_computable.items()])
+    return "\n".join(lines)
+
+
+def _some(lines: Sequence[str], most: int = 3) -> list[str]:
+    more = [f"  ... and {len(lines) - most} more streams"] if len(lines) > most else []
+    return [*(f"  {line}" for line in lines[:most]), *more]
+
+
+def _of(stream: StreamId, times: Sequence[int]) -> str:
+    return f"{stream} in {_span(times[0] - 1, times[-1])}, {len(times)} instances"

@@ -512,6 +512,10 @@ class Engine:
         horizon = self._executor.silence.horizon
         return [self._status(stream) for stream in self._graph.by_id.values() if stream.failing(horizon)]
 
+    def pending(self) -> list[str]:
+        """The nodes of which something is left for later steps: much owed history is computed behind live data."""
+        return sorted({stream.node for stream in self._executor.backlog})
+
     def find_id(self, identity: int) -> StreamStatus:
         """The status of the stream with this id. Raises `NotFound`."""
         found = self._graph.by_id.get(identity)
@@ -539,6 +543,11 @@ class Engine:
     def overwritten(self) -> list[Overwritten]:
         """Where readings were replaced by others of the same time, since the start: by source."""
         return sorted(self._ingest.overwritten.values(), key=lambda found: found.source)
+
+    @property
+    def horizon(self) -> int:
+        """Up to where silence of every source is proven (ms); `MIN_TIME` while it is not."""
+        return self._executor.silence.horizon
 
     def plates(self) -> dict[str, dict[str, list[dict[str, str]]]]:
         """Per workflow and plate: the values seen so far, each with those of its ancestors."""

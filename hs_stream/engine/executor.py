@@ -98,7 +98,7 @@ class Executor:
         self._clock = clock
         self._telemetry = telemetry
         self._evaluator = Evaluator(self.contents, telemetry, chunk)
-        self._folder = Folder(self.contents, store, telemetry, chunk, self.fail)
+        self._folder = Folder(self.contents, store, telemetry, chunk, self.fail, self._unseen)
         self._arrived: dict[int, TimeIntervals] = {}
         self._oldest_arrival = 0
         self._touched: dict[int, tuple[Stream, str]] = {}
@@ -130,6 +130,10 @@ class Executor:
         if not self._oldest_arrival:
             self._oldest_arrival = arrival
         self.wake.set()
+
+    def _unseen(self, stream: Stream) -> TimeIntervals:
+        """Changes of a raw stream that the step under way may read, and that only a later one takes account of."""
+        return stream.coming | self._arrived.get(stream.id, EMPTY)
 
     def look_at(self, streams: Iterable[Stream], cause: str) -> None:
         """Touch derived streams in the next step, whatever changed."""
@@ -196,6 +200,11 @@ class Executor:
     def pending(self) -> int:
         """How many streams wait for a step, or for the commit of the step under way."""
         return len(self._arrived) + len(self._touched) + len(self._backlog) + self._under_way
+
+    @property
+    def backlog(self) -> Iterable[Stream]:
+        """Streams of which something is owed that did not fit into a step."""
+        return self._backlog.values()
 
     def horizon(self, now: int) -> int:
         """What silence proves at ``now``: nothing later than the oldest delivery that is not durable yet."""

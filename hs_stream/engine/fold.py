@@ -7,7 +7,9 @@
    changed instant drops those that it does not confirm.
 3. **Convergence.** Recomputing after a late reading goes from state to state. Where the new state is the same as the
    old one at that time, and no input changed behind it, everything behind it is as it was: its coverage is given back
-   untouched. So a late reading costs what it really changes.
+   untouched. So a late reading costs what it really changes. For that, what is covered behind a known state must rest
+   on it. A reading that is stored and has not arrived may be in a state, and not in what was covered behind it before:
+   such a state is forgotten.
 4. An instance on which the tool raises fails, and the fold goes on from the state before it, as it was
    (`hs_stream.core.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
    rebuilt. Where that was needed once, a stream's states are copied from then on before the tool gets them. A healthy
@@ -79,12 +81,21 @@ class Piece:
 class Folder:
     """Evaluates fold streams for one executor."""
 
-    def __init__(self, contents: Contents, store: PatientStore, telemetry: Telemetry, chunk: int, fail: Fail) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        store: PatientStore,
+        telemetry: Telemetry,
+        chunk: int,
+        fail: Fail,
+        unseen: Callable[[Stream], TimeIntervals],
+    ) -> None:
         self._contents = contents
         self._fail = fail
         self._store = store
         self._telemetry = telemetry
         self._chunk = chunk
+        self._unseen = unseen
 
     async def process(
         self,
@@ -178,6 +189,10 @@ class Folder:
             await accept(stream, ((start, reached),), Batch.concat(piece.results), step, piece.failed)
         if converged is None:
             stream.fold = Head(since, reached, piece.state)
+            unseen = self._unseen(source)
+            if unseen and unseen.start < reached < stream.end():
+                stream.fold = None
+                write.snapshots = [snapshot for snapshot in write.snapshots if snapshot.time <= start]
             return (TimeIntervals.of(until, end) if until < end else EMPTY), EMPTY
         return EMPTY, self._converge(stream, end, Head(since, converged, piece.state), lost, invalid, head, step)
 

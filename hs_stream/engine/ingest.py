@@ -182,11 +182,14 @@ class Ingest:
                 plans.append(self._plan(stream, placed, horizon))
         if fresh or any(plan.late for plan in plans):
             await self.forget_strays()
+        for plan in plans:
+            plan.stream.coming = plan.changed
         await self._append(plans, dead)
         arrival = min(delivery.arrival for delivery in deliveries)
         for plan in plans:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
+            plan.stream.coming = EMPTY
             self._notice_begin(plan)
         self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
@@ -315,12 +318,14 @@ class Ingest:
             count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
+            stream.coming = spans
             async with self._executor.feed.append(append):
                 await self._store("append", self._store.store.append, append)
             self.seq += 1
             self._executor.marked = self.seq
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
+            stream.coming = EMPTY
             return count
 
     async def forget(self, stream: Stream, end: int) -> bool:

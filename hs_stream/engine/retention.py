@@ -54,6 +54,7 @@ class Retention:
         self._full: dict[int, Stream] = {}
         """Streams whose store may still hold something that they forgot."""
         self._finishing = asyncio.Event()
+        self._alone = asyncio.Lock()
 
     def recover(self) -> None:
         """After a start: what was forgotten may still be there."""
@@ -73,7 +74,11 @@ class Retention:
         self._finishing.set()
 
     async def forget(self) -> None:
-        """Close what can be closed now, and remove all that is forgotten."""
+        """Close what can be closed now, and remove all that is forgotten; one call after the other."""
+        async with self._alone:
+            await self._forget()
+
+    async def _forget(self) -> None:
         horizon = self._executor.horizon(self._clock.now())
         due = [stream for stream in self._kept() if self._is_due(stream, horizon)]
         for first in range(0, len(due), _AT_ONCE):

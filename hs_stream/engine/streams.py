@@ -74,6 +74,7 @@ class Stream:
         "changes_behind",
         "children",
         "closed",
+        "coming",
         "coverage",
         "demand",
         "drive",
@@ -200,6 +201,8 @@ class Stream:
         self.wary = False
         """Of a fold: its tool has raised, so that its states are copied before the tool gets them."""
         self.published_until = MIN_TIME
+        self.coming = EMPTY
+        """Of a raw stream: changes that may be stored already, and that nobody has been told of."""
         self.young = True
         """Of a raw stream: no commit of this process takes account of it yet."""
 

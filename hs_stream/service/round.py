@@ -105,6 +105,7 @@ class Round:
             telemetry.accounts.documents,
             self._broker_trouble,
             telemetry.accounts.news,
+            pending=self.engine.pending,
         )
 
     async def open(self) -> None:

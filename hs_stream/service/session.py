@@ -32,8 +32,9 @@ class SessionBook:
     """The document of one run.
 
     ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now, ``sources()`` what came of each
-    source (`hs_stream.service.accounts`), ``broker()`` why the broker cannot be used (empty: it can). ``workflows`` may
-    grow meanwhile. ``news`` asks for the document to be written soon.
+    source (`hs_stream.service.accounts`), ``broker()`` why the broker cannot be used (empty: it can), ``pending()`` the
+    nodes of which something is left to compute. ``workflows`` may grow meanwhile. ``news`` asks for the document to be
+    written soon.
     """
 
     def __init__(
@@ -47,9 +48,12 @@ class SessionBook:
         sources: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         broker: Callable[[], str] = str,
         news: asyncio.Event | None = None,
+        *,
+        pending: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._store, self._clock, self._workflows = store, clock, workflows
         self._counters, self._failed, self._sources, self._broker = counters, failed, sources, broker
+        self._pending = pending
         self._news = asyncio.Event() if news is None else news
         self.started = format_time(clock.now())
         self.id = f"{self.started}-{secrets.token_hex(3)}"
@@ -69,6 +73,7 @@ class SessionBook:
             "failed": [dict(stream) for stream in self._failed()],
             "sources": {name: dict(account) for name, account in self._sources().items()},
             "broker": self._broker(),
+            "pending": list(self._pending()),
         }
         await self._store.put("sessions", self.id, document)
 

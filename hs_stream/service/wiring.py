@@ -15,7 +15,7 @@ from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
-from hs_stream.engine.ports import Store
+from hs_stream.engine.ports import Recovery, Store
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
@@ -38,6 +38,7 @@ __all__ = [
     "matching_files",
     "read_workflows",
     "reading_store",
+    "recovered_store",
     "saved_workflows",
     "source_check",
     "version",
@@ -220,6 +221,13 @@ class EmbeddedStore:
 @asynccontextmanager
 async def reading_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, only to be read: works beside a running service."""
+    async with recovered_store(settings) as (store, _):
+        yield store
+
+
+@asynccontextmanager
+async def recovered_store(settings: Settings) -> AsyncIterator[tuple[Store, Recovery]]:
+    """`reading_store`, and where it was left."""
     if settings.store.url.startswith("memory://"):
         raise ConfigurationError(
             "memory:// keeps nothing between two commands", hint="set store.url to the store of your service"
@@ -231,8 +239,7 @@ async def reading_store(settings: Settings) -> AsyncIterator[Store]:
         else make_store(settings, settings.store.url, read_only=True)
     )
     try:
-        await store.open()
-        yield store
+        yield store, await store.open()
     finally:
         await store.close()
         await embedded.close()

@@ -14,8 +14,7 @@ from typing import Final
 
 from hs_stream.core.errors import LawViolation, ToolError
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME
-from hs_stream.core.tool import Window
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value, same
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineSettings
@@ -279,23 +278,23 @@ class History:
     async def check(self, *, everything: bool = True) -> Verification:
         """Raise `LawViolation` unless contents equal the oracle's, what was acknowledged, and what was published.
 
-        With ``everything``, all that is demanded must be computed up to shortly before now, less what its tools look
-        ahead (let time pass before), once there is a reading.
+        All that is demanded must be computed, up to the watermarks less what its tools look ahead. With ``everything``,
+        silence must have brought these to shortly before now (let time pass before), once there is a reading.
         """
         await self.settle()
         while not await self.survive(self._published):
             await self.settle()
         now = self.clock.now()
         store = self._store.inner
-        found = await verify(store, self.workflows, MIN_TIME, now, records=self.engine.records())
-        if not found.clean:
+        horizon = self.engine.horizon
+        found = await verify(store, self.workflows, MIN_TIME, now, records=self.engine.records(), horizon=horizon)
+        if found.count:
             raise LawViolation(f"{found.count} differences, first {found.mismatches[0]}")
         self._check_failed(found)
-        if everything and any(self.acknowledged.values()):
-            ahead = _lookaheads(self.workflows)
-            for stream, missing in found.owed.items():
-                if missing.start < now - _SLACK - ahead[stream.name]:
-                    raise LawViolation(f"{stream} is not computed on {missing}, although its inputs are known")
+        for stream, missing in found.owed.items():
+            raise LawViolation(f"{stream} is not computed on {missing}, although its inputs are known")
+        if everything and any(self.acknowledged.values()) and horizon < now - _SLACK:
+            raise LawViolation(f"silence is proven up to {format_time(horizon)} only, and it is {format_time(now)}")
         await self._check_raw(store)
         await self._check_subscriber(store)
         return found
@@ -342,23 +341,6 @@ class History:
                 raise LawViolation(
                     f"{record.stream} at {time}: a subscriber holds {seen.get(time)!r}, stored is {stored.get(time)!r}"
                 )
-
-
-def _lookaheads(workflows: Sequence[WorkflowDefinition]) -> dict[str, int]:
-    """Per node: how long behind an instant (milliseconds) the readings must be known for its output there."""
-    found: dict[str, int] = {}
-    for workflow in workflows:
-        for name in workflow.order:
-            node = workflow.nodes[name]
-            supports = [node.tool.support(slot) for slot in range(len(node.inputs))]
-            found[name] = max(
-                (
-                    found.get(source, 0) + (support.lookahead if isinstance(support, Window) else 0)
-                    for source, support in zip(node.inputs, supports, strict=True)
-                ),
-                default=0,
-            )
-    return found
 
 
 def _crash_of(task: asyncio.Task[None]) -> BaseException | None:

@@ -2,19 +2,24 @@
 
 The oracle shares nothing with the executor but the tools and the grounding: it reads raw streams, evaluates every node
 once over one interval, and knows no tail, coverage, snapshot or order of arrival. It is behind ``hs-stream verify``.
+
+Two things can be wrong with what is stored. It *differs* where it is covered. Or something is *missing*: it is wanted,
+its inputs are known up to their watermarks, and nobody has computed it. What is wanted the oracle works out by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Final
 
 from hs_stream.core.affected import available, required
 from hs_stream.core.attempt import Walk, attempt
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
 from hs_stream.core.tool import FoldTool, Sources
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
@@ -52,10 +57,12 @@ class Mismatch:
 
 @dataclass(slots=True)
 class Verification:
-    """What was compared. ``not_computed``: parts of the asked interval that are not covered in the store.
+    """What was compared.
 
-    ``owed``: parts of those that an evaluation from scratch can compute. ``failed``: where the tool raises then; the
-    first error of a stream is in ``not_computable``.
+    ``count`` differences where the store says that it is right, ``mismatches`` are the first of them. ``not_computed``:
+    parts of the asked interval that are wanted and not covered. ``owed``: those of them that can be computed by now
+    (the inputs are known, the tool does not raise). ``missing``: the times in ``owed`` at which the store is not as it
+    would be from scratch. ``failed``: where the tool raises; the first error of a stream is in ``not_computable``.
     """
 
     streams: int = 0
@@ -64,32 +71,42 @@ class Verification:
     mismatches: list[Mismatch] = field(default_factory=list)
     not_computed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
     owed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
+    missing: dict[StreamId, list[int]] = field(default_factory=dict)
     failed: dict[StreamId, TimeIntervals] = field(default_factory=dict)
     not_computable: dict[StreamId, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
-        """Whether everything that is stored and covered is as it must be."""
-        return self.count == 0
+        """Whether everything that is covered is as it must be, and nothing that is wanted and computable is missing."""
+        return not self.count and not self.missing
 
 
 class Scratch:
-    """Evaluates a grounded workflow from raw contents over ``(start, end]``."""
+    """Evaluates a grounded workflow from raw contents over ``(start, end]``.
 
-    def __init__(self, store: Store, graph: Graph, start: int, end: int) -> None:
+    ``horizon`` is what silence has proven for every raw stream. So far the time of streams without inputs has come.
+    """
+
+    def __init__(self, store: Store, graph: Graph, start: int, end: int, horizon: int = MIN_TIME) -> None:
+        self._horizon = horizon
         self._store = store
         self._graph = graph
-        self._window = TimeIntervals.of(start, end)
+        # Behind all that anybody knows of there is nothing but the endless ticks of clocks.
+        last = max((_last(stream) for stream in graph.streams.values()), default=MIN_TIME)
+        self._window = TimeIntervals.of(start, max(min(end, max(last, horizon)), start + 1))
         self._states: dict[int, tuple[int, Value]] = {}
         self.contents: dict[int, Batch] = {}
         self.known: dict[int, TimeIntervals] = {}
+        self.settled: dict[int, TimeIntervals] = {}
         self.failed: dict[int, TimeIntervals] = {}
         self.errors: dict[int, str] = {}
+        self._reach: dict[int, int] = {}
 
     async def run(self) -> None:
-        """Fill ``contents``, and ``known`` with where they hold, for every stream; ``failed`` is where a tool raises.
+        """Fill, for every stream, ``contents``, and ``known`` with where they hold if no more readings come.
 
-        What failed is known: nothing came of it.
+        ``settled`` is the part of it that an engine can compute by now: the watermarks are behind all that is read.
+        ``failed`` is where a tool raises. What failed is known: nothing came of it.
         """
         streams = sorted(self._graph.streams.values(), key=lambda stream: (stream.rank, stream.id))
         needed = {stream.id: self._window for stream in streams}
@@ -102,9 +119,23 @@ class Scratch:
             if stream.kind == "raw":
                 batch = await self._store.read(stream.id, max(span.start, stream.floor), span.end)
                 self.contents[stream.id], self.known[stream.id] = batch, TimeIntervals.of(MIN_TIME, MAX_TIME)
+                self._reach[stream.id] = max(stream.upper, self._horizon)
+                self.settled[stream.id] = TimeIntervals.of(MIN_TIME, self._reach[stream.id])
             else:
                 await self._trust(stream, span.start, span.end)
                 self._evaluate(stream, max(span.start, final(stream)), span.end, begins)
+                self._settle(stream, begins)
+
+    def _settle(self, stream: Stream, begins: dict[str, int]) -> None:
+        """Where ``stream`` can be computed by now: each input reaches so far, and what is looked ahead on the way."""
+        settled = self.known[stream.id]
+        for slot, source in enumerate(stream.inputs):
+            settled &= available(stream.support(slot), self.settled[source.id])
+        reach = min((self._reach[source.id] for source in stream.inputs), default=self._horizon)
+        if not stream.inputs and stream.begin is None and stream.workflow not in begins:
+            reach = MIN_TIME  # it begins with a reading, and there is none
+        self._reach[stream.id] = reach
+        self.settled[stream.id] = settled & TimeIntervals.of(MIN_TIME, shift(reach, -stream.ahead))
 
     async def _trust(self, stream: Stream, start: int, end: int) -> None:
         """What cannot be computed again is what is stored, and so is the state of a fold there."""
@@ -172,6 +203,12 @@ class Scratch:
         return begins
 
 
+def _last(stream: Stream) -> int:
+    """The latest instant at which something of ``stream`` is stored or known."""
+    known = [end for _, end in stream.coverage.pairs if end < MAX_TIME]
+    return max(stream.upper, stream.frontier, *known[-1:])
+
+
 def final(stream: Stream) -> int:
     """Up to where ``stream`` is not computed any more, since what it reads, or itself, may be forgotten.
 
@@ -187,44 +224,65 @@ async def verify(
     end: int,
     *,
     records: Sequence[StreamRecord] | None = None,
+    horizon: int = MIN_TIME,
 ) -> Verification:
-    """Compare every derived stream of ``workflows`` in ``(start, end]`` with a from-scratch evaluation.
+    """Compare every derived stream of ``workflows`` in ``(start, end]`` with a from-scratch evaluation. Bit for bit.
 
-    Only what is covered in the store counts; the rest is reported as not computed. Bit for bit. Where readings are
-    forgotten, what was computed from them before is taken as it is stored, and only what lies behind is compared.
-    ``records`` replaces the store's own (an engine that runs knows more than its store's last checkpoint).
+    What is covered in the store must be equal there. What is wanted and can be computed, up to the watermarks, must be
+    covered, or nothing of it may be missing: silence is not written down at once. Where readings are forgotten, what
+    was computed from them before is taken as it is stored, and only what lies behind is compared. ``records`` replaces
+    the store's own (an engine that runs knows more than its store's last checkpoint). ``horizon``: up to where silence
+    of every source is proven (ms); by default only the readings say how far the sources are.
     """
     records = await store.streams() if records is None else records
     graph = Graph(records)
     for workflow in workflows:
         graph.add_workflow(workflow)
     await regrow(graph, store)
-    scratch = Scratch(store, graph, start, end)
+    scratch = Scratch(store, graph, start, end, horizon)
     await scratch.run()
     result = Verification()
-    by_stream = {record.stream: record for record in records}
+    wanted = _wanted(graph, workflows)
     window = TimeIntervals.of(start, end)
     for stream in graph.streams.values():
-        record = by_stream.get(stream.stream)
-        if stream.kind == "raw" or record is None:
+        if stream.kind == "raw":
             continue
         result.streams += 1
         if stream.id in scratch.errors:
             result.not_computable[stream.stream] = scratch.errors[stream.id]
-        old = TimeIntervals.of(MIN_TIME, final(stream))
-        coverage = ((stream.coverage & window) & scratch.known[stream.id]) - old
-        missing = (window & stream.demand) - stream.coverage - old
+        asked = window - TimeIntervals.of(MIN_TIME, final(stream))
+        for low, high in (stream.coverage & asked & scratch.known[stream.id]).pairs:
+            stored = await store.read(stream.id, low, high)
+            _compare(result, stream.stream, stored, scratch.contents[stream.id].slice(low, high))
+        missing = (wanted[stream.id] & asked) - stream.coverage
         if missing:
             result.not_computed[stream.stream] = missing
-            failed = scratch.failed.get(stream.id, EMPTY)
-            if owed := (missing & scratch.known[stream.id]) - failed:
-                result.owed[stream.stream] = owed
-            if failed := (failed & window & stream.demand) - old:
-                result.failed[stream.stream] = failed
-        for low, high in coverage.pairs:
-            stored = await store.read(record.id, low, high)
-            _compare(result, stream.stream, stored, scratch.contents[stream.id].slice(low, high))
+        failed = scratch.failed.get(stream.id, EMPTY)
+        if found := failed & missing:
+            result.failed[stream.stream] = found
+        if owed := (missing & scratch.settled[stream.id]) - failed:
+            result.owed[stream.stream] = owed
+            expected = scratch.contents[stream.id]
+            times = [
+                time
+                for low, high in owed.pairs
+                for time in difference(await store.read(stream.id, low, high), expected.slice(low, high)).times()
+            ]
+            if times:
+                result.missing[stream.stream] = times
     return result
+
+
+def _wanted(graph: Graph, workflows: Sequence[WorkflowDefinition]) -> dict[int, TimeIntervals]:
+    """Per stream, where its workflows want it, or something that reads it."""
+    wanted: dict[int, TimeIntervals] = {}
+    for stream in sorted(graph.streams.values(), key=lambda stream: -stream.rank):
+        own = (workflow.demand for workflow in workflows if stream.node in workflow.nodes)
+        wanted[stream.id] = reduce(or_, own, wanted.get(stream.id, EMPTY))
+        for slot, source in enumerate(stream.inputs):
+            read = required(stream.support(slot), wanted[stream.id])
+            wanted[source.id] = wanted.get(source.id, EMPTY) | read
+    return wanted
 
 
 def _compare(result: Verification, stream: StreamId, stored: Batch, expected: Batch) -> None:

@@ -177,7 +177,8 @@ def workflows(registry: ToolRegistry, *, max_nodes: int = 6) -> st.SearchStrateg
     """Any tool of ``registry`` over any inputs that it can use, several levels deep; every node is published.
 
     Besides house and room there is a plate with declared values, and one that grows by what a node finds. What an
-    engine treats in its own way (a fold on a grid, say) is drawn as often as what many tools have in common.
+    engine treats in its own way (a fold on a grid, say) is drawn as often as what many tools have in common, and every
+    other node reads the one before it, where it can. When they are wanted is drawn by `demands`.
     """
     ways: dict[tuple[Any, ...], list[Tool]] = {}
     for kind in registry:
@@ -221,6 +222,10 @@ def _workflows(draw: st.DrawFn, ways: Sequence[Sequence[Tool]], max_nodes: int) 
         ]
         if not all(fitting):
             continue
+        last = next(reversed(nodes), None)
+        # Chains: demands and silence have far to go to a fold behind an aggregate behind a map.
+        if draw(st.booleans()) and last is not None and fitting and last in fitting[0]:
+            fitting[0] = [last]
         inputs = tuple(draw(st.sampled_from(names)) for names in fitting)
         over = draw(st.sampled_from([on[inputs[0]], on[inputs[0]][-1:]])) if aggregates else ()
         together = {plate for source in inputs for plate in on[source]} - set(over)

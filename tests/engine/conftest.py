@@ -92,7 +92,8 @@ class Bench:
         return {time - START: value for time, value in batch}
 
     async def verify(self) -> Verification:
-        return await verify(self.store, self.workflows, MIN_TIME, self.clock.now(), records=self.engine.records())
+        now, records, horizon = self.clock.now(), self.engine.records(), self.engine.horizon
+        return await verify(self.store, self.workflows, MIN_TIME, now, records=records, horizon=horizon)
 
 
 @pytest.fixture

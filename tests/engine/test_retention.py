@@ -117,6 +117,16 @@ async def test_forgetting_is_no_change(on: Bench, evaluations: Callable[[], list
     assert (await on.verify()).clean
 
 
+async def test_forgetting_twice_at_once(bench: Bench) -> None:
+    """On request, and by itself: the second once removed what the first was about to."""
+    bench.store = FaultyStore(MemoryStore(), pace=random.Random(1))
+    await bench.start(every_support(bench, retention=KEPT))
+    await feed(bench, range(300))
+    await asyncio.gather(*(bench.engine.forget() for _ in range(3)))
+    assert cut(bench, "power[room=a]")[1] == 239
+    assert (await bench.verify()).clean
+
+
 async def test_each_support_keeps_what_it_needs(on: Bench) -> None:
     async def floor_of(*nodes: Any) -> float | None:
         engine = await on.start(on.workflow(*nodes, retention=KEPT))

@@ -295,3 +295,31 @@ async def test_a_stream_that_joins_is_wanted_as_far_as_its_aggregate_is(played: 
     await played.publish(("power", "c", 0, 1.0))
     assert history.engine.find(StreamId.parse("double[room=c]")).coverage.start == MIN_TIME
     await played.finish()
+
+
+async def test_a_state_with_a_reading_that_has_not_arrived_says_nothing_of_what_lies_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody wants more, and reads it. When it arrives that state is the same again, and what lies behind is not."""
+    monkeypatch.setattr("hs_stream.engine.fold.SNAPSHOT_EVERY", 1)
+    store = Pausing()
+
+    async def factory() -> Store:
+        return store
+
+    wanted = TimeIntervals.of(NOW - 30_000, NOW)
+    total = workflow(node("total", "integral", ["power"]), online=False, requested_intervals=wanted)
+    history = History(factory, [total], EngineSettings(), NOW)
+    await history.begin()
+    room = (("room", "a"),)
+    await history.deliver([Reading("power", room, NOW - 20_000, 2), Reading("power", room, NOW - 10_000, 2)])
+    await history.settle()
+    await history.restart()  # nothing is in memory
+    await history.settle()
+    await history.deliver([Reading("power", room, NOW - 60_000, 1)])
+    for _ in range(10):
+        await asyncio.sleep(0)  # stored by now
+    history.engine.want(StreamId("total", room), NOW - 70_000)
+    await history.pass_time(60_000)
+    await history.check()
+    await history.end()

@@ -161,6 +161,16 @@ READING = st.sampled_from(sorted(SOURCES)).flatmap(
 PACE = st.none() | st.integers(0, 255).map(Random)
 
 
+NOW = 1_600_000_000_000
+
+
+@st.composite
+def wanted_sometimes(draw: st.DrawFn, made: st.SearchStrategy[WorkflowDefinition]) -> WorkflowDefinition:
+    """``made``, every other time wanted from a start on, or in some intervals: before, amid and behind the data."""
+    workflow = draw(made)
+    return draw(demands(workflow, NOW)) if draw(st.booleans()) else workflow
+
+
 class Machine(RuleBasedStateMachine):
     """One history. Subclasses say over which storage."""
 
@@ -190,7 +200,7 @@ class Machine(RuleBasedStateMachine):
         return self.history
 
     @initialize(
-        workflow=workflows(REGISTRY),
+        workflow=wanted_sometimes(workflows(REGISTRY)),
         chunk=st.sampled_from([3, 50, 20_000]),
         lateness=st.sampled_from([0, 0, 2000]),
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
@@ -202,7 +212,7 @@ class Machine(RuleBasedStateMachine):
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness)
-        self.history = History(self.factory(), [workflow], settings, pace=pace)
+        self.history = History(self.factory(), [workflow], settings, NOW, pace)
         self.run(self.history.begin())
 
     @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans())
@@ -210,9 +220,32 @@ class Machine(RuleBasedStateMachine):
         now = self.played.clock.now()
         made = [Reading(source, place, now - back, value) for source, place, back, value in readings]
         self.sent += made
-        self.run(self.played.survive(lambda: self.played.deliver(made)))
+        self.run(self.send(made))
         if settle:
             self.run(self.played.settle())
+
+    @rule(
+        source=st.sampled_from(sorted(SOURCES)),
+        places=st.sets(st.sampled_from(PLACES), min_size=2),
+        back=BACK,
+        each=st.integers(1, 3),
+        split=st.booleans(),
+        data=st.data(),
+    )
+    def burst(self, source: str, places: set[Any], back: int, each: int, split: bool, data: st.DataObject) -> None:
+        """Devices of one kind all send at once, some for the first time: in one delivery or in a quick row of them."""
+        first = self.played.clock.now() - back
+        made = [
+            Reading(source, place, first - 1000 * index, data.draw(HELD[SOURCES[source]]))
+            for index in range(each)
+            for place in sorted(places)
+        ]
+        self.sent += made
+        for readings in [[one] for one in made] if split else [made]:
+            self.run(self.send(readings))
+
+    async def send(self, readings: list[Reading]) -> None:
+        await self.played.survive(lambda: self.played.deliver(readings))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -220,7 +253,7 @@ class Machine(RuleBasedStateMachine):
         reading = data.draw(st.sampled_from(self.sent[-20:]))
         value = data.draw(st.just(reading.value) | HELD[SOURCES[reading.source]])
         again = [Reading(reading.source, reading.meta, reading.time, value)]
-        self.run(self.played.survive(lambda: self.played.deliver(again)))
+        self.run(self.send(again))
 
     @rule(milliseconds=st.sampled_from([1, 500, 1000, 7000, 30_000, 600_000]))
     def advance(self, milliseconds: int) -> None:

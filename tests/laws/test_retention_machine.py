@@ -15,7 +15,19 @@ from hs_stream.engine.ports import Reading
 from hs_stream.service.embedded_mongod import EmbeddedMongod
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, workflows
-from tests.laws.test_machine import HELD, PACE, PLACES, REGISTRY, Machine, OnMemory, OnMongo, OnSqlite, play
+from tests.laws.test_machine import (
+    HELD,
+    NOW,
+    PACE,
+    PLACES,
+    REGISTRY,
+    Machine,
+    OnMemory,
+    OnMongo,
+    OnSqlite,
+    play,
+    wanted_sometimes,
+)
 
 KEPT = st.sampled_from([1_000, 10_000, 60_000, 600_000])
 
@@ -23,7 +35,7 @@ KEPT = st.sampled_from([1_000, 10_000, 60_000, 600_000])
 @st.composite
 def forgetful(draw: st.DrawFn) -> WorkflowDefinition:
     """Any workflow, with a retention on any of its sources and nodes; often the same on all sources."""
-    workflow = draw(workflows(REGISTRY))
+    workflow = draw(wanted_sometimes(workflows(REGISTRY)))
     grown = {plate.source for plate in workflow.plates.values()}
     retention = dict.fromkeys(workflow.sources, draw(KEPT)) if draw(st.booleans()) else {}
     for name in (*workflow.sources, *workflow.nodes):
@@ -44,7 +56,7 @@ class Forgetful(Machine):
     def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, pace: Random | None) -> None:
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness)
-        self.history = History(self.factory(), [workflow], settings, pace=pace)
+        self.history = History(self.factory(), [workflow], settings, NOW, pace)
         self.run(self.history.begin())
 
     @rule(source=st.sampled_from(sorted(SOURCES)), place=st.sampled_from(PLACES[:2]), data=st.data())
