@@ -189,8 +189,7 @@ class Folder:
             await accept(stream, ((start, reached),), Batch.concat(piece.results), step, piece.failed)
         if converged is None:
             stream.fold = Head(since, reached, piece.state)
-            unseen = self._unseen(source)
-            if unseen and unseen.start < reached < stream.end():
+            if reached < stream.end() and (unseen := self._unseen(source)) and unseen.start < reached:
                 stream.fold = None
                 write.snapshots = [snapshot for snapshot in write.snapshots if snapshot.time <= start]
             return (TimeIntervals.of(until, end) if until < end else EMPTY), EMPTY

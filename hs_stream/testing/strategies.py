@@ -25,6 +25,7 @@ from hs_stream.core.tool import (
     Duration,
     FoldTool,
     PlateTool,
+    Pointwise,
     Sources,
     SplitTool,
     Takes,
@@ -178,14 +179,20 @@ def workflows(registry: ToolRegistry, *, max_nodes: int = 6) -> st.SearchStrateg
 
     Besides house and room there is a plate with declared values, and one that grows by what a node finds. What an
     engine treats in its own way (a fold on a grid, say) is drawn as often as what many tools have in common, and every
-    other node reads the one before it, where it can. When they are wanted is drawn by `demands`.
+    other node reads the one before it, where it can. Two of three workflows begin with a chain whose last node reads
+    far back over an aggregate. When they are wanted is drawn by `demands`.
     """
     ways: dict[tuple[Any, ...], list[Tool]] = {}
     for kind in registry:
         for sample in kind.samples:
             tool = kind.build(sample)
             ways.setdefault(_way(tool), []).append(tool)
-    return _workflows(list(ways.values()), max_nodes)
+    every = list(ways.values())
+    shapes = [
+        [[some for way in every if (some := [tool for tool in way if part(tool)])] for part in shape]
+        for shape in _SHAPES
+    ]
+    return _workflows(every, shapes, max_nodes)
 
 
 def _way(tool: Tool) -> tuple[Any, ...]:
@@ -197,8 +204,37 @@ def _way(tool: Tool) -> tuple[Any, ...]:
     return special, type(tool.drive()), tuple(map(type, supports)), ahead, halts
 
 
+Ways = Sequence[Sequence[Tool]]
+"""Tools that an engine treats alike, together."""
+
+
+def _is_each(tool: Tool) -> bool:
+    """Numbers, stream by stream."""
+    alone = tool.arity == 1 and not isinstance(tool, (AggregateTool, SplitTool, PlateTool))
+    return alone and _output_kind(tool, 1) == "number"
+
+
+def _is_aggregate(tool: Tool) -> bool:
+    """Of numbers, or of anything."""
+    return isinstance(tool, AggregateTool) and _fits(tool.takes_at(0), "number")
+
+
+def _is_far(tool: Tool) -> bool:
+    """An output rests on more of the input than the instance at its time."""
+    alone = tool.arity == 1 and not isinstance(tool, AggregateTool)
+    return alone and not isinstance(tool.support(0), Pointwise)
+
+
+_SHAPES: Final[Sequence[Sequence[Callable[[Tool], bool]]]] = (
+    (),
+    (_is_each, _is_aggregate, _is_far),
+    (_is_aggregate, _is_far),
+)
+"""What a workflow begins with: demands and silence have far to go to a fold behind an aggregate behind a map."""
+
+
 @st.composite
-def _workflows(draw: st.DrawFn, ways: Sequence[Sequence[Tool]], max_nodes: int) -> WorkflowDefinition:
+def _workflows(draw: st.DrawFn, ways: Ways, shapes: Sequence[Sequence[Ways]], max_nodes: int) -> WorkflowDefinition:
     declared = tuple((("kind", value),) for value in ("a", "b", "temperature"))
     plates = {
         "house": Plate("house"),
@@ -210,8 +246,12 @@ def _workflows(draw: st.DrawFn, ways: Sequence[Sequence[Tool]], max_nodes: int) 
     kinds: dict[str, Takes] = dict(SOURCES)
     on: dict[str, tuple[str, ...]] = dict.fromkeys(SOURCES, ("house", "room"))
     nodes: dict[str, NodeDefinition] = {}
-    for index in range(draw(st.integers(1, max_nodes))):
-        tool = draw(st.sampled_from(draw(st.sampled_from(ways))))
+    shape = draw(st.sampled_from(shapes))
+    for index in range(max(draw(st.integers(1, max_nodes)), len(shape))):
+        last = next(reversed(nodes), None)
+        held = list(SOURCES.values()) if last is None else [kinds[last]]
+        fit = [some for way in (shape[index] if index < len(shape) else ()) if (some := _that_take(way, held))]
+        tool = draw(st.sampled_from(draw(st.sampled_from(fit or ways))))
         aggregates = isinstance(tool, AggregateTool)
         count = 1 if aggregates else draw(st.integers(1, 3)) if tool.arity is None else tool.arity
         if not aggregates and not _takes(tool, count):
@@ -222,9 +262,7 @@ def _workflows(draw: st.DrawFn, ways: Sequence[Sequence[Tool]], max_nodes: int) 
         ]
         if not all(fitting):
             continue
-        last = next(reversed(nodes), None)
-        # Chains: demands and silence have far to go to a fold behind an aggregate behind a map.
-        if draw(st.booleans()) and last is not None and fitting and last in fitting[0]:
+        if (index < len(shape) or draw(st.booleans())) and last is not None and fitting and last in fitting[0]:
             fitting[0] = [last]
         inputs = tuple(draw(st.sampled_from(names)) for names in fitting)
         over = draw(st.sampled_from([on[inputs[0]], on[inputs[0]][-1:]])) if aggregates else ()
@@ -288,6 +326,10 @@ def _takes(tool: Tool, inputs: int) -> bool:
     """Whether ``tool`` may have so many inputs: some name each of theirs."""
     names = getattr(tool, "names", None)
     return tool.arity in (None, inputs) and (names is None or len(names) == inputs)
+
+
+def _that_take(tools: Sequence[Tool], held: Sequence[Takes]) -> list[Tool]:
+    return [tool for tool in tools if any(_fits(tool.takes_at(0), kind) for kind in held)]
 
 
 def _fits(takes: Takes, held: Takes) -> bool:

@@ -225,15 +225,16 @@ class Machine(RuleBasedStateMachine):
             self.run(self.played.settle())
 
     @rule(
-        source=st.sampled_from(sorted(SOURCES)),
         places=st.sets(st.sampled_from(PLACES), min_size=2),
         back=BACK,
         each=st.integers(1, 3),
         split=st.booleans(),
         data=st.data(),
     )
-    def burst(self, source: str, places: set[Any], back: int, each: int, split: bool, data: st.DataObject) -> None:
+    def burst(self, places: set[Any], back: int, each: int, split: bool, data: st.DataObject) -> None:
         """Devices of one kind all send at once, some for the first time: in one delivery or in a quick row of them."""
+        read = {name for node in self.whole.nodes.values() for name in node.inputs if name in SOURCES}
+        source = data.draw(st.sampled_from(sorted(read or SOURCES)))
         first = self.played.clock.now() - back
         made = [
             Reading(source, place, first - 1000 * index, data.draw(HELD[SOURCES[source]]))

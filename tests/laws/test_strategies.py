@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hs_stream.core.batch import Batch
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeInterval
-from hs_stream.core.tool import MapTool, Takes
+from hs_stream.core.tool import MapTool, Pointwise, Takes
 from hs_stream.core.value import Value, canonical, same
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
 from hs_stream.testing.material import Material
 from hs_stream.testing.strategies import arrivals, batches, cuts, durations, intervals, values, workflows
@@ -109,3 +110,18 @@ def test_each_input_of_a_tool_gets_what_it_takes() -> None:
     [applied] = [node for node in found.nodes.values() if node.tool.arity == 2]
     assert found.nodes[applied.inputs[0]].tool.name == "aligning_window"
     assert applied.inputs[1] in ("power", "light") or found.nodes[applied.inputs[1]].tool.name == "sliding_apply"
+
+
+def test_many_workflows_read_far_back_over_an_aggregate_of_nodes() -> None:
+    """Where the state machine once did not look."""
+    found: list[bool] = []
+
+    @given(workflows(default_registry()))
+    @settings(deadline=None, max_examples=60, derandomize=True, database=None)
+    def drawn(flow: WorkflowDefinition) -> None:
+        over = {name for name, node in flow.nodes.items() if node.over and node.inputs[0] in flow.nodes}
+        far = [node for node in flow.nodes.values() if over & set(node.inputs[:1])]
+        found.append(any(not isinstance(node.tool.support(0), Pointwise) for node in far))
+
+    drawn()
+    assert sum(found) >= 6, f"{sum(found)} of {len(found)}"

@@ -253,6 +253,12 @@ def _announce(console: Console, service: Service, broker: EmbeddedBroker, second
     )
 
 
+def _found(verification: Verification) -> str:
+    if verification.clean:
+        return "clean"
+    return f"{verification.count} differ, {len(verification.missing)} streams incomplete"
+
+
 def _summary(console: Console, service: Service, balance: _Balance, lag: list[float | None]) -> None:
     statistics = service.engine.statistics()
     table = Table("summary", "", "", box=SIMPLE_HEAD, pad_edge=False)
@@ -276,7 +282,7 @@ def _summary(console: Console, service: Service, balance: _Balance, lag: list[fl
         ("doubled", f"{balance.doubled:,}", ""),
         (
             "verify",
-            "clean" if balance.verification.clean else f"{balance.verification.count} differ",
+            _found(balance.verification),
             f"{balance.verification.instances:,} instances of {balance.verification.streams} streams from scratch",
         ),
     ]
