@@ -18,6 +18,7 @@ import pytest
 from hs_stream.core.stream import StreamId
 from hs_stream.engine.ports import Change, Publication
 from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.outgoing import LOSSES
 from hs_stream_connectors.mqtt.replies import reason_text
@@ -246,6 +247,33 @@ async def test_a_broker_without_retained_messages_gets_none() -> None:
     async with FakeBroker(connack=lambda _: packet(0x20, b"\0\0\2\x25\0")) as broker, sink_at(broker.url) as sink:
         assert await sink.publish([result(1, retain=True)]) == []
         assert [one.retain for peer in broker.peers for one in peer.published] == [False, False]
+
+
+async def test_a_broker_that_closes_over_each_refusal_is_back_at_once_and_told_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As mosquitto 2.0.11 does: it lives, so it has forgotten nothing, and there is nothing to wait for."""
+    attempts: list[int] = []
+    right = MqttClient._delay
+
+    def delay(client: MqttClient, attempt: int) -> float:
+        attempts.append(attempt)
+        return right(client, attempt)
+
+    monkeypatch.setattr(MqttClient, "_delay", delay)
+
+    def refuse(peer: Any, one: Publish) -> object:
+        if int(one.payload or b"0") % 2:
+            peer.send(puback(one.mid, 0x87))
+            return CLOSE
+        return None
+
+    refuse_ = lambda peer, one: None if one.topic.endswith("/status") else refuse(peer, one)  # noqa: E731
+    async with FakeBroker(puback=refuse_) as broker, sink_at(broker.url) as sink:
+        for number in range(12):
+            assert len(await sink.publish([result(number, f"room{number}")])) == number % 2
+        assert sorted(map(int, values(broker.published))) == list(range(12)), "each once"
+    assert set(attempts) == {0}
 
 
 async def test_a_refused_topic_is_tried_again_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

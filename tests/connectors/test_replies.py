@@ -116,6 +116,35 @@ async def test_bad_packets_cost_a_connection_at_most(v: Literal[3, 5]) -> None:
     assert raised == []
 
 
+async def test_a_bug_of_ours_costs_a_connection_too(caplog: pytest.LogCaptureFixture) -> None:
+    raised: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    calls: list[int] = []
+    done = asyncio.Event()
+
+    def confirmed(mid: int, _: int) -> None:
+        calls.append(mid)
+        if len(calls) == 1:
+            raise ZeroDivisionError("ours")
+        done.set()
+
+    async with FakeBroker() as broker:
+        client = MqttClient(
+            MqttOptions(broker.url, backoff_min=0.01, backoff_max=0.01),
+            clean=True,
+            ready=lambda it: it.publish("a", b"x", mid=40_000),
+            confirmed=confirmed,
+        )
+        task = asyncio.create_task(client.run())
+        async with asyncio.timeout(10):
+            await done.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(broker.peers) == 2
+    assert raised == []
+    assert "ZeroDivisionError" in caplog.text
+
+
 @pytest.mark.parametrize(("v", "codes"), [(5, [0x87, 0xB7]), (3, [0x80])])
 async def test_a_refused_subscription_is_shown_and_asked_for_again(
     v: Literal[3, 5], codes: list[int], caplog: pytest.LogCaptureFixture

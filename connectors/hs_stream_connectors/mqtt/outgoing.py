@@ -171,7 +171,7 @@ class Outgoing:
     def pump(self) -> None:
         """Send what may be sent now; call it behind one or many `send`."""
         connection = self._connection
-        if connection is None or self._holding:
+        if connection is None or not connection.is_open or self._holding:
             return
         waiting, in_flight = self._waiting, self._in_flight
         while waiting and len(in_flight) < self._window and self._in_flight_bytes < WINDOW_BYTES:
