@@ -35,20 +35,22 @@ class _Caller:
         self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._waits = True
+        self._interrupted = False
         self._asked: Future[Any] | None = None
         """At most one: the loop's thread waits for it."""
 
     def do(self, function: Callable[[], T]) -> T:
         """For the loop's thread: what ``function`` returns or raises on the thread that waits.
 
-        When nobody waits any more it is done here. ``CancelledError`` when the waiting was interrupted.
+        What goes on when the call has ended is done here. ``CancelledError`` when it was interrupted.
         """
         with self._lock:
+            asked: Future[Any] | None = None
+            if self._interrupted:
+                raise asyncio.CancelledError
             if self._waits:
                 asked = self._asked = Future()
                 self._work.put((function, asked))
-            else:
-                asked = None
         return function() if asked is None else asked.result()
 
     def serve(self) -> None:
@@ -70,6 +72,8 @@ class _Caller:
 
     def interrupted(self) -> None:
         """`end`, and what is under way is cancelled."""
+        with self._lock:
+            self._interrupted = True
         self.end()
         if self._asked is not None:
             with contextlib.suppress(InvalidStateError):

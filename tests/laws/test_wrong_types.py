@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,13 +24,14 @@ THEIR_OWN_WORDS = {"meta_instance": "not iterable"}
 """Errors of a function that the samples name."""
 
 
-def together(tool: type[Tool], benches: int) -> list[Findings]:
-    return [findings(made, benches) for sample in tool.samples if (made := tool.build(sample)).arity != 0]
+def together(tool: type[Tool], seeds: Iterable[int]) -> list[Findings]:
+    return [findings(made, seeds) for sample in tool.samples if (made := tool.build(sample)).arity != 0]
 
 
 @pytest.mark.parametrize("tool", EVERY)
 def test_a_wrong_type_is_an_error_or_changes_something(tool: type[Tool]) -> None:
-    found = together(tool, benches=8)
+    # scikit-learn takes a millisecond for each instance.
+    found = together(tool, range(2 if tool.__module__ == "hs_stream_tools.learning" else 8))
     for one in found:
         for (slot, path), words in one.ignored().items():
             assert path in tool.ignores, f"{tool.pin} ignores {', '.join(sorted(words))} at {path!r} of input {slot}"
@@ -43,8 +45,12 @@ def test_a_wrong_type_is_an_error_or_changes_something(tool: type[Tool]) -> None
 
 @pytest.mark.parametrize("tool", [case for case in EVERY if case.values[0].ignores])  # type: ignore[union-attr]
 def test_what_a_tool_says_that_it_ignores_it_does_ignore(tool: type[Tool]) -> None:
-    found = together(tool, benches=48)
-    assert {path for one in found for _, path in one.ignored()} == set(tool.ignores)
+    found: set[str] = set()
+    for seed in range(64):
+        found |= {path for one in together(tool, [seed]) for _, path in one.ignored()}
+        if found == set(tool.ignores):
+            return
+    assert found == set(tool.ignores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,6 @@ class Lengths(MapTool):
 
 def test_the_search_finds_a_tool_that_ignores() -> None:
     """As `splitter_with_unlist` did."""
-    found = findings(Lengths(), benches=4)
+    found = findings(Lengths(), range(4))
     assert found.ignored()[0, ""] == {"number", "text", "list", "time", "bytes", "interval"}
     assert found.ignored()[0, "."] == {"list", "object", "time", "bytes", "interval"}, "a field may hold a number"

@@ -7,7 +7,7 @@ and for what the tool says that it ignores; else it has to be an error, or to ch
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -148,13 +148,13 @@ class _Bench:
             return f"{type(error).__name__}: {error}"
 
 
-def findings(tool: Tool, benches: int) -> Findings:
-    """Of ``tool`` in so many surroundings."""
+def findings(tool: Tool, seeds: Iterable[int]) -> Findings:
+    """Of ``tool`` in the surroundings that come of each seed."""
     result = Findings()
     tools = [tool]
     if isinstance(tool, SplitTool):
         tools = [tool.bound_to({"plate": value}, "plate") for value in tool.plate_values]
-    for seed in range(benches):
+    for seed in seeds:
         for one in tools:
             bench = _Bench(one, seed)
             for slot in range(bench.material.inputs):
