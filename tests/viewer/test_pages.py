@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from urllib.parse import quote
 
@@ -166,6 +167,13 @@ def test_a_dead_letter_shows_what_came(visit: Visit, site: Site) -> None:
         page.wait_for_timeout(300)
     head.click()
     page.get_by_text("<b>no json</b>").first.wait_for()
+
+
+def test_a_stream_that_is_not_there_says_what_came_instead(visit: Visit, site: Site) -> None:
+    _publish(site.broker_port, "home/1/kitchen/climate", "<b>no json</b>")
+    page = visit.open("/stream/climate%5Bhouse%3D1,room%3Dnowhere%5D", "No such stream")
+    page.get_by_text("there is climate[house=1,room=").wait_for()
+    page.get_by_text(re.compile(r"dead letters? since .*hs-stream dead-letters lists them")).wait_for()
 
 
 def test_what_is_not_there_is_an_answer_of_the_api(visit: Visit) -> None:
