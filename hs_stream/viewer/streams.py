@@ -15,6 +15,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.core.value import Value
 from hs_stream.service.json_values import encode
+from hs_stream.service.lookup import find_stream
 from hs_stream.service.states import partition, stream_states
 from hs_stream.viewer.chart import LiveChart
 from hs_stream.viewer.frame import STATES, coverage_bar, empty, frame, section
@@ -183,11 +184,10 @@ class StreamPages(Pages):
         """One stream: live chart, table, coverage, provenance, export."""
         try:
             stream = StreamId.parse(name)
-            status = self._engine.find(stream)
+            status = find_stream(self._context, str(stream))
         except (ValueError, HsStreamError) as error:
             with frame("No such stream", "/streams"):
-                why = self._why_nothing(name.partition("[")[0])
-                empty(f"There is no stream {name}.", why or getattr(error, "hint", "") or str(error))
+                empty(f"There is no stream {name}.", getattr(error, "hint", "") or str(error))
                 ui.link("All streams", "/streams")
             return
         newest = await self._engine.read(stream, MIN_TIME, MAX_TIME, limit=_TABLE, newest=True)

@@ -142,7 +142,7 @@ def test_what_a_stream_waits_for_depends_on_who_can_say_it() -> None:
 async def test_dead_letters_are_in_the_log_and_in_the_session(site: Any, broker: EmbeddedBroker) -> None:
     site.write(broker.url)
     service = await site.start("serve")
-    await service.until("/readyz", lambda answer: isinstance(answer, dict) and answer.get("ready") is True)
+    await service.until("/readyz", lambda answer: isinstance(answer, dict) and answer.get("ready") is True, 60)
     async with client_of(broker) as client:
         for _ in range(FEW):
             await client.publish("home/1/kitchen/climate", "{bad", qos=1)
@@ -167,7 +167,7 @@ async def test_who_asks_in_vain_hears_what_came_instead(in_site: Any, broker: Em
         return result.stderr
 
     service = await site.start("serve")
-    await service.until("/readyz", lambda answer: isinstance(answer, dict) and answer.get("ready") is True)
+    await service.until("/readyz", lambda answer: isinstance(answer, dict) and answer.get("ready") is True, 60)
     waits = "workflow comfort declares it; no reading on home/{house}/{room}/climate"
     said = service.ask("/api/streams/climate")
     assert said["hint"].startswith(f"{waits} yet: nothing has come on it since the service began at ")

@@ -222,7 +222,7 @@ async def test_serve_says_a_doubt_once(in_site: Any) -> None:
     text = path.read_text(encoding="utf-8").replace("unit: ms}}", "unit: ms}, fields: [temperature]}")
     path.write_text(text.replace("key: temperature", "key: temperatur"), encoding="utf-8")
     service = await in_site.start("serve")
-    await service.until("/api/workflows", lambda answer: answer["workflows"])
+    await service.until("/api/workflows", lambda answer: answer["workflows"], 60)
     path.write_text(
         text.replace("key: temperature", "key: temperatur").replace("width: 1m", "width: 2m"), encoding="utf-8"
     )

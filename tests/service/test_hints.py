@@ -71,14 +71,14 @@ def test_serve_refuses_where_there_is_nothing_to_run_and_makes_nothing(in_site: 
 async def test_serve_begins_empty_when_asked_or_when_no_file_is_wanted(site: Any) -> None:
     settle(site, '["config/workflows/*.yaml"]')
     service = await site.start("serve", "--empty")
-    await service.until("/readyz", up)
+    await service.until("/readyz", up, 60)
     log = await ended(service)
     assert "the store is new and empty" in log
     assert f"directory={site.directory}" in log
     assert "workflows='config/workflows/*.yaml: 0 files'" in log
     settle(site, "[]")
     service = await site.start("serve")
-    await service.until("/readyz", up)
+    await service.until("/readyz", up, 60)
     log = await ended(service)
     assert "the store is new and empty" not in log
 
@@ -89,7 +89,7 @@ async def test_a_saved_workflow_is_enough_to_begin(in_site: Any) -> None:
         "It runs when the service starts" in (await asyncio.to_thread(run, "workflow", "save", "comfort.yaml")).stdout
     )
     service = await in_site.start("serve")
-    answer = await service.until("/api/workflows", lambda answer: answer["workflows"])
+    answer = await service.until("/api/workflows", lambda answer: answer["workflows"], 60)
     assert [one["name"] for one in answer["workflows"]] == ["comfort"]
     await ended(service)
 
@@ -100,7 +100,7 @@ async def test_a_saved_workflow_is_enough_to_begin(in_site: Any) -> None:
 async def test_a_file_that_changed_is_said_once_and_not_loaded(in_site: Any) -> None:
     settle(in_site, '["*.yaml"]')
     service = await in_site.start("serve")
-    answer = await service.until("/api/workflows", lambda answer: answer["workflows"])
+    answer = await service.until("/api/workflows", lambda answer: answer["workflows"], 60)
     assert answer["unread"] is None
     changed = WORKFLOW.replace("width: 1m", "width: 2m")
     put("comfort.yaml", changed)

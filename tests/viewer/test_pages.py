@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from urllib.parse import quote
 
@@ -184,6 +185,11 @@ def test_what_a_device_sends_is_text(visit: Visit, site: Site) -> None:
     assert page.get_by_role("heading", name="heading", exact=True).count() == 0
     answer = page.request.get(visit.url + "/dead-letters")
     assert "form-action 'self'" in answer.headers["content-security-policy"]
+def test_a_stream_that_is_not_there_says_what_came_instead(visit: Visit, site: Site) -> None:
+    _publish(site.broker_port, "home/1/kitchen/climate", "<b>no json</b>")
+    page = visit.open("/stream/climate%5Bhouse%3D1,room%3Dnowhere%5D", "No such stream")
+    page.get_by_text("there is climate[house=1,room=").wait_for()
+    page.get_by_text(re.compile(r"dead letters? since .*hs-stream dead-letters lists them")).wait_for()
 
 
 def test_what_is_not_there_is_an_answer_of_the_api(visit: Visit) -> None:
