@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +25,7 @@ sources:
 nodes:
   pulses: {tool: sliding_count@^1, from: pulse, with: {width: 1h}}
 """
-KINDS = {
+KINDS: dict[str, tuple[str, Callable[[int], str]]] = {
     "pulse[meter=water]": ("pulse/water", str),
     "event[meter=gas]": ("event/gas", lambda n: f'{{"n": {n}}}'),
     "state[node=hall]": ("esphome/hall/sensor/count/state", lambda n: f"{n}.5"),
@@ -55,7 +55,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(shared_parts: Any) -> Iterator[Site]:
+def site(shared_parts: Any) -> Site:
     return Site(shared_parts)
 
 
