@@ -166,18 +166,22 @@ class Ingest:
                 found = came.get(stream.id)
                 if found is None:
                     found = came[stream.id] = stream, []
-                found[1].append(Came(reading, delivery, index))
+                found[1].append((reading, delivery, index))
         if fresh:
             await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
         taken: dict[str, int] = {}
         plans = []
         for stream, readings in came.values():
-            placed = await self._placer.place(stream, readings)
-            dead += [_letter(one.delivery, one.at, now, error) for one, error in placed.refused]
-            taken[stream.node] = taken.get(stream.node, 0) + len(readings) - len(placed.refused)
-            if placed.overwritten:
-                self._count_overwritten(stream, placed.overwritten)
+            count = len(readings)
+            placed = self._placer.behind_all(stream, readings)
+            if placed is None:
+                placed = await self._placer.place(stream, readings)
+                dead += [_letter(delivery, at, now, error) for (_, delivery, at), error in placed.refused]
+                count -= len(placed.refused)
+                if placed.overwritten:
+                    self._count_overwritten(stream, placed.overwritten)
+            taken[stream.node] = taken.get(stream.node, 0) + count
             if placed.times:
                 plans.append(self._plan(stream, placed, horizon))
         if fresh or any(plan.late for plan in plans):
@@ -206,8 +210,7 @@ class Ingest:
 
     def _admit(self, reading: Reading, now: int, fresh: list[Stream]) -> Stream:
         """The raw stream of ``reading``. `PayloadError` where it cannot be stored."""
-        given = reading.placing is _ARRIVAL
-        if reading.time > now + self._max_future and not given:
+        if reading.time > now + self._max_future and reading.placing is not _ARRIVAL:
             raise PayloadError(
                 "future",
                 f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
@@ -226,7 +229,7 @@ class Ingest:
                 stream = self._graph.adopt(identity)
                 fresh.append(stream)
             self._known[key] = stream
-        if reading.time <= stream.limit and not given:
+        if reading.time <= stream.limit and reading.placing is not _ARRIVAL:
             raise PayloadError(
                 "expired",
                 f"event time {format_time(reading.time)} is at or before {format_time(stream.limit)}, up to where "

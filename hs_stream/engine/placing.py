@@ -34,7 +34,6 @@ from typing import Any, Final, NamedTuple
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import PayloadError
-from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, format_time
 from hs_stream.core.value import Value, same
 from hs_stream.engine.contents import PatientStore
@@ -66,23 +65,22 @@ _LATER: Final = 1_000
 """Instances behind a time among which a repeat is looked for."""
 
 _ARRIVAL, _UPDATE, _REPEAT, _RETAINED = Placing.ARRIVAL, Placing.UPDATE, Placing.REPEAT, Placing.RETAINED
-_TOLD_APART: Final = frozenset({Placing.CORRECT, Placing.MERGE})
-_AGED: Final = frozenset({_UPDATE, _REPEAT, _RETAINED})
+_CORRECT, _MERGE = Placing.CORRECT, Placing.MERGE
+_AGED: Final = (_UPDATE, _REPEAT, _RETAINED)
 
 Origin = tuple[str, bytes]
 """Topic and payload of a message."""
 
 
-class Came(NamedTuple):
-    """A reading of a round: ``delivery.readings[at]``."""
+Came = tuple[Reading, Delivery, int]
+"""A reading of a round, which is ``delivery.readings[at]``; the delivery, and ``at``."""
 
-    reading: Reading
-    delivery: Delivery
-    at: int
 
-    def origin(self) -> Origin | None:
-        """The message it came in, where devices are told apart by it."""
-        return self.delivery.origin(self.at) if self.reading.placing in _TOLD_APART else None
+def _origin(one: Came) -> Origin | None:
+    """The message that a reading came in, where devices are told apart by it."""
+    reading, delivery, at = one
+    placing = reading.placing  # compared by identity: the hash of an Enum is a function in Python
+    return delivery.origin(at) if placing is _CORRECT or placing is _MERGE else None
 
 
 class Placed(NamedTuple):
@@ -113,13 +111,12 @@ class Placer:
 
     async def place(self, stream: Stream, came: Sequence[Came]) -> Placed:
         """By the module's rules. ``came`` are the readings of ``stream``, in the order of arrival."""
-        placed = self._behind_all(stream, came)
-        return placed if placed is not None else await _Round(self, stream).place(came)
+        return await _Round(self, stream).place(came)
 
-    def _behind_all(self, stream: Stream, came: Sequence[Came]) -> Placed | None:
-        """The usual case: each lies behind everything before it. ``None`` for all others."""
+    def behind_all(self, stream: Stream, came: Sequence[Came]) -> Placed | None:
+        """The same at once in the usual case, where each lies behind everything before it; else ``None``."""
         newest = max(stream.frontier, stream.limit)
-        times, values = [], []
+        times = []
         for reading, _, _ in came:
             time = reading.time
             if time <= newest:
@@ -127,9 +124,9 @@ class Placer:
                     return None
                 time = newest + 1
             times.append(time)
-            values.append(reading.value)
             newest = time
-        self.origins.note(stream.id, newest, came[-1].origin())
+        values = [one[0].value for one in came]
+        self.origins.note(stream.id, newest, _origin(came[-1]))
         return Placed(times, Batch.build(times, values), {})
 
     async def refused_before(self, digest: bytes) -> str:
@@ -166,19 +163,19 @@ class _Round:
 
     async def place(self, came: Sequence[Came]) -> Placed:
         """See `Placer.place`."""
-        own = {one.reading.time for one in came if one.reading.placing is not _ARRIVAL}
+        own = {reading.time for reading, _, _ in came if reading.placing is not _ARRIVAL}
         if behind := sorted(time for time in own if time <= self._stream.frontier):
             self._stored = dict(await self._get(behind))
         repeated = []
         for one in came:
-            time, value, placing = one.reading.time, one.reading.value, one.reading.placing
+            time, value, placing = one[0].time, one[0].value, one[0].placing
             if placing is _ARRIVAL:
                 self._put(self._free(time), value, None)
             elif time in self._now or time in self._stored:
                 repeated.append(time)
                 await self._meet(one, self._now[time] if time in self._now else self._stored[time])
             else:
-                self._put(time, value, one.origin())
+                self._put(time, value, _origin(one))
                 self._heard(time, placing)
         self._placer.origins.note(self._stream.id, self._newest, self._origin)
         times = sorted({*self._now, *repeated})
@@ -208,49 +205,49 @@ class _Round:
 
     async def _meet(self, one: Came, there: Value) -> None:
         """``there`` stands at the time of ``one`` already."""
-        time, value, placing = one.reading.time, one.reading.value, one.reading.placing
+        time, value, placing = one[0].time, one[0].value, one[0].placing
         origin = self._origin if time == self._newest else None
         if placing in _AGED:
             await self._update(one, there)
         elif same(there, value):
             return
-        elif placing is Placing.MERGE and isinstance(there, dict) and isinstance(value, dict):
+        elif placing is _MERGE and isinstance(there, dict) and isinstance(value, dict):
             merged, differs = merge(there, value)
             if same(merged, there) or await self._is_refused(one, origin if differs else None):
                 return
-            mine = one.origin()
+            mine = _origin(one)
             if differs:
                 self._overwritten.append(time)
             elif origin is None or mine is None or self._why(one, origin, mine):
                 mine = None
             self._put(time, merged, None if origin is None else mine)
         elif placing is Placing.REPLACE or not await self._is_refused(one, origin):
-            self._put(time, value, None if origin is None else one.origin())
+            self._put(time, value, None if origin is None else _origin(one))
             self._overwritten.append(time)
 
     async def _is_refused(self, one: Came, origin: Origin | None) -> bool:
         """Rule 5. ``origin``: the message of what stands there, if it is known."""
-        mine = one.origin()
+        mine = _origin(one)
         if mine is None:
             return False
-        digest = _digest(one.reading.source, *mine)
+        digest = _digest(one[0].source, *mine)
         why = await self._placer.refused_before(digest)
         if not why:
             how = "" if origin is None else self._why(one, origin, mine)
             if not how:
                 return False
-            where = f"{StreamId(one.reading.source, one.reading.meta)} at {format_time(one.reading.time)}"
+            where = f"{self._stream.name} at {format_time(one[0].time)}"
             why = f"another device's reading is in {where} and stays: {how}"
             self._placer.refuse(digest, why)
         self._refused.append((one, PayloadError(OTHER_DEVICE, why)))
         return True
 
     def _why(self, one: Came, origin: Origin, mine: Origin) -> str:
-        return stranger(origin, mine, self._placer.fields_of(one.reading.source))
+        return stranger(origin, mine, self._placer.fields_of(one[0].source))
 
     async def _update(self, one: Came, there: Value) -> None:
         """Rules 7 and 8."""
-        time, value, placing = one.reading.time, one.reading.value, one.reading.placing
+        time, value, placing = one[0].time, one[0].value, one[0].placing
         later = await self._later(time, 1 if placing is _UPDATE else _LATER)
         if later and same(later[-1][1], value):
             return
@@ -264,7 +261,7 @@ class _Round:
             text = "a retained message with the time of another reading and other content: when it changed is not known"
             self._refused.append((one, PayloadError("retained", text)))
             return
-        given = self._free(one.delivery.arrival)
+        given = self._free(one[1].arrival)
         self._put(given, value, None)
         self._placer.given[self._stream.id] = time, given
 
@@ -333,30 +330,32 @@ class Origins:
 
     def __init__(self, most: int = 4 << 20) -> None:
         self._most = most
-        self._kept: dict[int, tuple[int, str, bytes]] = {}
+        self._kept: dict[int, tuple[int, Origin, int]] = {}
         self.size = 0
 
     def note(self, stream: int, time: int, origin: Origin | None) -> None:
         """The newest instance of ``stream`` is at ``time``, and came in ``origin``; ``None`` where nobody knows."""
-        old = self._kept.pop(stream, None)
+        kept = self._kept
+        old = kept.pop(stream, None)
         if old is not None:
-            self.size -= len(old[1]) + len(old[2]) + self._EACH
-        if origin is None or len(origin[0]) > self._LONGEST:
+            self.size -= old[2]
+        if origin is None:
             return
         topic, payload = origin
         if len(payload) > self._LONGEST:
-            payload = b""
-        self._kept[stream] = time, topic, payload
-        self.size += len(topic) + len(payload) + self._EACH
+            origin = topic, b""
+        size = len(topic) + len(origin[1]) + self._EACH
+        if size > 2 * self._LONGEST:
+            return
+        kept[stream] = time, origin, size
+        self.size += size
         while self.size > self._most:
-            first = next(iter(self._kept))
-            _, topic, payload = self._kept.pop(first)
-            self.size -= len(topic) + len(payload) + self._EACH
+            self.size -= kept.pop(next(iter(kept)))[2]
 
     def get(self, stream: int, time: int) -> Origin | None:
         """The message of the instance at ``time``, if it is the newest of ``stream`` and its message is known."""
         kept = self._kept.get(stream)
-        return None if kept is None or kept[0] != time else kept[1:]
+        return None if kept is None or kept[0] != time else kept[1]
 
 
 def _named(before: bytes, now: bytes, fields: Collection[str]) -> tuple[str, Any, Any] | None:

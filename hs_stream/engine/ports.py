@@ -12,11 +12,10 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 from hs_stream.core.batch import NOTHING, Batch
@@ -350,7 +349,7 @@ class Delivery:
 
     def origin(self, index: int) -> tuple[str, bytes] | None:
         """Topic and payload of the message that reading ``index`` came in, if it is known."""
-        at = bisect_right(self.origins, index, key=itemgetter(0)) - 1
+        at = bisect_left(self.origins, (index + 1,)) - 1
         return self.origins[at][1:] if at >= 0 else None
 
 
