@@ -28,6 +28,7 @@ from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time, parse_time, shift
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import Store
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import engine_settings, load_registry, recovered_store, source_check
@@ -200,32 +201,39 @@ async def _verify(
     What is missing in all of them may be a long backlog. The service says so with its heartbeat, so we wait for one.
     """
     began = now_ms()
-    result = await _look(settings, workflow, start, end)
+    result, beat = await _look(settings, workflow, start, end)
     for _ in range(_TRIES - 1):
-        if result.clean or await _heartbeat(settings, MIN_TIME) is None:
+        if result.clean or beat is None:
             break
         await asyncio.sleep(_PAUSE)
-        result = _in_both(result, await _look(settings, workflow, start, end))
-    served = await _heartbeat(settings, MIN_TIME) is not None
-    if not result.missing or not served:
-        return result, _Looked(served)
-    beat = None
+        before = result
+        result, beat = await _look(settings, workflow, start, end)
+        _drop_moving(result, before)
     for _ in range(_BEAT_LOOKS):
-        if (beat := await _heartbeat(settings, began)) is not None:
+        if not result.missing or beat is None or parse_time(str(beat["seen"]), now=now_ms()) >= began:
             break
         await asyncio.sleep(_PAUSE)
-    result = _in_both(result, await _look(settings, workflow, start, end))
-    behind = set() if beat is None else set(beat.get("pending", ()))
+        async with reading_store(settings) as store:
+            beat = await _heartbeat(store)
+    if not result.missing or beat is None:
+        return result, _Looked(beat is not None)
+    before = result
+    result, _ = await _look(settings, workflow, start, end)
+    _drop_moving(result, before)
+    behind = set(beat.get("pending", ()))
     pending = {
         stream: times
         for stream, times in result.missing.items()
         if behind & {stream.name, *workflow.ancestors(stream.name)}
     }
     result.missing = {stream: times for stream, times in result.missing.items() if stream not in pending}
-    return result, _Looked(served, pending)
+    return result, _Looked(True, pending)
 
 
-async def _look(settings: Settings, workflow: WorkflowDefinition, start: int, end: int) -> Verification:
+async def _look(
+    settings: Settings, workflow: WorkflowDefinition, start: int, end: int
+) -> tuple[Verification, Mapping[str, Any] | None]:
+    """What is wrong now, and what a service at work has said of itself."""
     async with recovered_store(settings) as (store, left):
         names = {*workflow.sources, *workflow.nodes}
         if not any(record.stream.name in names for record in await store.streams()):
@@ -234,23 +242,19 @@ async def _look(settings: Settings, workflow: WorkflowDefinition, start: int, en
             )
         proven = MIN_TIME if left.proven is None else left.proven
         horizon = shift(proven, -engine_settings(settings).idle)
-        return await oracle.verify(store, [workflow], start, end, horizon=horizon)
+        return await oracle.verify(store, [workflow], start, end, horizon=horizon), await _heartbeat(store)
 
 
-def _in_both(before: Verification, now: Verification) -> Verification:
-    """``now``, without what is missing since the look before: that is being computed."""
+async def _heartbeat(store: Store) -> Mapping[str, Any] | None:
+    """The document of the running service."""
+    session = await running_session(store, now_ms())
+    return None if session is None else (await store.documents("sessions")).get(session)
+
+
+def _drop_moving(now: Verification, before: Verification) -> None:
+    """Leave out of ``now`` what is missing only since the look before: it is being computed."""
     both = {stream: set(times).intersection(before.missing.get(stream, ())) for stream, times in now.missing.items()}
     now.missing = {stream: sorted(times) for stream, times in both.items() if times}
-    return now
-
-
-async def _heartbeat(settings: Settings, since: int) -> Mapping[str, Any] | None:
-    """What the running service last said of itself, if that is not before ``since``."""
-    async with reading_store(settings) as store:
-        now = now_ms()
-        session = await running_session(store, now)
-        document = {} if session is None else (await store.documents("sessions")).get(session, {})
-    return document if document and parse_time(str(document["seen"]), now=now) >= since else None
 
 
 def summary(name: str, result: Verification, looked: _Looked, end: int) -> str:

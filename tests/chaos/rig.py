@@ -348,7 +348,7 @@ class Rig:
         code, words = await self.service.verify()
         wrong = await asyncio.to_thread(self._compare, report)
         problems = [f"{kind}: {examples}" for kind, examples in wrong.items() if examples]
-        if code or "not computed" in words or "cannot" in words:
+        if code or any(word in words for word in ("not computed", "cannot", "pending")):
             problems.append(f"verify: exit {code}: {words}")
         problems += [f"contradiction: {text}" for text in self.listener.tally.contradictions[:3]]
         assert not problems, "\n".join(problems) + f"\n{self.service.log.read_text()[-2000:]}"
