@@ -35,6 +35,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.private_files import make_private, open_private
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import explain
@@ -325,8 +326,8 @@ async def _write(
     path = Path(file)
     partial = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as out:
+        make_private(path.parent)
+        with open_private(partial) as out:
             count = await _csv(store, records, plates, (start, end), None, out)
         partial.replace(path)
     except OSError as error:

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from typing import Literal
 import structlog
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.private_files import make_private, narrow, private_opener
 
 __all__ = ["LogFile", "configure_logging", "json_formatter"]
 
@@ -74,14 +76,11 @@ def configure_logging(
     """
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(_formatter_of(form, colors=sys.stderr.isatty()))
-    handlers: list[logging.Handler] = [stderr]
-    if file is not None:
-        handlers.append(_file_handler(file, form))
     root = logging.getLogger()
     for old in root.handlers:
         if isinstance(old, RotatingFileHandler):
             old.close()
-    root.handlers = handlers
+    root.handlers = [stderr]
     root.setLevel(level.upper())
     for name in _levels_set:
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -99,16 +98,28 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if file is not None:
+        root.addHandler(_file_handler(file, form))  # last: it says what it has narrowed
+
+
+class _PrivateFileHandler(RotatingFileHandler):
+    """Its files are 0600; those that it has rotated before, too."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(  # noqa: PTH123, SIM115 - Path.open takes no opener; the handler closes it
+            self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private_opener
+        )
 
 
 def _file_handler(file: LogFile, form: Literal["console", "json"]) -> logging.Handler:
     path = Path(file.path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=file.max_bytes, backupCount=file.keep, encoding="utf-8")
+        make_private(path.parent)
+        handler = _PrivateFileHandler(path, maxBytes=file.max_bytes, backupCount=file.keep, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"logging.file: cannot write {path}: {error.strerror}", hint="name a file that the service's user may write"
         ) from None
+    narrow(*(path.with_name(f"{path.name}.{number}") for number in range(1, file.keep + 1)))
     handler.setFormatter(_formatter_of(form, colors=False))
     return handler
