@@ -106,7 +106,7 @@ class _PrivateFileHandler(RotatingFileHandler):
     """Its files are 0600; those that it has rotated before, too."""
 
     def _open(self) -> TextIOWrapper:
-        return open(  # noqa: PTH123, SIM115 - Path.open takes no opener; the handler closes it
+        return open(  # the handler closes it; Path.open takes no opener
             self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private_opener
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -30,10 +31,28 @@ class Remote:
         handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
         self._opener = urllib.request.build_opener(*handlers)
 
+    def ready(self) -> dict[str, Any]:
+        """What ``/readyz`` says, whether or not it is ready. Raises as `ask` does."""
+        answer = self._send("GET", "/readyz", also=503)
+        return answer if isinstance(answer, dict) else {}
+
     def ask(
         self, method: str, path: str, body: bytes | None = None, kind: str = "", timeout: float = _ANSWER_SECONDS
     ) -> Any:
         """The JSON of the answer. `NotFound`, `ConfigurationError` or `Unavailable` with what the service says."""
+        return self._send(method, path, body, kind, timeout)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        timeout: float = _ANSWER_SECONDS,
+        *,
+        also: int = 0,
+    ) -> Any:
+        """``also``: a status that is an answer too."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         if kind:
             headers["Content-Type"] = kind
@@ -43,7 +62,11 @@ class Remote:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused() if error.code == 401 else _error(error.code, error.read()) from None
+                said = error.read()
+            if also and error.code == also:
+                with contextlib.suppress(ValueError):
+                    return json.loads(said)
+            raise self._refused() if error.code == 401 else _error(error.code, said) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(f"the service at {self.url} does not answer: {reason}", hint="see its log") from None
