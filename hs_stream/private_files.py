@@ -41,7 +41,7 @@ def private_opener(path: str, flags: int) -> int:
 
 def open_private(path: Path) -> TextIO:
     """A text file to write, 0600 and empty."""
-    return open(path, "w", encoding="utf-8", newline="", opener=private_opener)  # noqa: PTH123 - Path has no opener
+    return open(path, "w", encoding="utf-8", newline="", opener=private_opener)
 
 
 def touch_private(path: Path) -> None:

@@ -31,8 +31,8 @@ class PatientStore:
     """Calls a store, times every call, and repeats it while the store is unavailable.
 
     ``available`` is false while any operation fails: a store whose disk is full answers readers, and refuses what is
-    written. After `give_up`, an unavailable store raises. A cancellation that a driver swallowed in the middle of a call
-    is raised behind it.
+    written. After `give_up`, an unavailable store raises. A cancellation that a driver swallowed in the middle of a
+    call is raised behind it.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry, guard: Guard | None = None) -> None:

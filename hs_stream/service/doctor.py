@@ -24,6 +24,7 @@ from semantic_version import SimpleSpec, Version
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import format_duration, to_ms
+from hs_stream.core.urls import redacted
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
@@ -47,7 +48,6 @@ from hs_stream.service.wiring import (
     without_server,
 )
 from hs_stream.store.factories import sqlite_path
-from hs_stream.core.urls import redacted
 from hs_stream_connectors.mqtt.client import MqttClient
 
 __all__ = ["Finding", "examine"]

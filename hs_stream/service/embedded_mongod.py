@@ -103,8 +103,9 @@ class EmbeddedMongod:
     """A mongod on the loopback interface with its files in ``directory`` (created when missing).
 
     ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a
-    replica set of this one member. ``locked``: `url` holds a password, without which nothing can be read or written; it is
-    made at the first `start` and kept in ``directory``, in the file ``key``. ``options`` go to mongod as they are. Not bound to an event loop.
+    replica set of this one member. ``locked``: `url` holds a password, without which nothing can be read or written;
+    it is made at the first `start` and kept in ``directory``, in the file ``key``. ``options`` go to mongod as they
+    are. Not bound to an event loop.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ import structlog
 
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.urls import redacted
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Store
@@ -22,7 +23,7 @@ from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflow_file import SourceCheck, WorkflowText
 from hs_stream.store.factories import sqlite_path
-from hs_stream.store.open import StoreOptions, open_store, redacted
+from hs_stream.store.open import StoreOptions, open_store
 
 if TYPE_CHECKING:
     from hs_stream.service.embedded_mongod import EmbeddedMongod

@@ -70,7 +70,6 @@ async def test_a_database_of_an_earlier_version_is_narrowed_and_said(
         assert not caplog.records
 
 
-
 def test_a_directory_that_is_not_ours_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir(mode=0o755)
     make_private(tmp_path / "shared" / "ours" / "deep")
