@@ -21,6 +21,7 @@ from hs_stream.cli.common import (
     parse_stream,
     reading_store,
     run,
+    say,
     settings_of,
     show_table,
 )
@@ -60,7 +61,7 @@ def put(
     workflows = with_source(catalog_of(settings).workflows, stream, new=new)
     if run(take_in(settings, workflows, [[Reading(stream.name, stream.meta, time, document)]])):
         raise typer.Exit(1)
-    typer.echo(f"{stream} has a version at {format_time(time)}")
+    say(f"{stream} has a version at {format_time(time)}")
 
 
 def _document(file: Path) -> Value:
@@ -80,7 +81,7 @@ def _document(file: Path) -> Value:
 @guarded
 def get(name: NameArgument, at: AtOption = None, meta: MetaOption = None, config: Config = None) -> None:
     """Print the version that holds at a time."""
-    typer.echo(run(_get(settings_of(config), _stream(name, meta), _instant(at))))
+    say(run(_get(settings_of(config), _stream(name, meta), _instant(at))))
 
 
 async def _get(settings: Settings, stream: StreamId, time: int) -> str:

@@ -11,8 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from typing import Annotated, Any, Final, ParamSpec, TextIO, TypeVar
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -33,6 +34,7 @@ from hs_stream.core.errors import (
 )
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
+from hs_stream.core.visible import visible
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
@@ -60,9 +62,11 @@ __all__ = [
     "find_record",
     "find_workflow",
     "guarded",
+    "output",
     "parse_span",
     "reading_store",
     "run",
+    "say",
     "say_error",
     "show_table",
     "unlogged",
@@ -93,7 +97,24 @@ _CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
 
 def say_error(message: str) -> None:
     """One line on stderr."""
-    print(f"hs-stream: {' '.join(message.split())}", file=sys.stderr)
+    print(visible(f"hs-stream: {' '.join(message.split())}"), file=sys.stderr)
+
+
+def say(text: object, *, err: bool = False, nl: bool = True) -> None:
+    """Print lines of text. What a device put into them reaches no terminal as a control character."""
+    typer.echo(visible(str(text), lines=True), err=err, nl=nl)
+
+
+class _Screen(StringIO):
+    """Writes to a terminal what `visible` makes of it."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(visible(text, lines=True))
+
+
+def output() -> TextIO:
+    """Where data is printed: exactly as it is into a file or a pipe, and fit for the eyes on a terminal."""
+    return _Screen() if sys.stdout.isatty() else sys.stdout
 
 
 def exit_code(error: HsStreamError) -> int:
@@ -139,7 +160,7 @@ def show_table(names: Sequence[str], rows: Iterable[Sequence[str]], title: str =
     """Print a table. Where the output is no terminal, nothing is cut."""
     table = Table(*names, box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     for column in table.columns:
         column.overflow = "fold"
     console = Console()
@@ -147,7 +168,7 @@ def show_table(names: Sequence[str], rows: Iterable[Sequence[str]], title: str =
         console = Console(width=_WIDE)
     if title:
         # Not the table's own title, which is folded at the table's width.
-        console.print(title, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(title), markup=False, highlight=False, soft_wrap=True)
     console.print(table)
 
 

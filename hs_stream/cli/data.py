@@ -19,10 +19,12 @@ from hs_stream.cli.common import (
     find_record,
     guarded,
     now_ms,
+    output,
     parse_span,
     parse_stream,
     reading_store,
     run,
+    say,
     settings_of,
     show_table,
     writing_engine,
@@ -33,8 +35,10 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
+from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
+from hs_stream.private_files import make_private, open_private
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import explain
@@ -96,7 +100,7 @@ def query(
     except NotFound as error:
         raise NotFound(error.message, hint=_explain(settings, parse_stream(stream), error.hint)) from None
     if empty is not None and (why := _no_result(settings, empty) or _explain(settings, empty.stream)):
-        typer.echo(why, err=True)
+        say(why, err=True)
 
 
 async def _compute(
@@ -114,16 +118,16 @@ async def _query(
     async with reading_store(settings) as store:
         record = await find_record(store, text)
         if record.floor is not None and MIN_TIME < start < record.floor:
-            typer.echo(f"forgotten: nothing is known up to {format_time(record.floor)}, by retention", err=True)
+            say(f"forgotten: nothing is known up to {format_time(record.floor)}, by retention", err=True)
         if draw:
             batch = Batch.concat([page async for page in _pages(store, record, start, end, last)])
-            typer.echo(plot(batch, Console().width))
+            say(plot(batch, Console().width))
         elif form is Format.TABLE:
             await _table(store, record, start, end, last)
         elif form is Format.JSON:
             await _json(store, record, start, end, last)
         else:
-            await _csv(store, [record], (), (start, end), last, sys.stdout)
+            await _csv(store, [record], (), (start, end), last, output())
         return None if await store.read(record.id, MIN_TIME, MAX_TIME, limit=1) else record
 
 
@@ -203,11 +207,11 @@ async def _table(store: Store, record: StreamRecord, start: int, end: int, last:
         if record.floor is not None:
             missing -= TimeIntervals.of(MIN_TIME, record.floor)
         if start > MIN_TIME and end < MAX_TIME and missing:
-            typer.echo(f"not computed: {missing} (add --compute)", err=True)
+            say(f"not computed: {missing} (add --compute)", err=True)
 
 
 def _json_text(value: Any) -> str:
-    return orjson.dumps(encode(value)).decode()
+    return visible_json(orjson.dumps(encode(value)).decode())
 
 
 async def _json(store: Store, record: StreamRecord, start: int, end: int, last: int | None) -> None:
@@ -278,7 +282,7 @@ def export(
     settings = settings_of(config)
     first, until = parse_span(start, end)
     count, files = run(_export(settings, parse_stream(stream), file, first, until))
-    typer.echo(f"{count} instances to {file if files == 1 else f'{files} files'}", err=True)
+    say(f"{count} instances to {file if files == 1 else f'{files} files'}", err=True)
 
 
 async def _export(settings: Settings, wanted: StreamId, file: str, start: int, end: int) -> tuple[int, int]:
@@ -321,12 +325,12 @@ async def _write(
     store: Store, records: Sequence[StreamRecord], plates: Sequence[str], file: str, start: int, end: int
 ) -> int:
     if file == "-":
-        return await _csv(store, records, plates, (start, end), None, sys.stdout)
+        return await _csv(store, records, plates, (start, end), None, output())
     path = Path(file)
     partial = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", newline="") as out:
+        make_private(path.parent)
+        with open_private(partial) as out:
             count = await _csv(store, records, plates, (start, end), None, out)
         partial.replace(path)
     except OSError as error:
@@ -346,11 +350,11 @@ def streams(
     """List streams with kind, coverage, watermark and counts. What lies up to the floor is forgotten, by retention."""
     rows = run(_streams(settings_of(config), pattern))
     if form is Format.JSON:
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        say(visible_json(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()))
         return
     names = ["id", "stream", "kind", "workflow", "tool", "upper", "intervals", "instances", "floor"]
     if form is Format.CSV:
-        write_rows(sys.stdout, names, ([row[name] for name in names] for row in rows))
+        write_rows(output(), names, ([row[name] for name in names] for row in rows))
         return
     if not any(row["floor"] for row in rows):
         names.remove("floor")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hs_stream.cli.common import Config, guarded, run, settings_of, unlogged
+from hs_stream.cli.common import Config, guarded, run, say, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import zone
@@ -83,16 +83,16 @@ def discover_(
     # What is written is checked as `workflow check` would.
     parse_workflow(text, registry, str(output or "<discovered>"), source_check(settings))
     if output is None:
-        typer.echo(text, nl=False)
+        say(text, nl=False)
     elif found.sources:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
     for line in found.counts():
-        typer.echo(line, err=True)
+        say(line, err=True)
     for source in found.sources:
-        typer.echo(f"  {source.name}: {source.options['codec']}, {source.options['mqtt']}", err=True)
+        say(f"  {source.name}: {source.options['codec']}, {source.options['mqtt']}", err=True)
     if output is not None and not found.sources:
-        typer.echo(f"there is nothing to read: {output} is not written", err=True)
+        say(f"there is nothing to read: {output} is not written", err=True)
 
 
 def _served(settings: Settings, registry: ToolRegistry) -> Iterator[WorkflowDefinition]:
@@ -106,4 +106,4 @@ def _served(settings: Settings, registry: ToolRegistry) -> Iterator[WorkflowDefi
         try:
             yield load_workflow(path, registry, check)
         except ConfigurationError as error:
-            typer.echo(f"warning: what this file reads and names is not known: {error}", err=True)
+            say(f"warning: what this file reads and names is not known: {error}", err=True)

@@ -19,6 +19,7 @@ from hs_stream.cli.common import (
     guarded,
     parse_stream,
     run,
+    say,
     say_error,
     settings_of,
     writing_engine,
@@ -82,7 +83,7 @@ def import_(
     rows = _Rows(file, target, Columns(time, instant, value, fields, delimiter=delimiter))
     dead = run(take_in(settings, workflows, rows.rounds()))
     bad = rows.bad + dead
-    typer.echo(f"{rows.good - dead} readings to {target}" + (f", {bad} rows not usable" if bad else ""))
+    say(f"{rows.good - dead} readings to {target}" + (f", {bad} rows not usable" if bad else ""))
     if bad:
         raise typer.Exit(1)
 

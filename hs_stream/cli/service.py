@@ -8,13 +8,13 @@ from typing import Annotated
 import structlog
 import typer
 
-from hs_stream.cli.common import DEBUG, Config, guarded, run, settings_of, unlogged
+from hs_stream.cli.common import DEBUG, Config, guarded, run, say, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.urls import redacted
 from hs_stream.service.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import Settings, find_settings, load_settings
 from hs_stream.service.wiring import first_workflow, saved_workflows, workflow_files
-from hs_stream.store.open import redacted
 
 __all__ = ["register"]
 
@@ -101,9 +101,9 @@ def doctor(config: Config = None) -> None:
         findings = run(examine(settings))
     for finding in findings:
         mark = "ok  " if finding.ok else "FAIL"
-        typer.echo(f"{mark} {finding.what}: {finding.text}")
+        say(f"{mark} {finding.what}: {finding.text}")
         if finding.hint:
-            typer.echo(f"     -> {finding.hint}")
+            say(f"     -> {finding.hint}")
     failed = [finding for finding in findings if not finding.ok]
     if failed:
         raise typer.Exit(3 if any(finding.unreachable for finding in failed) else 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hs_stream.cli.common import Config, guarded, say_error, settings_of, show_table
+from hs_stream.cli.common import Config, guarded, say, say_error, settings_of, show_table
 from hs_stream.cli.new_tool import new
 from hs_stream.core.errors import LawViolation, MissingPackage
 from hs_stream.service.tool_docs import tool_json
@@ -37,10 +37,10 @@ def show(name: str, config: Config = None) -> None:
     registry = load_registry(settings_of(config))
     newest = registry.resolve(name)
     versions = registry.versions(newest.name)
-    typer.echo(f"{newest.name}@{newest.version} ({newest.kind}); versions: {', '.join(t.version for t in versions)}")
-    typer.echo()
-    typer.echo(inspect.getdoc(newest) or "")
-    typer.echo()
+    say(f"{newest.name}@{newest.version} ({newest.kind}); versions: {', '.join(t.version for t in versions)}")
+    say("")
+    say(inspect.getdoc(newest) or "")
+    say("")
     rows = [
         (parameter["name"], parameter["type"], "required" if parameter["required"] else str(parameter["default"]))
         for parameter in tool_json(newest)["parameters"]
@@ -70,13 +70,11 @@ def check(
         try:
             check_tool(tool, examples=examples)
         except MissingPackage as error:
-            typer.echo(f"skip {tool.name}@{tool.version}: {error}")
+            say(f"skip {tool.name}@{tool.version}: {error}")
         except LawViolation as error:
             broken += 1
             say_error(f"{tool.name}@{tool.version}: {error}")
         else:
-            typer.echo(
-                f"ok   {tool.name}@{tool.version} ({len(tool.samples)} parameter sets, {examples} histories each)"
-            )
+            say(f"ok   {tool.name}@{tool.version} ({len(tool.samples)} parameter sets, {examples} histories each)")
     if broken:
         raise typer.Exit(1)

@@ -15,10 +15,12 @@ from hs_stream.cli.common import (
     find_record,
     guarded,
     now_ms,
+    output,
     parse_span,
     parse_stream,
     reading_store,
     run,
+    say,
     settings_of,
     show_table,
     writing_engine,
@@ -28,6 +30,7 @@ from hs_stream.cli.data import Format, FromOption, ToOption
 from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, format_time, parse_time
+from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
@@ -84,9 +87,9 @@ async def _purge(
             _confirm(f"Remove {sum(counts)} instances of {what} in {span}?")
         gone = sum([await engine.purge(status.stream, start, end) for status in found])
         await engine.settle()
-    typer.echo(f"{gone} instances of {what} removed")
+    say(f"{gone} instances of {what} removed")
     if limits := [status.limit for status in found if status.limit is not None and status.limit > start]:
-        typer.echo(f"kept: what lies up to {format_time(max(limits))} is final, by retention", err=True)
+        say(f"kept: what lies up to {format_time(max(limits))} is final, by retention", err=True)
 
 
 def _confirm(question: str) -> None:
@@ -133,7 +136,7 @@ def failed(form: FormatOption = Format.TABLE, config: Config = None) -> None:
     A failed interval is computed again when what it reads changes, on request, and by the next start of the service.
     """
     seen, rows = run(_failed(settings_of(config)))
-    typer.echo(seen, err=True)
+    say(seen, err=True)
     _show(rows, ("stream", "workflow", "tool", "start", "end", "error"), form)
 
 
@@ -183,8 +186,8 @@ async def _history(settings: Settings, node: str | None, count: int) -> list[dic
 
 def _show(rows: Sequence[dict[str, Any]], names: Sequence[str], form: Format) -> None:
     if form is Format.JSON:
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode())
+        say(visible_json(orjson.dumps(rows, option=orjson.OPT_INDENT_2).decode()))
     elif form is Format.CSV:
-        write_rows(sys.stdout, names, ([row[name] for name in names] for row in rows))
+        write_rows(output(), names, ([row[name] for name in names] for row in rows))
     else:
         show_table(names, [[str(row[name]) for name in names] for row in rows])

@@ -21,6 +21,7 @@ from hs_stream.cli.common import (
     parse_span,
     reading_store,
     run,
+    say,
     settings_of,
     writing_engine,
 )
@@ -117,12 +118,12 @@ async def _compute(
         asked = TimeIntervals.of(start, end)
         left = [status.stream for status in engine.status() if status.stream in computed and asked - status.coverage]
     if left:
-        typer.echo(
+        say(
             f"note: not all of it can be computed, of {left[0]} and {len(left) - 1} others. What has no inputs begins "
             "at the workflow's `start`, or else at its first reading: give the workflow a start.",
             err=True,
         )
-    typer.echo(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
+    say(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
 
 
 def _span(start: int, end: int) -> str:
@@ -150,15 +151,15 @@ def verify(
     if candidate is not None:
         changed = load_workflow(candidate, load_registry(settings), source_check(settings))
         for line in preview_lines(changed.path, run(_preview(settings, found, changed, first, last))):
-            typer.echo(line)
+            say(line)
         return
     result, looked = run(_verify(settings, found, first, last))
-    typer.echo(summary(found.name, result, looked, last))
+    say(summary(found.name, result, looked, last))
     if not result.clean:
         for mismatch in result.mismatches[:_SHOWN]:
-            typer.echo(f"  {mismatch}")
+            say(f"  {mismatch}")
         if result.count > _SHOWN:
-            typer.echo(f"  ... and {result.count - _SHOWN} more")
+            say(f"  ... and {result.count - _SHOWN} more")
         raise typer.Exit(1)
 
 

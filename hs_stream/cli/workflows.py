@@ -13,8 +13,19 @@ from urllib.parse import quote
 import orjson
 import typer
 
-from hs_stream.cli.common import Config, catalog_of, guarded, run, say_error, settings_of, show_table, writing_store
+from hs_stream.cli.common import (
+    Config,
+    catalog_of,
+    guarded,
+    run,
+    say,
+    say_error,
+    settings_of,
+    show_table,
+    writing_store,
+)
 from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, did_you_mean
+from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import Catalog, Plan
@@ -60,7 +71,7 @@ def check(file: Path, config: Config = None) -> None:
     doubts = _warn(settings, workflow)
     published = sum(node.publish is not None for node in workflow.nodes.values())
     verdict = f"it loads, with {doubts} warning{'s' * (doubts > 1)}" if doubts else "fine"
-    typer.echo(
+    say(
         f"{file}: {verdict}. Workflow {workflow.name}: {len(workflow.sources)} sources, {len(workflow.nodes)} nodes, "
         f"{published} published"
     )
@@ -70,7 +81,7 @@ def _warn(settings: Settings, workflow: WorkflowDefinition) -> int:
     """Say what is doubtful about ``workflow``, a line each; how many lines."""
     doubts = doubts_about(settings, [workflow])
     for doubt in doubts:
-        typer.echo(f"warning: {doubt}", err=True)
+        say(f"warning: {doubt}", err=True)
     return len(doubts)
 
 
@@ -85,9 +96,9 @@ def graph(
     settings = settings_of(config)
     workflow = load_workflow(file, load_registry(settings), source_check(settings))
     if form is GraphFormat.JSON:
-        typer.echo(orjson.dumps(encode(graph_json(workflow)), option=orjson.OPT_INDENT_2).decode())
+        say(visible_json(orjson.dumps(encode(graph_json(workflow)), option=orjson.OPT_INDENT_2).decode()))
     else:
-        typer.echo(mermaid(workflow) if form is GraphFormat.MERMAID else dot(workflow), nl=False)
+        say(mermaid(workflow) if form is GraphFormat.MERMAID else dot(workflow), nl=False)
 
 
 @app.command("list")
@@ -136,9 +147,9 @@ def show(
             raise NotFound(f"there is no workflow {name!r}", hint=did_you_mean(name, found))
         document = encode(to_document(found[name]))
     if form is TextFormat.JSON:
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        say(visible_json(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()))
     else:
-        typer.echo(write_yaml(document), nl=False)
+        say(write_yaml(document), nl=False)
 
 
 @app.command()
@@ -152,9 +163,9 @@ def save(file: Path, config: Config = None) -> None:
     if service is not None:
         path = f"/api/workflows/{quote(workflow.name, safe='')}"
         answer = service.ask("PUT", path, file.read_bytes(), "application/yaml")
-        typer.echo(f"{answer['message']}. The service runs it")
+        say(f"{answer['message']}. The service runs it")
     else:
-        typer.echo(f"{run(_save(settings, workflow))}. It runs when the service starts")
+        say(f"{run(_save(settings, workflow))}. It runs when the service starts")
 
 
 async def _save(settings: Settings, workflow: WorkflowDefinition) -> Plan:
@@ -172,9 +183,9 @@ def remove(name: str, config: Config = None) -> None:
     service = running_service(settings)
     if service is not None:
         answer = service.ask("DELETE", f"/api/workflows/{quote(name, safe='')}")
-        typer.echo(answer["message"])
+        say(answer["message"])
     else:
-        typer.echo(str(run(_remove(settings, name))))
+        say(str(run(_remove(settings, name))))
 
 
 async def _remove(settings: Settings, name: str) -> Plan:

@@ -18,8 +18,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
+
+from hs_stream.core.visible import visible
 
 __all__ = [
+    "MOST_SAID",
     "BrokerUnavailable",
     "ConfigurationError",
     "HsStreamError",
@@ -33,6 +37,10 @@ __all__ = [
     "UnknownToolError",
     "did_you_mean",
 ]
+
+
+MOST_SAID: Final = 1000
+"""Characters of what is said of a payload."""
 
 
 class HsStreamError(Exception):
@@ -87,11 +95,12 @@ class ToolError(HsStreamError):
 class PayloadError(HsStreamError):
     """What a device sent cannot become a reading.
 
-    ``reason`` is one of a small fixed set of words: it becomes a metric label.
+    ``reason`` is one of a small fixed set of words: it becomes a metric label. What the message quotes of the device is
+    `hs_stream.core.visible`, and no longer than `MOST_SAID`.
     """
 
     def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(visible(message, MOST_SAID), hint=visible(hint, MOST_SAID))
         self.reason = reason
 
 

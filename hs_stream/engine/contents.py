@@ -30,18 +30,28 @@ _PIECE: Final = 0.2
 class PatientStore:
     """Calls a store, times every call, and repeats it while the store is unavailable.
 
-    ``available`` says whether the last call succeeded. After `give_up`, an unavailable store raises. A cancellation
-    that a driver swallowed in the middle of a call is raised behind it.
+    ``available`` is false while any operation fails: a store whose disk is full answers readers, and refuses what is
+    written. After `give_up`, an unavailable store raises. A cancellation that a driver swallowed in the middle of a
+    call is raised behind it.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry, guard: Guard | None = None) -> None:
         self.store = store
         self._guard = guard
-        self.available = True
-        self.trouble = ""
+        self._troubles: dict[str, str] = {}
+        """What the store says to each operation that fails; none for those that work."""
         self._clock = clock
         self._telemetry = telemetry
         self._patient = True
+
+    @property
+    def available(self) -> bool:
+        return not self._troubles
+
+    @property
+    def trouble(self) -> str:
+        """What the store said to an operation that fails since; empty while all work."""
+        return next(iter(self._troubles.values()), "")
 
     def give_up(self) -> None:
         """From now on, do not wait for the store."""
@@ -51,6 +61,20 @@ class PatientStore:
         self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
     ) -> Result:
         """``await call(*args, **kwargs)``, again and again on `StoreUnavailable`."""
+        try:
+            result = await self._until_answered(operation, call, *args, **kwargs)
+        except StoreUnavailable:
+            raise
+        except BaseException:
+            self._troubles.pop(operation, None)  # nobody waits for it any more
+            raise
+        if self._troubles and self._troubles.pop(operation, "") and self.available:
+            self._telemetry.store_back()
+        return result
+
+    async def _until_answered(
+        self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
+    ) -> Result:
         delay = _FIRST_DELAY
         while True:
             started = time.perf_counter()
@@ -60,17 +84,14 @@ class PatientStore:
                 result = await call(*args, **kwargs)
             except StoreUnavailable as error:
                 _raise_if_cancelled()
-                self._telemetry.store_failed(operation, str(error), first=self.available)
-                self.available, self.trouble = False, str(error)
+                self._telemetry.store_failed(operation, str(error), first=operation not in self._troubles)
+                self._troubles[operation] = str(error)
                 if not self._patient:
                     raise
                 await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, _LAST_DELAY)
                 continue
             _raise_if_cancelled()
-            if not self.available:
-                self._telemetry.store_back()
-            self.available = True
             self._telemetry.store(operation, time.perf_counter() - started)
             return result
 

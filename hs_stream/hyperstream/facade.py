@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.urls import redacted
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.hyperstream.background import Background
 from hs_stream.hyperstream.channel import Channel
@@ -18,7 +19,6 @@ from hs_stream.hyperstream.tools import Tools
 from hs_stream.hyperstream.workspace import Workspace
 from hs_stream.service.settings import Settings, load_settings
 from hs_stream.service.wiring import load_registry, load_workflows
-from hs_stream.store.open import redacted
 
 __all__ = ["HyperStream"]
 

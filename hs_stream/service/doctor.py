@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.metadata
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from semantic_version import SimpleSpec, Version
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import format_duration, to_ms
+from hs_stream.core.urls import redacted
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
@@ -44,7 +47,7 @@ from hs_stream.service.wiring import (
     saved_workflows,
     without_server,
 )
-from hs_stream.store.open import redacted
+from hs_stream.store.factories import sqlite_path
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.source import MqttSource
 
@@ -54,6 +57,7 @@ _CONNECT_SECONDS: Final = 5.0
 _OLDEST: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _CLOCK_MS: Final = 2_000
 _SHOWN: Final = 3
+_ROOM: Final = 256 << 10
 _NAMED: Final = 10
 _VIEWER: Final = "pip install 'hs_stream[viewer]'"
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*((?:[<>=!~]=?\s*[\d.]+,?\s*)*)")
@@ -200,7 +204,7 @@ async def _service(settings: Settings) -> list[Finding]:
         service = await asyncio.to_thread(running_service, settings)
         if service is None:
             return []
-        said = await asyncio.to_thread(service.ask, "GET", "/readyz", also=503)
+        said = await asyncio.to_thread(service.ready)
         parts, degraded = said["parts"], said.get("degraded", [])
     except (HsStreamError, ValueError, TypeError, KeyError, AttributeError):
         return []  # the one before looks at who listens
@@ -305,8 +309,11 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
         finally:
             await reader.close()
         if session:
+            await _service_writes(settings)
             return f"{shown} answers, and a service is writing to it{saved}"
     store = await embedded.open()
+    if settings.store.url.startswith("sqlite"):
+        await asyncio.to_thread(_has_room, sqlite_path(settings.store.url))
     try:
         await store.open()
         streams = await store.streams()
@@ -315,8 +322,36 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
     finally:
         await store.close()
     if held:
+        await _service_writes(settings)
         return f"{shown} answers, and a service is writing to it{saved}"
     return f"{shown} can be read and written, {len(streams)} streams{saved}"
+
+
+async def _service_writes(settings: Settings) -> None:
+    """`StoreUnavailable` when the running service says that the store refuses what it writes."""
+    try:
+        service = await asyncio.to_thread(running_service, settings)
+        parts = (await asyncio.to_thread(service.ready)).get("parts", {}) if service else {}
+    except HsStreamError:
+        return
+    trouble = parts.get("store", {}).get("error")
+    if trouble:
+        raise StoreUnavailable(f"the running service says: {trouble}", hint="its readings wait at the broker")
+
+
+def _has_room(file: Path) -> None:
+    """Try to write where the database is. What it is asked for itself may fit into space that it has already."""
+    if not file.parent.is_dir():
+        return  # it will be made
+    try:
+        with tempfile.TemporaryFile(dir=file.parent) as probe:
+            probe.write(bytes(_ROOM))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some disk space there" if full else "give this user write access to the directory"
+        raise StoreUnavailable(f"nothing can be written in {file.parent}: {error.strerror}", hint=hint) from None
 
 
 async def _saved(settings: Settings, store: Store) -> str:

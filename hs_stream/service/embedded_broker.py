@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
+from hs_stream.private_files import make_private, open_private, touch_private
 
 __all__ = ["EmbeddedBroker", "free_port", "new_password"]
 
@@ -198,7 +199,7 @@ class EmbeddedBroker:
         return self.directory / "broker.log"
 
     async def _spawn(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_private(self.directory)
         if self.kind == "mosquitto":
             arguments = [_mosquitto(), "-c", str(await self._write_mosquitto())]
         else:
@@ -211,6 +212,7 @@ class EmbeddedBroker:
                 "--config",
                 str(self._write_iotcore()),
             ]
+        touch_private(self._log)
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -284,9 +286,8 @@ def _mosquitto() -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
+    with open_private(path) as file:
+        file.write(text)
 
 
 async def _hash_passwords(path: Path) -> None:

@@ -5,6 +5,11 @@ that forked the child ends (ours forks from a worker thread), it needs code betw
 Instead mongod runs under a three-line shell guard that holds the read end of a pipe. The kernel closes our end when we
 are gone, by ``kill -9`` too; the guard sees the end of the file and stops mongod cleanly. The guard has a session of
 its own, so a Ctrl-C in the terminal reaches us and not mongod, and we can still flush before we stop it.
+
+Its files are for this user alone, but everybody on this machine can connect to a port of the loopback interface. So a
+``locked`` mongod asks for a password: its key file, with which members of a replica set log in to each other, as the
+user ``__system``. There is no user to be made, so files of a mongod without a lock open as they are, and nobody can be
+faster than we are: the right of local connections to make a first user is off.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -26,6 +32,7 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.private_files import make_private, narrow, open_private
 
 __all__ = ["EmbeddedMongod", "find_mongod"]
 
@@ -42,6 +49,8 @@ _ALREADY_INITIALIZED: Final = 23
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0
 _ATTEMPTS: Final = 3
+_USER: Final = "__system"
+_KEY_FILE: Final = "key"
 
 
 def find_mongod() -> Path | None:
@@ -94,7 +103,9 @@ class EmbeddedMongod:
     """A mongod on the loopback interface with its files in ``directory`` (created when missing).
 
     ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a
-    replica set of this one member. ``options`` go to mongod as they are. Not bound to an event loop.
+    replica set of this one member. ``locked``: `url` holds a password, without which nothing can be read or written;
+    it is made at the first `start` and kept in ``directory``, in the file ``key``. ``options`` go to mongod as they
+    are. Not bound to an event loop.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class EmbeddedMongod:
         replica_set: str | None = None,
         *,
         binary: Path | None = None,
+        locked: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
         self._directory = Path(directory)
@@ -112,16 +124,28 @@ class EmbeddedMongod:
         self._replica_set = replica_set
         self._binary = binary
         self._options = options
+        self._locked = locked
+        self._key = ""
         self._guard: subprocess.Popen[bytes] | None = None
         self._pid = 0
 
     @property
     def url(self) -> str:
-        """``mongodb://127.0.0.1:PORT``, without a database. `StoreUnavailable` before the first `start`."""
+        """``mongodb://127.0.0.1:PORT``, without a database; with a lock, user and password too.
+
+        `StoreUnavailable` before the first `start`.
+        """
         if self._port is None:
             raise StoreUnavailable("the embedded mongod has not been started", hint="await mongod.start() first")
-        suffix = f"/?replicaSet={self._replica_set}" if self._replica_set else ""
-        return f"mongodb://127.0.0.1:{self._port}{suffix}"
+        options = [f"replicaSet={self._replica_set}"] if self._replica_set else []
+        if self._key:
+            options.append("authSource=local&authMechanism=SCRAM-SHA-256")
+        suffix = f"/?{'&'.join(options)}" if options else ""
+        return f"mongodb://{self._login}127.0.0.1:{self._port}{suffix}"
+
+    @property
+    def _login(self) -> str:
+        return f"{_USER}:{self._key}@" if self._key else ""
 
     def database_url(self, name: str) -> str:
         """The URL of the database ``name``."""
@@ -156,7 +180,10 @@ class EmbeddedMongod:
             raise StoreUnavailable(
                 "no mongod runs on this machine", hint="install MongoDB 6 or newer, or use sqlite:///hs_stream.db"
             )
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
+        narrow(self._directory)
+        if self._locked:
+            self._key = self._read_key()
         problem = ""
         for _ in range(_ATTEMPTS):
             if self._port is None:
@@ -171,6 +198,22 @@ class EmbeddedMongod:
             self._port = None
         raise StoreUnavailable(f"the embedded mongod does not start: {problem}", hint=f"see {self._log}")
 
+    def _read_key(self) -> str:
+        path = self._directory / _KEY_FILE
+        try:
+            narrow(path)
+            key = path.read_text(encoding="ascii").strip() if path.exists() else ""
+            if not key:
+                key = secrets.token_hex(32)
+                with open_private(path) as file:
+                    file.write(f"{key}\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreUnavailable(
+                f"cannot read or write the key of the embedded mongod, {path}: {error}",
+                hint="give this user access to it, or remove it: another one is made",
+            ) from None
+        return key
+
     @property
     def _log(self) -> Path:
         return self._directory / "mongod.log"
@@ -180,6 +223,9 @@ class EmbeddedMongod:
         command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(self._log), "--nounixsocket", "--quiet"]
         command += ["--wiredTigerEngineConfigString", "log=(file_max=4MB,prealloc=false)"]
         command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        if self._key:
+            command += ["--keyFile", str(self._directory / _KEY_FILE)]
+            command += ["--setParameter", "enableLocalhostAuthBypass=false"]
         if self._replica_set:
             # A lone member has nobody to hand over to: without this it waits 15 s for it at every stop.
             command += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
@@ -190,6 +236,7 @@ class EmbeddedMongod:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            umask=0o077,
         )
         assert self._guard.stdout is not None
         self._pid = int(self._guard.stdout.readline())
@@ -197,7 +244,9 @@ class EmbeddedMongod:
     def _wait_until_ready(self) -> str:
         """The empty text when it answers, else why it does not."""
         deadline = time.monotonic() + _START_SECONDS
-        address = f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
+        address = f"mongodb://{self._login}127.0.0.1:{self._port}/?directConnection=true"
+        if self._key:
+            address += "&authSource=local&authMechanism=SCRAM-SHA-256"
         with MongoClient[dict[str, Any]](
             address, serverSelectionTimeoutMS=250, connectTimeoutMS=250, heartbeatFrequencyMS=500
         ) as client:

@@ -9,17 +9,21 @@ import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO, TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.visible import visible
+from hs_stream.private_files import make_private, narrow, private_opener
 
 __all__ = ["LogFile", "configure_logging", "json_formatter"]
 
 _QUIET = ("pymongo", "asyncio", "uvicorn.error", "uvicorn.access", "httpx")
+_OF_LINES = ("exception", "stack")
 _levels_set: set[str] = set()
 """Loggers that the last `configure_logging` gave a level of their own."""
 
@@ -56,8 +60,22 @@ def _formatter_of(form: Literal["console", "json"], *, colors: bool) -> logging.
     if form == "json":
         return json_formatter()
     # rich's tracebacks, the default, show the values of local variables, passwords among them.
-    plain = structlog.dev.plain_traceback
-    return _formatter([structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=plain)])
+    console = structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=_traceback)
+    return _formatter([_seen, console])
+
+
+def _seen(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What a device chose reaches no terminal as a control character; JSON has escapes of its own."""
+    return {
+        visible(key): visible(value, lines=key in _OF_LINES) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    text = StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(visible(text.getvalue(), lines=True))
 
 
 def configure_logging(
@@ -74,14 +92,11 @@ def configure_logging(
     """
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(_formatter_of(form, colors=sys.stderr.isatty()))
-    handlers: list[logging.Handler] = [stderr]
-    if file is not None:
-        handlers.append(_file_handler(file, form))
     root = logging.getLogger()
     for old in root.handlers:
         if isinstance(old, RotatingFileHandler):
             old.close()
-    root.handlers = handlers
+    root.handlers = [stderr]
     root.setLevel(level.upper())
     for name in _levels_set:
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -99,16 +114,29 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if file is not None:
+        root.addHandler(_file_handler(file, form))  # last: it says what it has narrowed
+
+
+class _PrivateFileHandler(RotatingFileHandler):
+    """Its files are 0600; those that it has rotated before, too."""
+
+    def _open(self) -> TextIOWrapper:
+        made = open(  # noqa: SIM115 - the handler closes it; Path.open takes no opener
+            self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private_opener
+        )
+        return cast(TextIOWrapper, made)
 
 
 def _file_handler(file: LogFile, form: Literal["console", "json"]) -> logging.Handler:
     path = Path(file.path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=file.max_bytes, backupCount=file.keep, encoding="utf-8")
+        make_private(path.parent)
+        handler = _PrivateFileHandler(path, maxBytes=file.max_bytes, backupCount=file.keep, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"logging.file: cannot write {path}: {error.strerror}", hint="name a file that the service's user may write"
         ) from None
+    narrow(*(path.with_name(f"{path.name}.{number}") for number in range(1, file.keep + 1)))
     handler.setFormatter(_formatter_of(form, colors=False))
     return handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -30,6 +31,11 @@ class Remote:
         handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
         self._opener = urllib.request.build_opener(*handlers)
 
+    def ready(self) -> dict[str, Any]:
+        """What ``/readyz`` says, whether or not it is ready. Raises as `ask` does."""
+        answer = self.ask("GET", "/readyz", also=503)
+        return answer if isinstance(answer, dict) else {}
+
     def ask(
         self,
         method: str,
@@ -53,9 +59,11 @@ class Remote:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                if error.code == also:
-                    return json.loads(error.read())
-                raise self._refused() if error.code == 401 else _error(error.code, error.read()) from None
+                said = error.read()
+            if error.code == also:
+                with contextlib.suppress(ValueError):
+                    return json.loads(said)
+            raise self._refused() if error.code == 401 else _error(error.code, said) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(f"the service at {self.url} does not answer: {reason}", hint="see its log") from None

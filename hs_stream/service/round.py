@@ -268,10 +268,19 @@ class Round:
             async with asyncio.timeout(_PING_SECONDS):
                 await self._store.ping()
         except StoreUnavailable as error:
-            return {"ok": False, "error": error.message}
+            return {"ok": False, "error": str(error)}
         except TimeoutError:
             return {"ok": False, "error": f"no answer within {_PING_SECONDS:g} s"}
+        if trouble := self._store_trouble():
+            return {"ok": False, "error": trouble}
         return {"ok": True, "name": self._store.name}
+
+    def _store_trouble(self) -> str:
+        """What the store refuses, and what to do about it: one with a full disk answers a ping.
+
+        The heartbeat tells of one to which nothing else is written.
+        """
+        return self.engine.store_trouble or self._session.trouble
 
     def _lag_part(self) -> dict[str, Any]:
         statistics = self.engine.statistics()
@@ -307,6 +316,10 @@ class Round:
     def statistics(self) -> EngineStatistics:
         """The engine's figures."""
         return self.engine.statistics()
+
+    def store_available(self) -> bool:
+        """Whether the store took all that was asked of it last."""
+        return not self._store_trouble()
 
     def mqtt_connected(self) -> bool:
         """Whether every connection is there, and there is one."""

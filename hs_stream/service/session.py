@@ -55,6 +55,8 @@ class SessionBook:
         self._counters, self._failed, self._sources, self._broker = counters, failed, sources, broker
         self._pending = pending
         self._news = asyncio.Event() if news is None else news
+        self.trouble = ""
+        """What the store said to the last heartbeat; empty when it took it."""
         self.started = format_time(clock.now())
         self.id = f"{self.started}-{secrets.token_hex(3)}"
         self._versions = {"hs_stream": version, "python": platform.python_version()}
@@ -87,7 +89,9 @@ class SessionBook:
             self._news.clear()
             try:
                 await self.write()
+                self.trouble = ""
             except StoreUnavailable as error:
+                self.trouble = str(error)
                 logger.debug("session not written", error=error.message)
 
 

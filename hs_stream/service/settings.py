@@ -29,8 +29,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.time import parse_duration, parse_time
+from hs_stream.core.urls import checked_url, redacted
 from hs_stream.entry_points import STORES
-from hs_stream.store.open import redacted
 
 __all__ = ["Settings", "find_settings", "load_settings", "read_secret"]
 
@@ -142,7 +142,7 @@ class MqttSettings(_Section):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, url: str) -> str:
-        parts = urlsplit(url)
+        parts = checked_url(url)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError(f"{redacted(url)!r} is not a broker: write mqtt://host:1883, or mqtts://host:8883 for TLS")
         if not 0 < (parts.port or 1883) < 65536:

@@ -13,15 +13,17 @@ import structlog
 
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.urls import redacted
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Recovery, Store
 from hs_stream.plugins import default_registry
+from hs_stream.private_files import make_private
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflow_file import SourceCheck, WorkflowText
 from hs_stream.store.factories import sqlite_path
-from hs_stream.store.open import StoreOptions, open_store, redacted
+from hs_stream.store.open import StoreOptions, open_store
 
 if TYPE_CHECKING:
     from hs_stream.service.embedded_mongod import EmbeddedMongod
@@ -201,12 +203,12 @@ class EmbeddedStore:
         from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod  # noqa: PLC0415 - as in make_store
 
         binary = find_mongod()
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_private(self._directory)
         if binary is None:
             self._url = f"sqlite:///{self._directory / 'hs_stream.db'}"
         else:
             # As a replica set of one, commits are transactions.
-            self._mongod = EmbeddedMongod(self._directory / "mongod", replica_set="hs", binary=binary)
+            self._mongod = EmbeddedMongod(self._directory / "mongod", replica_set="hs", binary=binary, locked=True)
             await self._mongod.start()
             self._url = self._mongod.database_url("hs_stream")
         logger.info("embedded store", url=self.shown)

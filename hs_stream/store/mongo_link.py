@@ -13,11 +13,13 @@ from bson.binary import Binary
 from pymongo import AsyncMongoClient, DeleteMany, InsertOne, ReplaceOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, InvalidURI, OperationFailure
+from pymongo.errors import ConfigurationError as InvalidOptions
 from pymongo.monitoring import ConnectionPoolListener
 from pymongo.write_concern import WriteConcern
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.urls import ENCODE, check_login, host_of, said_of
 from hs_stream.core.value import Value
 from hs_stream.store import mongo_errors
 from hs_stream.store.mongo_replies import aggregate_raw, find_raw
@@ -132,8 +134,7 @@ class Link:
     def __init__(self, url: str, server_timeout: float) -> None:
         self._url = url
         self._server_timeout = server_timeout
-        address = url.partition("://")[2].partition("/")[0]
-        self.where = address.rpartition("@")[2] or "?"
+        self.where = host_of(url)
         self._client: AsyncMongoClient[Document] | None = None
         self._leaving: list[AsyncMongoClient[Document]] = []
         self._epoch = _Epoch()
@@ -176,10 +177,15 @@ class Link:
 
     def _client_of(self, options: Mapping[str, Any]) -> AsyncMongoClient[Document]:
         try:
+            check_login(self._url)
             return AsyncMongoClient(self._url, event_listeners=[self._epoch], **options)
         except (ValueError, InvalidURI) as error:
-            hint = "percent-encode special characters of user and password; the rest is host[:port]/database"
-            raise ConfigurationError(f"store.url for {self.where} is not a MongoDB URL: {error}", hint=hint) from None
+            said = said_of(self._url, error)
+            hint = f"{ENCODE}; the rest is host[:port]/database"
+            raise ConfigurationError(f"store.url for {self.where} is not a MongoDB URL{said}", hint=hint) from None
+        except InvalidOptions as error:
+            said = said_of(self._url, error)
+            raise ConfigurationError(f"store.url for {self.where}{said}", hint="check its options") from None
 
     async def disconnect(self) -> None:
         """Idempotent, and goes on where a cancellation cut it off."""

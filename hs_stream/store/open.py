@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.urls import ENCODE, redacted, said_of
 from hs_stream.engine.ports import Store
 from hs_stream.entry_points import STORES
 
@@ -29,21 +30,6 @@ StoreFactory = Callable[[str, StoreOptions], Store]
 """``factory(url, options)``: a store, not opened yet. What an entry point of ``hs_stream.stores`` names."""
 
 _DEFAULTS = StoreOptions()
-
-
-def redacted(url: str) -> str:
-    """``url`` without its password, fit for a message or a log.
-
-    >>> redacted("mongodb://anna:secret@db/hs")
-    'mongodb://anna:***@db/hs'
-    """
-    scheme, separator, rest = url.partition("://")
-    # A password may hold any character but "/", so the last "@" before the path ends it.
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    if ":" in user:
-        user = user.partition(":")[0] + ":***"
-    return f"{scheme}{separator}{user}{at}{host}{slash}{path}"
 
 
 def no_store(url: str) -> ConfigurationError:
@@ -71,5 +57,9 @@ def open_store(url: str, options: StoreOptions = _DEFAULTS) -> Store:
         made: Store = STORES.make(scheme, url, options)
     except ConfigurationError as error:
         # What others raise may quote the URL.
-        raise ConfigurationError(error.message.replace(url, redacted(url)), hint=error.hint) from None
+        said = (
+            said_of(url, error.message).removeprefix(": ")
+            or f"the store of {scheme}:// does not take {redacted(url)!r}"
+        )
+        raise ConfigurationError(said, hint=error.hint if said_of(url, error.hint) else ENCODE) from None
     return made

@@ -5,7 +5,8 @@
    reached the disk when they return; with ``"NORMAL"`` it survives a kill of the process, but not a loss of power.
 2. One thread of the store's own holds the connection: the event loop never waits for the disk, and calls keep their
    order.
-3. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
+3. The file, its ``-wal`` and its ``-shm`` may be read by nobody else; those of an earlier version are narrowed.
+4. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
    them.
 """
 
@@ -16,7 +17,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from hs_stream.engine.ports import (
     StreamRecord,
     ToolRecord,
 )
+from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import changes_of, complete, merge_marks, touched
 from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, rows_of, unavailable
@@ -98,7 +100,7 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. What rule 3 of the module remembers goes with it."""
+        """All or nothing. What rule 4 of the module remembers goes with it."""
         db, state = self._db, dict(self._state)
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -142,6 +144,10 @@ class SqliteStore:
         if self._connection is None:
             if self._make_directory:
                 self._create_directory()
+            # SQLite makes the files beside it with the mode of the database. What cannot be opened, it says itself.
+            with suppress(OSError):
+                touch_private(self._path)
+            narrow(*(self._path.with_name(self._path.name + ending) for ending in ("-wal", "-shm")))
             self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         db = self._connection
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -175,7 +181,7 @@ class SqliteStore:
 
     def _create_directory(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self._path.parent)
         except OSError as error:
             raise StoreUnavailable(
                 f"cannot make the directory of the SQLite database {self._path}: {error.strerror}",

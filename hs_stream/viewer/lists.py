@@ -12,6 +12,7 @@ from nicegui import ui
 
 from hs_stream.core.errors import HsStreamError
 from hs_stream.core.time import format_time
+from hs_stream.core.visible import visible
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.viewer.frame import empty, frame, section, verbatim
 from hs_stream.viewer.pages import Pages
@@ -148,7 +149,7 @@ class ListPages(Pages):
             for letter in letters:
                 with ui.row().classes("items-baseline gap-2 text-sm w-full no-wrap"):
                     ui.badge(letter.reason).props("outline color=warning")
-                    ui.label(_visible((letter.topic or letter.source)[:_TOPIC])).classes("ellipsis")
+                    ui.label(visible((letter.topic or letter.source)[:_TOPIC])).classes("ellipsis")
             if letters:
                 ui.link("All", "/dead-letters").classes("text-sm")
 
@@ -295,20 +296,15 @@ class ListPages(Pages):
                     ui.chip(f"{reason}: {count}").props("outline dense color=warning")
             ui.label(f"The newest {len(letters)}.").classes("text-sm opacity-70")
             for letter in letters:
-                topic = _visible((letter.topic or letter.source)[:_TOPIC])
+                topic = visible((letter.topic or letter.source)[:_TOPIC])
                 with ui.expansion(f"{format_time(letter.time)}  {letter.reason}  {topic}").classes("w-full hs-card"):
-                    ui.label(_visible(letter.message))
+                    ui.label(visible(letter.message, lines=True))
                     ui.label(f"source {letter.source}").classes("text-sm opacity-70")
                     verbatim(_payload(letter.payload))
 
 
-def _visible(text: str) -> str:
-    """What a device sent, with every character that nobody sees, or that turns the text around, as an escape."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
-
-
 def _payload(payload: bytes) -> str:
-    text = _visible(payload[:_PAYLOAD].decode("utf-8", "backslashreplace"))
+    text = visible(payload[:_PAYLOAD].decode("utf-8", "backslashreplace"), lines=True)
     return text + (f"\n… {len(payload) - _PAYLOAD:,} bytes more" if len(payload) > _PAYLOAD else "")
 
 

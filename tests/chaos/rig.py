@@ -171,7 +171,11 @@ class Service:
         }
 
     async def verify(self) -> tuple[int, str]:
-        process = await self.run("verify", self._workflow, log=asyncio.subprocess.PIPE)
+        return await self.command("verify", self._workflow)
+
+    async def command(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and everything that a command prints."""
+        process = await self.run(*arguments, log=asyncio.subprocess.PIPE)
         try:
             out, _ = await asyncio.wait_for(process.communicate(), 120)
         finally:

@@ -70,12 +70,19 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         await asyncio.sleep(1.0)
         service.must_run()
         assert "disk" in service.log.read_text()
+        part = (await service.ask("/readyz"))["parts"]["store"]
+        assert part["ok"] is False
+        assert "free some disk space" in part["error"]
+        assert (await service.gauges() or {})["hs_store_available"] == 0
+        code, words = await service.command("doctor")
+        assert (code, "free some disk space" in words) == (3, True), words
         await mount(small, "remount", "size=200m")
         await asyncio.sleep(1.0)
         gateway.pause()
         await until("no rest", at_rest, service)
         await asyncio.sleep(0.5)
         await until("no rest", at_rest, service)
+        await until("not ready again", ready, service)
         code, words = await service.verify()
         assert code == 0, words
         assert await service.stop() == 0

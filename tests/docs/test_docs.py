@@ -154,16 +154,33 @@ def test_metrics_named_in_the_texts_exist() -> None:
                 assert name in known, f"{path.name} names the metric {name}"
 
 
-def test_rules_are_numbered_without_gaps_and_name_tests_that_exist() -> None:
+def test_rules_are_numbered_without_gaps_and_name_named_tests() -> None:
     for path in sorted((ROOT / "docs/specs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         numbers = [int(number) for number in re.findall(r"^\*\*[A-Z]{2}-(\d+)\*\*", text, re.MULTILINE)]
         assert numbers == list(range(1, len(numbers) + 1)), path.name
         for rule in re.findall(r"^\| [A-Z]{2}-(\d+)", text, re.MULTILINE):
             assert int(rule) in numbers, f"{path.name}: there is no rule {rule}"
-        for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text):
-            assert (ROOT / file).is_file(), f"{path.name} names {file}"
-            assert f"def {test}" in (ROOT / file).read_text(encoding="utf-8"), f"{path.name} names {file}::{test}"
+        named_tests(path)
+
+
+def named_tests(path: Path) -> int:
+    """How many tests a text names; each of them is there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", path.read_text(encoding="utf-8"))
+    for file, test in named:
+        assert (ROOT / file).is_file(), f"{path.name} names {file}"
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert not test or re.search(rf"def {test}\(", code), f"{path.name} names {file}::{test}"
+    return len(named)
+
+
+def test_every_sentence_about_security_names_a_test_that_exists() -> None:
+    path = ROOT / "SECURITY.md"
+    _, _, worst = path.read_text(encoding="utf-8").partition("## What each can do at worst")
+    rows = [row for row in re.findall(r"^\|.*\|$", worst, re.MULTILINE) if not row.startswith(("|---", "| sentence"))]
+    assert len(rows) > 30
+    assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::\w+` \|$", row)] == []
+    assert named_tests(path) == len(rows)
 
 
 def test_decisions_have_numbers_of_their_own() -> None:

@@ -642,6 +642,38 @@ async def test_stopping_while_the_store_is_away_does_not_hang(bench: Bench) -> N
     assert caught.group_contains(StoreUnavailable)
 
 
+class Full(MemoryStore):
+    """A store whose disk is full: it answers whoever reads, and refuses appends."""
+
+    full = False
+
+    async def append(self, append: Append) -> None:
+        if self.full:
+            raise StoreUnavailable("the disk is full", hint="free some disk space")
+        await super().append(append)
+
+
+async def test_a_store_that_refuses_writes_is_in_trouble_although_it_can_be_read(bench: Bench) -> None:
+    store = bench.store = Full()
+    await bench.start(bench.workflow())
+    await bench.publish((0, 1.0))
+    store.full = True
+    acknowledged: list[int] = []
+    reading = Reading("power", (("room", "a"),), START + 1000, 1.0)
+    await bench.engine.deliver(Delivery([reading], [], bench.clock.now(), lambda: acknowledged.append(1)))
+    await asyncio.sleep(0.01)
+    await bench.engine._patient("read", store.read, 1, 0, START)
+    trouble, available = bench.engine.store_trouble, bench.engine.statistics().store_available
+    store.full = False
+    assert "free some disk space" in trouble
+    assert not available
+    assert not acknowledged
+    async with asyncio.timeout(10):
+        await bench.engine.settle()
+    assert acknowledged == [1]
+    assert bench.engine.store_trouble == ""
+
+
 class Swallower(MemoryStore):
     """A driver that swallows a cancellation in its second append, which lasts until the first commit breaks."""
 

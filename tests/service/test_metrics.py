@@ -24,6 +24,9 @@ class Figures:
     def mqtt_connected(self) -> bool:
         return True
 
+    def store_available(self) -> bool:
+        return False
+
     def mqtt_reconnects(self) -> int:
         return 2
 
@@ -124,6 +127,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         "hs_in_flight_readings 4.0",
         "hs_outbox_pending 5.0",
         "hs_mqtt_connected 1.0",
+        "hs_store_available 0.0",
         "hs_mqtt_reconnects_total 2.0",
         "hs_mqtt_refused_subscriptions 1.0",
         'hs_side_task_failures_total{task="mqtt log"} 1.0',

@@ -185,6 +185,8 @@ def test_what_a_device_sends_is_text(visit: Visit, site: Site) -> None:
     assert page.get_by_role("heading", name="heading", exact=True).count() == 0
     answer = page.request.get(visit.url + "/dead-letters")
     assert "form-action 'self'" in answer.headers["content-security-policy"]
+
+
 def test_a_stream_that_is_not_there_says_what_came_instead(visit: Visit, site: Site) -> None:
     _publish(site.broker_port, "home/1/kitchen/climate", "<b>no json</b>")
     page = visit.open("/stream/climate%5Bhouse%3D1,room%3Dnowhere%5D", "No such stream")

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from hs_stream.core.visible import visible
 from hs_stream_connectors.discovery.examples import MEAN, Example, choose, is_averaged
 from hs_stream_connectors.discovery.gateways import GATEWAYS, Context, Found
 from hs_stream_connectors.discovery.ours import ours
@@ -110,7 +111,7 @@ def _key(name: str) -> str:
 
 
 def _comment(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return visible(text)
 
 
 def discover(

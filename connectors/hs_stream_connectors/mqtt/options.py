@@ -6,9 +6,10 @@ import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.urls import ENCODE, checked_url, redacted
 
 __all__ = ["NEVER_EXPIRES", "MqttOptions", "Will"]
 
@@ -58,12 +59,11 @@ class MqttOptions:
 
     def __post_init__(self) -> None:
         try:
-            parts = urlsplit(self.url)
-            port = parts.port
+            parts = checked_url(self.url)
         except ValueError as error:
-            raise ConfigurationError(f"mqtt.url {_redacted(self.url)!r}: {error}", hint=_URL_HINT) from None
-        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ConfigurationError(f"mqtt.url {_redacted(self.url)!r} is not a broker's address", hint=_URL_HINT)
+            raise ConfigurationError(f"mqtt.url {error}", hint=f"{_URL_HINT}; {ENCODE}") from None
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+            raise ConfigurationError(f"mqtt.url {redacted(self.url)!r} is not a broker's address", hint=_URL_HINT)
         if self.version not in (3, 5):
             raise ConfigurationError(f"mqtt.version is {self.version!r}", hint="write 5, or 3 for MQTT 3.1.1")
         if not self.client_id or len(self.client_id.encode()) > _MAX_CLIENT_ID or "\0" in self.client_id:
@@ -73,9 +73,9 @@ class MqttOptions:
         if not 1 <= self.receive_maximum <= 65_535 or not 1 <= self.keepalive <= 65_535:
             raise ConfigurationError("mqtt.receive_maximum and mqtt.keepalive must be from 1 to 65535")
         for name, value in {
-            "url": _redacted(self.url),
+            "url": _bare(self.url),
             "host": parts.hostname,
-            "port": port or _PORTS[parts.scheme],
+            "port": parts.port or _PORTS[parts.scheme],
             "tls": parts.scheme == "mqtts",
             "_user": unquote(parts.username or "") or self.username,
             "_password": unquote(parts.password or "") or self._read_password(),
@@ -121,6 +121,7 @@ class MqttOptions:
 _URL_HINT = "write mqtt://host:1883 or mqtts://host:8883"
 
 
-def _redacted(url: str) -> str:
+def _bare(url: str) -> str:
+    """Without user and password, which are kept apart."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url
