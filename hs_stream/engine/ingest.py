@@ -175,8 +175,8 @@ class Ingest:
         plans = []
         for stream, readings in came.values():
             placed = await self._placer.place(stream, readings)
-            for one, error in placed.refused:
-                unusable.add(one.delivery, one.at, error)
+            for one, why in placed.refused:
+                unusable.add(one.delivery, one.at, why)
             taken[stream.node] = taken.get(stream.node, 0) + len(readings) - len(placed.refused)
             if placed.overwritten:
                 self._count_overwritten(stream, placed.overwritten)

@@ -121,8 +121,8 @@ class Accounts:
                 account.unsaid[reason] = account.unsaid.get(reason, 0) + unsaid
             if not account.readings and not account.told and (total := sum(account.dead.values())) >= FEW:
                 account.told = self._line(
-                    f"nothing of source {shown(letter.source)} could be used: its first {total} were all dead letters "
-                    f"({reasons(account.dead)})",
+                    f"nothing of source {shown(letter.source)} could be used: all of its first {total} were dead "
+                    f"letters ({reasons(account.dead)})",
                     letter,
                 )
 
