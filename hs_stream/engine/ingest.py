@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -31,10 +30,11 @@ from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.placing import MOST_PAYLOAD, Came, Placed, Placer
+from hs_stream.engine.placing import Came, Placed, Placer
 from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Placing, Reading, StreamRecord
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.engine.unusable import Allowance, Unusable
 
 __all__ = ["Ingest", "Overwritten"]
 
@@ -92,6 +92,7 @@ class Ingest:
         self._room = asyncio.Event()
         self._room.set()
         self._known: dict[tuple[str, tuple[tuple[str, str], ...]], Stream] = {}
+        self._allowance = Allowance()
         self._placer = Placer(store, self._fields_of)
 
     async def deliver(self, delivery: Delivery) -> None:
@@ -153,7 +154,7 @@ class Ingest:
     async def _round(self, deliveries: Sequence[Delivery]) -> None:
         now = self._clock.now()
         horizon = self._executor.horizon(now)
-        dead = [letter for delivery in deliveries for letter in delivery.dead_letters]
+        unusable = Unusable((letter for delivery in deliveries for letter in delivery.dead_letters), now)
         came: dict[int, tuple[Stream, list[Came]]] = {}
         fresh: list[Stream] = []
         for delivery in deliveries:
@@ -161,7 +162,7 @@ class Ingest:
                 try:
                     stream = self._admit(reading, now, fresh)
                 except PayloadError as error:
-                    dead.append(_letter(delivery, index, now, error))
+                    unusable.add(delivery, index, error)
                     continue
                 found = came.get(stream.id)
                 if found is None:
@@ -177,7 +178,8 @@ class Ingest:
             placed = self._placer.behind_all(stream, readings)
             if placed is None:
                 placed = await self._placer.place(stream, readings)
-                dead += [_letter(delivery, at, now, error) for (_, delivery, at), error in placed.refused]
+                for (_, delivery, at), why in placed.refused:
+                    unusable.add(delivery, at, why)
                 count -= len(placed.refused)
                 if placed.overwritten:
                     self._count_overwritten(stream, placed.overwritten)
@@ -188,6 +190,7 @@ class Ingest:
             await self.forget_strays()
         for plan in plans:
             plan.stream.coming = plan.changed
+        dead = unusable.letters()
         await self._append(plans, dead)
         arrival = min(delivery.arrival for delivery in deliveries)
         for plan in plans:
@@ -283,7 +286,10 @@ class Ingest:
         upserts = [(plan.stream.id, plan.upserts) for plan in plans if plan.upserts]
         if not inserts and not upserts and not dead:
             return
-        append = Append(self.seq + 1, inserts, upserts, marks, dead)
+        kept = self._allowance.kept(dead, self._clock.now()) if dead else []
+        if len(kept) < len(dead):
+            self._telemetry.unkept(len(dead) - len(kept))
+        append = Append(self.seq + 1, inserts, upserts, marks, kept)
         async with self._executor.feed.append(append):
             await self._store("append", self._store.store.append, append)
         self.seq += 1
@@ -360,7 +366,7 @@ class Ingest:
 
     def _count_dead(self, dead: Sequence[DeadLetter]) -> None:
         if dead:
-            self.dead_letters += len(dead)
+            self.dead_letters += sum([letter.count for letter in dead])
             self._telemetry.dead_letters(dead)
 
 
@@ -396,14 +402,3 @@ class _Plan:
             stream.tail.extend(stream.frontier, self.inserts)
             stream.frontier = self.inserts.last_time
             stream.upper = max(stream.upper, stream.frontier - lateness)
-
-
-def _letter(delivery: Delivery, index: int, now: int, error: PayloadError) -> DeadLetter:
-    """The message that the reading came in; where that is not known (an import), the reading."""
-    reading = delivery.readings[index]
-    origin = delivery.origin(index)
-    if origin is None:
-        what = {"stream": str(StreamId(reading.source, reading.meta)), "time": reading.time, "value": reading.value}
-        origin = "", json.dumps(what, default=str).encode()
-    topic, payload = origin
-    return DeadLetter(now, reading.source, error.reason, error.message, topic, payload[:MOST_PAYLOAD])

@@ -44,6 +44,7 @@ __all__ = [
     "StreamRecord",
     "ToolRecord",
     "Unpublished",
+    "gist",
 ]
 
 
@@ -94,7 +95,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Something that could not be used, kept with its reason. ``time`` is the arrival (ms)."""
+    """Something that could not be used, kept with its reason. ``time`` is the arrival (ms).
+
+    ``count``: how many readings or parts of the message it stands for. It is for counting, and not stored: the message
+    says it too.
+    """
 
     time: int
     source: str
@@ -102,6 +107,17 @@ class DeadLetter:
     message: str
     topic: str = ""
     payload: bytes = b""
+    count: int = 1
+
+
+def gist(examples: Sequence[str], count: int) -> str:
+    """The message of a letter that stands for ``count``, of which ``examples`` are the first.
+
+    >>> gist(["element 0: no time", "element 1: no time"], 9)
+    'element 0: no time; element 1: no time; 7 more (9 in this message)'
+    """
+    more = f"; {count - len(examples)} more ({count} in this message)" if count > len(examples) else ""
+    return "; ".join(examples) + more
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,9 @@ class Telemetry:
     def end_to_end(self, seconds: float, count: int) -> None:
         """``count`` results were published this long after the arrival of the oldest reading behind them."""
 
+    def unkept(self, count: int) -> None:
+        """``count`` dead letters were counted and not kept: there were too many (`hs_stream.engine.unusable`)."""
+
     def unpublished(self, reason: str, count: int) -> None:
         """``count`` results were not published: the other side will not have them. ``reason`` is one of few words."""
 

@@ -72,11 +72,12 @@ class _Account:
         self.told = False
         """Whether it was said that nothing of it could be used."""
 
-    def count(self, reason: str) -> tuple[str, bool]:
+    def count(self, reason: str, count: int) -> tuple[str, bool]:
         """The word under which ``reason`` is counted (rule 3), and whether it is the first of it."""
         word = reason if reason in self.dead or len(self.dead) < MAX_REASONS else OTHER
-        self.dead[word] = self.dead.get(word, 0) + 1
-        return word, self.dead[word] == 1
+        before = self.dead.get(word, 0)
+        self.dead[word] = before + count
+        return word, not before
 
 
 class Accounts:
@@ -111,16 +112,17 @@ class Accounts:
         """These could not be used."""
         for whole in letters:
             account = self._account(whole.source)
-            reason, first = account.count(whole.reason)
+            reason, first = account.count(whole.reason, whole.count)
             account.newest = letter = _cut(whole)
             if first:
                 self.news.set()
-            if not (first and self._line(f"first dead letter of source {shown(letter.source)}", letter)):
-                account.unsaid[reason] = account.unsaid.get(reason, 0) + 1
-            if not account.readings and not account.told and sum(account.dead.values()) == FEW:
+            said = first and self._line(f"first dead letter of source {shown(letter.source)}", letter)
+            if unsaid := whole.count - said:
+                account.unsaid[reason] = account.unsaid.get(reason, 0) + unsaid
+            if not account.readings and not account.told and (total := sum(account.dead.values())) >= FEW:
                 account.told = self._line(
-                    f"nothing of source {shown(letter.source)} could be used: all of its first {FEW} were dead letters "
-                    f"({reasons(account.dead)})",
+                    f"nothing of source {shown(letter.source)} could be used: all of its first {total} were dead "
+                    f"letters ({reasons(account.dead)})",
                     letter,
                 )
 

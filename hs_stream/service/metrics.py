@@ -86,6 +86,7 @@ class ServiceTelemetry(Telemetry):
         )
         self._side_failures = self._counter("side_task_failures", "Failures of what never ends the service", "task")
         self._unpublished = self._counter("unpublished", "Results that could not be published", "reason")
+        self._unkept = self._counter("unkept_dead_letters", "Dead letters that were counted and not kept")
         self._late = self._counter("late_readings", "Readings below the watermark of their stream")
         self._written = self._counter("instances_written", "Instances written", "kind")
         self._forgotten = self._counter("forgotten_instances", "Instances removed by retention")
@@ -140,8 +141,11 @@ class ServiceTelemetry(Telemetry):
             if child is None:
                 labels = self._dead.labels(self._sources(letter.source), self._reasons(letter.reason))
                 child = self._keep(key, labels)
-            child.inc()
+            child.inc(letter.count)
         self.accounts.dead_letters(letters)
+
+    def unkept(self, count: int) -> None:
+        self._unkept.inc(count)
 
     def store_failed(self, operation: str, error: str, *, first: bool) -> None:
         child = self._count_of.get(("store_errors", operation))

@@ -641,7 +641,7 @@ def _add_revisions(documents: list[Document], batch: Batch, revisions: Mapping[i
 
 def _letter_document(seq: int, index: int, letter: DeadLetter) -> Document:
     """Its ``_id`` tells a repeated append from one that uses the ``seq`` again after a crash."""
-    digest = hashlib.blake2b(pack(astuple(letter)), digest_size=8).digest()
+    digest = hashlib.blake2b(pack(astuple(letter)[:6]), digest_size=8).digest()
     return {
         "_id": {"q": seq, "i": index, "h": Binary(digest)},
         "time": date(letter.time),

@@ -290,7 +290,8 @@ class SqliteStore:
                 db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", marks)
             if append.dead_letters:
                 db.executemany(
-                    "INSERT INTO dead_letters VALUES (NULL, ?, ?, ?, ?, ?, ?)", map(astuple, append.dead_letters)
+                    "INSERT INTO dead_letters VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                    (astuple(letter)[:6] for letter in append.dead_letters),
                 )
             for stream, spans in append.purged.items():
                 rows = [(stream, start, end) for start, end in spans.pairs]

@@ -212,6 +212,23 @@ async def test_one_bad_element_does_not_lose_the_batch(
         assert took.deliveries[0].dead_letters[0].message.startswith("element 1: ")
 
 
+async def test_a_message_of_bad_elements_is_one_dead_letter(
+    broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
+) -> None:
+    """200 kB would be 6.4 GB of dead letters, one for each element."""
+    batch = b"[" + b"0," * 100_000 + b'{"t": 1}, {"ts": 1423072261000, "t": 3}]'
+    source = sources(broker, version, CLIMATE)
+    async with taker(source) as took:
+        await sending(broker, [("home/1/hall/climate", batch)])
+        await took.until(2)
+        assert took.values == [{"t": 3}]
+        letters = {one.reason: one for delivery in took.deliveries for one in delivery.dead_letters}
+        assert {reason: one.count for reason, one in letters.items()} == {"type": 100_000, "time_missing": 1}
+        assert letters["type"].message.startswith("element 0: the payload is a number, not an object")
+        assert "99997 more (100000 in this message)" in letters["type"].message
+        assert source.statistics().dead_letters == 100_001
+
+
 async def test_a_retained_message_is_a_reading_only_with_a_time_of_its_own(
     broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
 ) -> None:

@@ -53,6 +53,7 @@ def exercised() -> ServiceTelemetry:
     telemetry.side_task_failed("mqtt log")
     telemetry.unpublished("not_authorized", 2)
     telemetry.dead_letters([DeadLetter(0, "climate", "json", "broken")])
+    telemetry.unkept(3)
     telemetry.late(2)
     telemetry.overwritten("climate", "climate[room=attic]", 1000, 2)
     telemetry.written("raw", 7)

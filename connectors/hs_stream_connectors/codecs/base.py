@@ -106,19 +106,23 @@ DEFAULT_MAX_PAYLOAD: Final = 1 << 20
 _SHOWN: Final = 20
 """Fields of a payload that an error names: a device chooses how many there are, and how long they are."""
 _SHOWN_LENGTH: Final = 60
+_EXAMPLES: Final = 3
+"""Bad parts of a message that are told of, for each reason."""
 _PLATE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class BatchError(PayloadError):
     """Some elements of a batch are no readings. ``reason`` and message are those of the first.
 
-    ``readings`` are the good ones in their order, ``errors`` one per bad element; each message begins with its index.
+    ``readings`` are the good ones in their order. ``errors``: the first few bad elements of each reason; each message
+    begins with its index. ``counts``: how many bad elements there are, by reason.
     """
 
-    def __init__(self, readings: Decoded, errors: list[PayloadError]) -> None:
+    def __init__(self, readings: Decoded, errors: list[PayloadError], counts: Mapping[str, int]) -> None:
         super().__init__(errors[0].reason, errors[0].message)
         self.readings = readings
         self.errors = errors
+        self.counts = counts
 
 
 class Codec(Protocol):
@@ -371,20 +375,24 @@ class CodecOptions:
 class Gathered:
     """The readings of one payload, part by part: a part that is none does not lose the others."""
 
-    __slots__ = ("_errors", "readings")
+    __slots__ = ("_counts", "_errors", "readings")
 
     def __init__(self) -> None:
         self.readings: Decoded = []
         self._errors: list[PayloadError] = []
+        self._counts: dict[str, int] = {}
 
     def refuse(self, part: str, error: PayloadError) -> None:
-        """``part`` is no reading, because of ``error``."""
-        self._errors.append(PayloadError(error.reason, f"{part[:80]}: {error.message}"))
+        """``part`` is no reading, because of ``error``. A device decides how many there are: few are kept."""
+        count = self._counts.get(error.reason, 0)
+        self._counts[error.reason] = count + 1
+        if count < _EXAMPLES:
+            self._errors.append(PayloadError(error.reason, f"{part[:80]}: {error.message}"))
 
     def done(self) -> Decoded:
         """All readings. `BatchError` when a part was none."""
         if self._errors:
-            raise BatchError(self.readings, self._errors)
+            raise BatchError(self.readings, self._errors, self._counts)
         return self.readings
 
 

@@ -1,6 +1,6 @@
 """Messages on their way to a broker at QoS 1, each until it is confirmed, or known to be one that it will not have.
 
-One message must never hold up the others for ever. Theory of operation (the rules are DE-28 to DE-31 in
+One message must never hold up the others for ever. Theory of operation (the rules are DE-32 to DE-35 in
 ``docs/specs/delivery.md``):
 
 1. At most ``window`` messages and `WINDOW_BYTES` bytes are in flight (fewer if the broker says so). They go out in the

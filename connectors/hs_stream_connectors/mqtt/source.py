@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
-from hs_stream.engine.ports import DeadLetter, Delivery, Placing, Reading
+from hs_stream.engine.ports import DeadLetter, Delivery, Placing, Reading, gist
 from hs_stream_connectors.codecs import BatchError, Codec, Decoded, fields_of
 from hs_stream_connectors.codecs.base import has
 from hs_stream_connectors.codecs.objects import load_json
@@ -218,7 +218,7 @@ class MqttSource:
                     decoded = route.decode(route.topic, payload, arrival, retained)
                 except BatchError as error:
                     decoded = error.readings
-                    dead += [_letter(route, payload, arrival, bad) for bad in error.errors]
+                    dead += _letters(route, payload, arrival, error)
                 except PayloadError as error:
                     dead.append(_letter(route, payload, arrival, error))
                     continue
@@ -241,7 +241,7 @@ class MqttSource:
         statistics = self._statistics
         statistics.messages += len(messages)
         statistics.readings += len(readings)
-        statistics.dead_letters += len(dead)
+        statistics.dead_letters += sum([letter.count for letter in dead])
         statistics.redelivered += sum([message.dup for message in messages])
         return Delivery(readings, dead, arrival, ack, size, origins)
 
@@ -300,6 +300,13 @@ def _fields_of(payload: bytes, wanted: list[str]) -> str:
 
 def _refuse(_topic: str, _payload: bytes, _arrival: int, _retained: bool) -> Decoded:
     return []
+
+
+def _letters(route: _Route, payload: bytes, arrival: int, error: BatchError) -> Iterator[DeadLetter]:
+    """One for each reason."""
+    for reason, count in error.counts.items():
+        examples = [bad.message for bad in error.errors if bad.reason == reason]
+        yield replace(_letter(route, payload, arrival, PayloadError(reason, gist(examples, count))), count=count)
 
 
 def _letter(route: _Route, payload: bytes, arrival: int, error: PayloadError) -> DeadLetter:
