@@ -149,6 +149,8 @@ class Ingest:
                     stream = self._admit(reading, now, fresh)
                 except PayloadError as error:
                     dead.append(_letter(delivery, index, now, error))
+                    if delivery.refused is not None:
+                        delivery.refused(dead[-1])
                 else:
                     latest.setdefault(stream.id, (stream, {}))[1][reading.time] = reading
                     taken[stream.node] = taken.get(stream.node, 0) + 1
@@ -184,6 +186,8 @@ class Ingest:
                 f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
                 f"{format_time(now)}: check the clock of the device",
             )
+        if reading.time <= MIN_TIME:
+            raise PayloadError("time_invalid", f"{reading.time} is no event time")
         key = (reading.source, reading.meta)
         stream = self._known.get(key)
         if stream is None:
