@@ -32,7 +32,7 @@ from hs_stream.service.catalog import Catalog, Plan
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
@@ -157,6 +157,7 @@ class Service:
             self._lease,
             workflows,
             announced=self._catalog.announced,
+            url=self.url,
         )
         await made.open()
         await self._catalog.record(self.store)
@@ -179,6 +180,7 @@ class Service:
             tls=bool(self.settings.http.cert_file),
             gate=self._gate,
             changes=self,
+            lease=name_of(self._lease.owner),
         )
         api = create_api(self._context, self._viewer)
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)

@@ -27,7 +27,7 @@ from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
 from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.lease import Lease
-from hs_stream.service.remote import running_service
+from hs_stream.service.remote import service_at
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import LoggingSettings, Settings, read_secret
 from hs_stream.service.wiring import EmbeddedStore, has_store, load_registry, load_workflows, make_store, reading_store
@@ -143,7 +143,7 @@ async def _http(settings: Settings) -> str:
 
 async def _who_listens(settings: Settings, taken: ConfigurationError) -> str:
     """That the service of these settings has the port already. ``taken``, with more words, when it is somebody else."""
-    service = await asyncio.to_thread(running_service, settings)
+    service = await asyncio.to_thread(service_at, settings)
     if service is None:
         raise taken
     try:

@@ -9,18 +9,22 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.engine.engine import Engine, StreamStatus
 
-__all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span"]
+__all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span", "parse_stream"]
 
 
 def find_stream(engine: Engine, text: str) -> StreamStatus:
     """The stream with this id, or this text (``name[house=1,room=kitchen]``). Raises `NotFound`."""
     if re.fullmatch(r"[0-9]{1,18}", text):
         return engine.find_id(int(text))
+    return engine.find(parse_stream(text))
+
+
+def parse_stream(text: str) -> StreamId:
+    """A stream by its text. `ConfigurationError`."""
     try:
-        stream = StreamId.parse(text)
+        return StreamId.parse(text)
     except ValueError as error:
-        raise ConfigurationError(str(error), hint="use the stream's id, or its text") from None
-    return engine.find(stream)
+        raise ConfigurationError(str(error)[:300], hint="write name[house=1,room=kitchen]") from None
 
 
 def parse_instant(name: str, text: str, now: int) -> int:

@@ -22,7 +22,7 @@ from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineStatistics
 from hs_stream.engine.ports import Clock, Store
 from hs_stream.service.connectors import AllConnected, Connectors
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
@@ -60,8 +60,12 @@ class Round:
         workflows: Sequence[WorkflowDefinition],
         *,
         announced: bool = False,
+        url: str = "",
     ) -> None:
-        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there."""
+        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there.
+
+        ``url``: where HTTP is served, for commands that look for the service of the store.
+        """
         self.workflows = list(workflows)
         self._feeds = Connectors(settings).feeds(self.workflows)
         publishes = any(node.publish is not None for node in _nodes(self.workflows))
@@ -86,7 +90,8 @@ class Round:
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
         failed = functools.partial(failed_json, self.engine)
-        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed)
+        address = {"url": url, "lease": name_of(lease.owner)}
+        self._session = SessionBook(store, clock, self.workflows, version(), self._counters, failed, address)
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""

@@ -9,7 +9,10 @@
    nothing with a token is looked at from there until the window is over. The table of addresses is bounded.
 5. A page of another site cannot write, or open a WebSocket, with a browser's help: ``Origin`` must be this service or
    one of the settings; and without tokens nothing is written for a request to a name that anybody may give us.
-6. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
+6. A request that names a lease (`LEASE_HEADER`) is answered by the service that has it, or with 421: so a command that
+   changes a store is never heard by the service of another one, whatever listens at its address.
+7. A body is read up to `MOST_BODY` bytes.
+8. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
    log never has tokens, headers or query strings.
 """
 
@@ -31,20 +34,24 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hs_stream.core.errors import Unavailable
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
+from hs_stream.service.lease import LEASE_HEADER
+from hs_stream.service.settings import TOKEN_VARIABLE
 
-__all__ = ["Access", "Attempts", "Guard", "Tokens", "access_of"]
+__all__ = ["MOST_BODY", "Access", "Attempts", "Guard", "Tokens", "access_of"]
 
 logger = structlog.get_logger(__name__)
 _standard = logging.getLogger(__name__)
 
 Access = Literal["write", "read"]
 
+MOST_BODY: Final = 8 << 20
 MOST_FAILURES: Final = 10
 WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 4096
@@ -131,10 +138,18 @@ class Guard:
     """The outermost part of the application, apart from CORS. See the module."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens, gate: Gate, origins: Sequence[str] = (), *, tls: bool = False
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        gate: Gate,
+        origins: Sequence[str] = (),
+        *,
+        tls: bool = False,
+        lease: str = "",
     ) -> None:
         self._app = app
         self._gate = gate
+        self._lease = lease.encode()
         self._tokens = tokens
         self._origins = frozenset(origins)
         self._attempts = Attempts()
@@ -170,7 +185,7 @@ class Guard:
                 return
             try:
                 async with nullcontext() if scope["path"] in _UNGATED else self._gate.passing():
-                    await self._app(scope, receive, send_careful)
+                    await self._app(scope, _bounded(receive), send_careful)
             except Unavailable as error:
                 await _answer(503, error.message, error.hint, {"Retry-After": "5"})(scope, receive, send_careful)
 
@@ -183,6 +198,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        wanted = headers.get(LEASE_HEADER.lower().encode(), self._lease)
+        if not hmac.compare_digest(wanted, self._lease):
+            return _answer(421, "this is the service of another store", "ask the one that has the store's lease")
         access = self._access(scope, headers)
         if isinstance(access, Response):
             return access
@@ -190,7 +208,11 @@ class Guard:
         if scope["method"] in _READING or scope["path"] == _OPEN:
             return None
         if access != "write" and not scope["path"].startswith(_VIEWER):
-            return _answer(403, "this token may only read", "use the token of http.token_file, as a Bearer token")
+            if not self._tokens.write:
+                error = "this service has only a token that may read, so nobody changes anything"
+                return _answer(403, error, "set http.token_file for the service, and start it again")
+            hint = f"send the other one; hs-stream takes it from the file of http.token_file or {TOKEN_VARIABLE}"
+            return _answer(403, "this token may only read", hint)
         if not self._tokens and not _is_for_us(headers):
             error = "this service changes nothing for a request to a name that anybody may give it"
             return _answer(403, error, "use its IP address or localhost, or set http.token_file")
@@ -226,6 +248,21 @@ class Guard:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
         host = headers.get(b"host", b"").decode("latin-1")
         return origin in self._origins or urlsplit(origin).netloc == host
+
+
+def _bounded(receive: Receive) -> Receive:
+    """``receive``, which raises where the body goes on beyond `MOST_BODY`."""
+    size = 0
+
+    async def received() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MOST_BODY:
+            raise HTTPException(413, f"a body has at most {MOST_BODY} bytes: send it in several pieces")
+        return message
+
+    return received
 
 
 def _is_for_us(headers: dict[bytes, bytes]) -> bool:

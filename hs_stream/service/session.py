@@ -30,6 +30,7 @@ class SessionBook:
     """The document of one run.
 
     ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now; ``workflows`` may grow meanwhile.
+    ``address`` says how a service is asked: its ``url``, and the ``lease`` that it has (`hs_stream.service.remote`).
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class SessionBook:
         version: str,
         counters: Callable[[], Mapping[str, int]],
         failed: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+        address: Mapping[str, str] | None = None,
     ) -> None:
         self._store, self._clock, self._workflows = store, clock, workflows
         self._counters, self._failed = counters, failed
+        self._address = dict(address or {})
         self._started = format_time(clock.now())
         self.id = f"{self._started}-{secrets.token_hex(3)}"
         self._versions = {"hs_stream": version, "python": platform.python_version()}
@@ -53,6 +56,7 @@ class SessionBook:
         tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
         document = {
             "started": self._started,
+            **self._address,
             "versions": {**self._versions, "tools": sorted(tools)},
             "workflows": [workflow.name for workflow in self._workflows],
             "seen": now,
