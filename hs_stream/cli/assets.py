@@ -25,7 +25,7 @@ from hs_stream.cli.common import (
     settings_of,
     show_table,
 )
-from hs_stream.cli.imports import NewOption, take_in, with_source
+from hs_stream.cli.imports import NewOption, take_in
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
@@ -54,12 +54,11 @@ def put(
     new: NewOption = False,
     config: Config = None,
 ) -> None:
-    """Put a version of an asset; a version at the same time is replaced. Not while a service uses the store."""
+    """Put a version of an asset; a version at the same time is replaced. A running service does it, where one is."""
     settings = settings_of(config)
     stream, time = _stream(name, meta), _instant(at)
     document = _document(file)
-    workflows = with_source(catalog_of(settings).workflows, stream, new=new)
-    if run(take_in(settings, workflows, [[Reading(stream.name, stream.meta, time, document)]])):
+    if take_in(settings, stream, [[Reading(stream.name, stream.meta, time, document)]], new=new):
         raise typer.Exit(1)
     say(f"{stream} has a version at {format_time(time)}")
 

@@ -40,8 +40,9 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.catalog import Catalog
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import Lease, StoreInUse
 from hs_stream.service.logs import configure_logging
+from hs_stream.service.remote import Remote, service_at, service_of
 from hs_stream.service.settings import Settings, load_settings
 from hs_stream.service.silence import suggest
 from hs_stream.service.tasks import first_error
@@ -58,7 +59,9 @@ from hs_stream.service.workflow_file import load_workflow
 __all__ = [
     "DEBUG",
     "Config",
+    "Held",
     "catalog_of",
+    "change_store",
     "find_record",
     "find_workflow",
     "guarded",
@@ -70,11 +73,13 @@ __all__ = [
     "say_error",
     "show_table",
     "unlogged",
-    "writing_engine",
+    "wait_settled",
     "writing_store",
 ]
 
 _WIDE: Final = 10_000
+_SETTLE_SECONDS: Final = 10
+_SETTLE_TRIES: Final = 30
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -201,13 +206,13 @@ def settings_of(config: Path | None) -> Settings:
 
 
 @asynccontextmanager
-async def writing_store(settings: Settings, instead: str) -> AsyncIterator[tuple[Store, Lease]]:
-    """The store, opened, and the right to write to it. `ConfigurationError` when a service is using the store."""
-    embedded = EmbeddedStore(settings)
+async def writing_store(settings: Settings) -> AsyncIterator[tuple[Store, Lease]]:
+    """The store, opened, and the right to write to it. `StoreInUse` when a service is using the store."""
+    embedded = EmbeddedStore(settings, beside=True)
     store = await embedded.open()
     lease = Lease(store, SystemClock())
     try:
-        await lease.take(instead)
+        await lease.take()
         try:
             await store.open()
             yield store, lease
@@ -219,16 +224,60 @@ async def writing_store(settings: Settings, instead: str) -> AsyncIterator[tuple
         await embedded.close()
 
 
-@asynccontextmanager
-async def writing_engine(
-    settings: Settings, workflows: Sequence[WorkflowDefinition], instead: str
-) -> AsyncIterator[Engine]:
-    """An engine over the store, opened. `ConfigurationError` when a service is using the store."""
-    async with writing_store(settings, instead) as (store, lease):
-        engine = Engine(store, settings=engine_settings(settings), guard=lease)
+class Held:
+    """The store, opened, and the right to write to it, for as long as a command changes it."""
+
+    def __init__(self, settings: Settings, store: Store, lease: Lease) -> None:
+        self.settings, self.store, self._lease = settings, store, lease
+
+    async def catalog(self) -> Catalog:
+        """The workflows of the settings' files and those that are saved in the store."""
+        catalog = Catalog(self.settings, load_registry(self.settings))
+        await catalog.open(self.store)
+        return catalog
+
+    async def engine(self, workflows: Sequence[WorkflowDefinition]) -> Engine:
+        """An engine over the store, opened."""
+        engine = Engine(self.store, settings=engine_settings(self.settings), guard=self._lease)
         engine.hurry()
         await engine.open(workflows)
-        yield engine
+        return engine
+
+
+def change_store(
+    settings: Settings, here: Callable[[Held], Coroutine[Any, Any, R]], through: Callable[[Remote], R]
+) -> R:
+    """How every command changes a store: ``here``, or where a service has the store, ``through`` that service.
+
+    `Unavailable` where a service has it and does not answer.
+    """
+    if settings.store.url.startswith("memory://"):
+        service = service_at(settings)
+        if service is None:
+            raise ConfigurationError("memory:// keeps nothing", hint="start the service first, or set store.url")
+        return through(service)
+
+    async def attempt() -> R:
+        async with writing_store(settings) as (store, lease):
+            return await here(Held(settings, store, lease))
+
+    try:
+        return run(attempt())
+    except StoreInUse as taken:
+        owner = taken.owner
+    return through(run(service_of(settings, owner)))
+
+
+def wait_settled(service: Remote) -> bool:
+    """Wait until ``service`` has computed what follows from a change, but not for ever; whether it has.
+
+    The change is made: that the service ends meanwhile is no error, its next run computes it.
+    """
+    try:
+        tries = range(_SETTLE_TRIES)
+        return any(service.ask("GET", f"/api/settled?seconds={_SETTLE_SECONDS}")["settled"] for _ in tries)
+    except Unavailable:
+        return False
 
 
 # --- finding things ---
@@ -265,11 +314,18 @@ def catalog_of(settings: Settings) -> Catalog:
     return catalog
 
 
-def find_workflow(settings: Settings, name: str) -> tuple[WorkflowDefinition, list[WorkflowDefinition]]:
-    """A workflow by its name or by its file, and all that belong together with it."""
-    workflows = catalog_of(settings).workflows
+def _is_same_file(name: str, path: str) -> bool:
+    # The path of a saved workflow is that of no file.
+    return Path(name).is_file() and Path(path).is_file() and Path(name).samefile(path)
+
+
+def find_workflow(
+    settings: Settings, name: str, workflows: list[WorkflowDefinition] | None = None
+) -> tuple[WorkflowDefinition, list[WorkflowDefinition]]:
+    """A workflow by its name or by its file, and all (``workflows``) that belong together with it."""
+    workflows = catalog_of(settings).workflows if workflows is None else workflows
     for workflow in workflows:
-        if name == workflow.name or (Path(name).is_file() and Path(name).samefile(workflow.path)):
+        if name == workflow.name or _is_same_file(name, workflow.path):
             return workflow, workflows
     if Path(name).is_file():
         found = load_workflow(name, load_registry(settings), source_check(settings))

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from hs_stream.cli.common import (
     Config,
+    Held,
     catalog_of,
+    change_store,
     find_record,
     guarded,
     now_ms,
@@ -27,19 +29,19 @@ from hs_stream.cli.common import (
     say,
     settings_of,
     show_table,
-    writing_engine,
 )
 from hs_stream.cli.csv_files import CsvWriter, write_rows
 from hs_stream.cli.plot import plot
+from hs_stream.cli.work import compute_through
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
 from hs_stream.core.visible import visible_json
-from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.private_files import make_private, open_private
 from hs_stream.service.json_values import encode, intervals
+from hs_stream.service.remote import Remote
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import explain
 from hs_stream_connectors.csv_files import PathTemplate
@@ -67,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 StreamArgument = Annotated[str, typer.Argument(help="name, or name[house=1,room=kitchen]")]
 FromOption = Annotated[str | None, typer.Option("--from", help="Excluded; ISO 8601, now or -1h.")]
-_COMPUTE_HELP = "Compute what is missing first; needs --from. Not while a service uses the store."
+_COMPUTE_HELP = "Compute what is missing first; needs --from. A running service does it, where one uses the store."
 ToOption = Annotated[str | None, typer.Option("--to", help="Included.")]
 
 
@@ -95,7 +97,7 @@ def query(
         last = _TABLE_ROWS
     try:
         if compute:
-            run(_compute(settings, catalog_of(settings).workflows, parse_stream(stream), first, until))
+            _compute(settings, parse_stream(stream), first, until)
         empty = run(_query(settings, stream, first, until, last, form, draw))
     except NotFound as error:
         raise NotFound(error.message, hint=_explain(settings, parse_stream(stream), error.hint)) from None
@@ -103,12 +105,17 @@ def query(
         say(why, err=True)
 
 
-async def _compute(
-    settings: Settings, workflows: list[WorkflowDefinition], stream: StreamId, start: int, end: int
-) -> None:
-    async with writing_engine(settings, workflows, "query it over HTTP with compute=true") as engine:
+def _compute(settings: Settings, stream: StreamId, start: int, end: int) -> None:
+    async def here(held: Held) -> None:
+        engine = await held.engine((await held.catalog()).workflows)
         if engine.find(stream).kind == "derived":
             await engine.compute([stream], start, end, complete=True)
+
+    change_store(settings, here, lambda service: _computed(service, stream, start, end))
+
+
+def _computed(service: Remote, stream: StreamId, start: int, end: int) -> None:
+    compute_through(service, [str(stream)], start, end)
 
 
 async def _query(

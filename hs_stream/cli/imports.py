@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from time import sleep
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -15,27 +18,32 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from hs_stream.cli.common import (
     Config,
-    catalog_of,
+    Held,
+    change_store,
     guarded,
     parse_stream,
-    run,
     say,
     say_error,
     settings_of,
-    writing_engine,
+    wait_settled,
 )
-from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
+from hs_stream.core.errors import ConfigurationError, PayloadError, Unavailable
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import Meta, StreamId
 from hs_stream.core.time import zone
 from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
-from hs_stream.engine.ports import Delivery, Reading
+from hs_stream.engine.ports import DeadLetter, Delivery, Reading
+from hs_stream.service.intake import check_target
+from hs_stream.service.remote import Remote
 from hs_stream.service.settings import Settings
 from hs_stream_connectors.csv_files import Columns, CsvFile, PathTemplate, any_time, formatted_time
 
-__all__ = ["NewOption", "register", "take_in", "with_source"]
+__all__ = ["NewOption", "register", "take_in"]
 
 _ROUND: Final = 2_000
+_PIECE: Final = 1 << 20
+_PIECE_STREAMS: Final = 1_000
+_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
 _SHOWN_PROBLEMS: Final = 20
 _HOLE: Final = re.compile(r"\{(.+)\}")
 NewOption = Annotated[bool, typer.Option("--new", help="Also into a stream that no workflow declares.")]
@@ -63,7 +71,10 @@ def import_(
     new: NewOption = False,
     config: Config = None,
 ) -> None:
-    """Import CSV files into raw streams. Rows that cannot be read are named on stderr; exit 1 if there were any."""
+    """Import CSV files into raw streams. A running service takes them in, where one uses the store.
+
+    Rows that cannot be read are named on stderr; exit 1 if there were any.
+    """
     if value is not None and values is not None:
         raise ConfigurationError("--value and --values exclude each other", hint="give one of them")
     if len(delimiter) != 1 or delimiter in '"\r\n':
@@ -77,11 +88,9 @@ def import_(
     except ValueError as error:
         raise ConfigurationError(f"--tz: {error}") from None
     instant = formatted_time(time_format, where, _TZ) if time_format else any_time(where, _TZ)
-    workflows = catalog_of(settings).workflows
     target = parse_stream(stream)
-    workflows = with_source(workflows, target, new=new)
     rows = _Rows(file, target, Columns(time, instant, value, fields, delimiter=delimiter))
-    dead = run(take_in(settings, workflows, rows.rounds()))
+    dead = take_in(settings, target, rows.rounds(), new=new)
     bad = rows.bad + dead
     say(f"{rows.good - dead} readings to {target}" + (f", {bad} rows not usable" if bad else ""))
     if bad:
@@ -154,56 +163,124 @@ class _Rows:
             say_error(f"{where}: {error}")
 
 
-def with_source(workflows: list[WorkflowDefinition], target: StreamId, *, new: bool) -> list[WorkflowDefinition]:
-    """The workflows, with one more that holds only the source of ``target`` when none of them has it (``new``)."""
-    plates = tuple(key for key, _ in target.meta)
-    for workflow in workflows:
-        if target.name in workflow.nodes:
-            raise ConfigurationError(
-                f"{target.name} is computed by the workflow {workflow.name}", hint="import into a raw stream, a source"
-            )
-        if target.name in workflow.sources:
-            wanted = workflow.node_plates[target.name]
-            if set(wanted) != set(plates):
-                text = ",".join(f"{plate}=..." for plate in wanted)
-                raise ConfigurationError(
-                    f"the source {target.name} is on {', '.join(wanted) or 'no plate'}",
-                    hint=f"write {target.name}[{text}]" if wanted else f"write {target.name}",
-                )
-            return workflows
-    if not new:
-        sources = [name for workflow in workflows for name in workflow.sources]
-        raise ConfigurationError(
-            f"no workflow has a source {target.name}, and --new is not given", hint=did_you_mean(target.name, sources)
-        )
-    name = f"imported-{target.name}"
-    source = SourceDefinition(target.name, plates)
-    alone = WorkflowDefinition(name, {plate: Plate(plate, max=1_000_000) for plate in plates}, {target.name: source})
-    return [*workflows, alone]
+def take_in(settings: Settings, target: StreamId, rounds: Iterable[list[Reading]], *, new: bool) -> int:
+    """Take readings of streams like ``target`` in, and return when what is online is computed from them.
 
+    Returns how many were refused, which is said on stderr. ``new``: also into a stream that no workflow declares.
+    """
 
-async def take_in(settings: Settings, workflows: list[WorkflowDefinition], rounds: Iterable[list[Reading]]) -> int:
-    """Take readings in and compute what is online; returns how many were refused, which is said on stderr."""
-    async with writing_engine(settings, workflows, "send the readings over MQTT") as engine:
-        columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} readings {task.description}"))
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("")
+    async def here(held: Held) -> int:
+        engine = await held.engine(_with_source((await held.catalog()).workflows, target, new=new))
+        refused = _Refused()
+        with _progress() as show:
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(engine.run(), name="engine")
                 try:
                     for readings in rounds:
-                        await engine.deliver(Delivery(readings, [], engine.clock.now(), _no_ack))
-                        bar.advance(task, len(readings))
-                    bar.update(task, description="(computing)")
+                        now = engine.clock.now()
+                        await engine.deliver(Delivery(readings, [], now, _no_ack, refused=refused.add_letter))
+                        show(len(readings), "")
+                    show(0, "(computing)")
                     await engine.settle()
                 finally:
                     await engine.stop()
                 await working
-        dead = engine.statistics().dead_letters
-        for letter in (await engine.store.dead_letters(dead))[:_SHOWN_PROBLEMS] if dead else ():
-            say_error(f"{letter.reason}: {letter.message}")
-        return dead
+        return refused.count
+
+    def through(service: Remote) -> int:
+        refused, taken = _Refused(), 0
+        with _progress() as show:
+            for piece in _pieces(rounds, new=new):
+                try:
+                    answer = _send(service, piece)
+                except Unavailable as error:
+                    message = f"{error.message}, after {taken} readings were taken in"
+                    raise Unavailable(message, hint="import it again: what is stored already stays") from None
+                for row in answer["refused"]:
+                    refused.add(row["reason"], row["message"])
+                taken += answer["taken"]
+                show(answer["taken"] + len(answer["refused"]), "")
+            show(0, "(computing)")
+            if not wait_settled(service):
+                say("note: the service still computes what follows from it", err=True)
+        return refused.count
+
+    return change_store(settings, here, through)
+
+
+class _Refused:
+    """Counts readings that cannot be stored, and names the first of them on stderr."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, reason: str, message: str) -> None:
+        self.count += 1
+        if self.count <= _SHOWN_PROBLEMS:
+            say_error(f"{reason}: {message}")
+
+    def add_letter(self, letter: DeadLetter) -> None:
+        self.add(letter.reason, letter.message)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, str], object]]:
+    """A line that says how many readings are in; ``show(more, what)`` moves it."""
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} readings {task.description}"))
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+        yield lambda more, what: bar.update(task, advance=more, description=what)
+
+
+def _pieces(rounds: Iterable[list[Reading]], *, new: bool) -> Iterator[bytes]:
+    """Bodies for ``POST /api/readings``, of about `_PIECE` bytes at most; no more than one is held."""
+    end = f']}}],"new":{"true" if new else "false"}}}'
+    for readings in rounds:
+        by_stream: dict[StreamId, list[str]] = {}
+        size = 0
+        for reading in readings:
+            text = json.dumps({"time": reading.time, "value": reading.value})
+            by_stream.setdefault(StreamId(reading.source, reading.meta), []).append(text)
+            size += len(text)
+            if size >= _PIECE or len(by_stream) >= _PIECE_STREAMS:
+                yield _body(by_stream, end)
+                by_stream, size = {}, 0
+        if by_stream:
+            yield _body(by_stream, end)
+
+
+def _body(by_stream: dict[StreamId, list[str]], end: str) -> bytes:
+    parts = (
+        f'{{"stream":{json.dumps(str(stream))},"instances":[{",".join(texts)}' for stream, texts in by_stream.items()
+    )
+    return f'{{"streams":[{"]},".join(parts)}{end}'.encode()
+
+
+def _send(service: Remote, piece: bytes) -> Any:
+    """The answer of the service. It is asked again, but not for long, while it cannot take the piece.
+
+    It may be loading workflows, or its store is away. The same piece once more changes nothing.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            return service.ask("POST", "/api/readings", piece, "application/json")
+        except Unavailable:
+            if pause is None:
+                raise
+            sleep(pause)
+    return None
+
+
+def _with_source(workflows: list[WorkflowDefinition], target: StreamId, *, new: bool) -> list[WorkflowDefinition]:
+    """The workflows, with one more that holds only the source of ``target`` when none of them has it (``new``)."""
+    plates = tuple(key for key, _ in target.meta)
+    if check_target(workflows, target.name, plates, new=new):
+        return workflows
+    name = f"imported-{target.name}"
+    source = SourceDefinition(target.name, plates)
+    alone = WorkflowDefinition(name, {plate: Plate(plate, max=1_000_000) for plate in plates}, {target.name: source})
+    return [*workflows, alone]
 
 
 def _no_ack() -> None:

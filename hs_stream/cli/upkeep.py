@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import orjson
 import typer
 
 from hs_stream.cli.common import (
     Config,
-    catalog_of,
+    Held,
+    change_store,
     find_record,
     guarded,
     now_ms,
@@ -23,21 +25,25 @@ from hs_stream.cli.common import (
     say,
     settings_of,
     show_table,
-    writing_engine,
+    wait_settled,
 )
 from hs_stream.cli.csv_files import write_rows
 from hs_stream.cli.data import Format, FromOption, ToOption
 from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MIN_TIME, format_time, parse_time
+from hs_stream.core.time import parse_time
 from hs_stream.core.visible import visible_json
-from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.purging import NotConfirmed, matching
+from hs_stream.service.purging import purge as remove
+from hs_stream.service.remote import Refused, Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.states import entry_json, letter_json
 
 __all__ = ["register"]
 
+_SHOWN: Final = 10
+_PURGE_SECONDS: Final = 600.0
 FormatOption = Annotated[Format, typer.Option("--format", help="table, json or csv")]
 
 
@@ -52,61 +58,93 @@ def register(app: typer.Typer) -> None:
 
 @guarded
 def purge(
-    stream: Annotated[str, typer.Argument(help="name[house=1,room=kitchen]; without plate values, all of them.")],
+    stream: Annotated[
+        str, typer.Argument(help="name[house=1,room=kitchen]; plate values that are left out match all.")
+    ],
     start: FromOption = None,
     end: ToOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = None,
 ) -> None:
-    """Remove instances of a stream, or of all streams of a name. Not while a service uses the store.
+    """Remove instances of a stream, or of all streams of a name. A running service does it, where one uses the store.
 
-    What is demanded of it, and of what is computed from it, is computed again from what is left.
+    Asks first where more than one stream is meant, or --from or --to is not given. What is demanded of it, and of what
+    is computed from it, is computed again from what is left.
     """
     settings = settings_of(config)
     first, until = parse_span(start, end)
-    run(_purge(settings, catalog_of(settings).workflows, parse_stream(stream), first, until, yes))
+    wanted = parse_stream(stream)
+    gone = _purge(settings, wanted, first, until, yes)
+    what = gone[0]["stream"] if len(gone) == 1 else f"{len(gone)} streams of {wanted}"
+    say(f"{sum(row['instances'] for row in gone)} instances of {what} removed")
+    kept = [row["limit"] for row in gone if row["limit"] is not None and parse_time(row["limit"], now=0) > first]
+    if kept:
+        say(f"kept: what lies up to {max(kept)} is final, by retention", err=True)
 
 
-async def _purge(
-    settings: Settings, workflows: Sequence[WorkflowDefinition], wanted: StreamId, start: int, end: int, yes: bool
-) -> None:
-    instead = f"send it DELETE /api/streams?name={wanted.name}, with its token"
-    async with writing_engine(settings, workflows, instead) as engine:
-        found = engine.status(wanted.name, dict(wanted.meta))
-        if not found:
-            record = await find_record(engine.store, str(wanted))
-            raise NotFound(f"no workflow of the settings has {record.stream}", hint="add its workflow to the settings")
-        counts = [
-            await engine.store.count(status.id, max(start, MIN_TIME if status.limit is None else status.limit), end)
-            for status in found
-            if status.limit is None or status.limit < end
-        ]
-        what = f"{found[0].stream}" if len(found) == 1 else f"{len(found)} streams of {wanted.name}"
-        span = f"({format_time(start)}, {format_time(end)}]"
-        if not yes:
-            _confirm(f"Remove {sum(counts)} instances of {what} in {span}?")
-        gone = sum([await engine.purge(status.stream, start, end) for status in found])
-        await engine.settle()
-    say(f"{gone} instances of {what} removed")
-    if limits := [status.limit for status in found if status.limit is not None and status.limit > start]:
-        say(f"kept: what lies up to {format_time(max(limits))} is final, by retention", err=True)
+def _purge(settings: Settings, wanted: StreamId, start: int, end: int, yes: bool) -> list[dict[str, Any]]:
+    """Of each stream how many instances went. What joined since the question is not meant by the answer to it."""
 
+    def attempt(confirm: int | None) -> list[dict[str, Any]]:
+        async def here(held: Held) -> list[dict[str, Any]]:
+            engine = await held.engine((await held.catalog()).workflows)
+            try:
+                found = matching(engine, wanted)
+            except NotFound:
+                record = await find_record(held.store, str(wanted))
+                message = f"no workflow of the settings has {record.stream}"
+                raise NotFound(message, hint="add its workflow to the settings") from None
+            gone = await remove(engine, found, start, end, confirm)
+            await engine.settle()
+            return gone
 
-def _confirm(question: str) -> None:
-    """Return when the answer is yes. `ConfigurationError` where nobody is there to give one."""
-    if sys.stdin is not None:
+        def through(service: Remote) -> list[dict[str, Any]]:
+            query: dict[str, Any] = {"name": wanted, "start": start, "end": end}
+            query |= {} if confirm is None else {"confirm": confirm}
+            answer = service.ask("DELETE", f"/api/streams?{urlencode(query)}", timeout=_PURGE_SECONDS)
+            if not wait_settled(service):
+                say("note: the service still computes what follows from it", err=True)
+            rows: list[dict[str, Any]] = answer["purged"]
+            return rows
+
+        return change_store(settings, here, through)
+
+    confirm: int | None = None
+    while True:
         try:
-            if typer.confirm(question):
-                return
-        except typer.Abort:
-            if sys.stdin.isatty():
+            return attempt(confirm)
+        except NotConfirmed as error:
+            extent = error.extent.document()
+        except Refused as error:
+            if "extent" not in error.document:
                 raise
-        else:
-            raise typer.Abort
-    raise ConfigurationError(
-        "what is removed needs a confirmation, and nobody answers",
-        hint="run it in a terminal, or confirm it with --yes",
-    )
+            extent = error.document["extent"]
+        if not yes:
+            _ask(extent)
+        confirm = extent["count"]
+
+
+def _ask(extent: Mapping[str, Any]) -> None:
+    """Show what would go, and return when that is meant. `ConfigurationError` where nobody is there to say so."""
+    streams = extent["streams"]
+    what = streams[0]["stream"] if extent["count"] == 1 else f"{extent['count']} streams"
+    line = f"{extent['instances']} instances of {what} in ({extent['start']}, {extent['end']}]"
+    if sys.stdin is None or not sys.stdin.isatty():
+        names = ", ".join(row["stream"] for row in streams[:_SHOWN])
+        more = f" and {extent['count'] - _SHOWN} more" if extent["count"] > _SHOWN else ""
+        also = f": {names}{more}" if extent["count"] > 1 else ""
+        raise ConfigurationError(
+            f"nothing is removed: this would remove {line}{also}, and nobody is here to be asked",
+            hint="run it in a terminal, or confirm it with --yes",
+        )
+    say(f"This removes {line}:")
+    for row in streams[:_SHOWN]:
+        say(f"  {row['stream']}: {row['instances']}")
+    if extent["count"] > _SHOWN:
+        say(f"  ... and {extent['count'] - _SHOWN} more streams")
+    if not typer.confirm("Remove them?"):
+        say("nothing is removed")
+        raise typer.Exit(1)
 
 
 # --- what could not be used, or computed ---

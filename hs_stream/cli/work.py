@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.console import Console
@@ -15,6 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from hs_stream.cli.common import (
     Config,
+    Held,
+    change_store,
     find_workflow,
     guarded,
     now_ms,
@@ -23,27 +28,29 @@ from hs_stream.cli.common import (
     run,
     say,
     settings_of,
-    writing_engine,
 )
-from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
+from hs_stream.core.errors import ConfigurationError, NotFound, Unavailable, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time, parse_time, shift
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
+from hs_stream.service.json_values import dumps, encode
+from hs_stream.service.remote import Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import engine_settings, load_registry, recovered_store, source_check
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflow_file import load_workflow, to_document
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
 from hs_stream.testing.preview import NodeChange, preview
 
-__all__ = ["register"]
+__all__ = ["compute_through", "register"]
 
 _TRIES = 6
 _PAUSE = 1.0
 _BEAT_LOOKS = 30
 _SHOWN = 10
+_MOST_STREAMS = 1_000
 
 
 class Backend(StrEnum):
@@ -67,63 +74,138 @@ def compute(
     backend: Annotated[Backend, typer.Option(help="Only local exists.")] = Backend.LOCAL,  # noqa: ARG001
     config: Config = None,
 ) -> None:
-    """Compute on request: exactly what is missing in the interval."""
+    """Compute on request: exactly what is missing in the interval. A running service does it, where one is."""
     settings = settings_of(config)
-    found, workflows = find_workflow(settings, workflow)
-    first, last = parse_span(start, end)
-    for name in node or []:
-        if name not in found.nodes:
-            raise NotFound(f"workflow {found.name} has no node {name!r}", hint=did_you_mean(name, found.nodes))
-    run(_compute(settings, workflows, found, set(node or found.nodes), first, last))
+    say(change_store(settings, *_computing(settings, workflow, node, *parse_span(start, end))))
 
 
-async def _compute(
-    settings: Settings,
-    workflows: list[WorkflowDefinition],
-    workflow: WorkflowDefinition,
-    nodes: set[str],
-    start: int,
-    end: int,
-) -> None:
-    instead = "ask it for /api/streams/ID/instances?compute=true"
-    async with writing_engine(settings, workflows, instead) as engine:
+def _computing(
+    settings: Settings, name: str, chosen: list[str] | None, start: int, end: int
+) -> tuple[Callable[[Held], Coroutine[Any, Any, str]], Callable[[Remote], str]]:
+    """Both ways of it; they return what to say."""
+
+    async def here(held: Held) -> str:
+        workflow, workflows = find_workflow(settings, name, (await held.catalog()).workflows)
+        nodes = _nodes(workflow.name, chosen, workflow.nodes)
         # Plates may grow by what is computed, and so may the streams that are asked for.
-        nodes = nodes | {plate.source for plate in workflow.plates.values() if plate.source is not None}
+        nodes |= {plate.source for plate in workflow.plates.values() if plate.source is not None}
+        engine = await held.engine(workflows)
 
-        def wanted() -> list[StreamId]:
-            return [status.stream for status in engine.status() if status.kind == "derived" and status.node in nodes]
+        def streams() -> list[str]:
+            return [str(one.stream) for one in engine.status() if one.kind == "derived" and one.node in nodes]
 
-        streams = wanted()
-        if not streams:
-            raise NotFound(
-                f"workflow {workflow.name} has no streams yet",
-                hint="they come with readings: hs-stream import or serve",
-            )
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"{len(streams)} streams", total=None)
-            computed: set[StreamId] = set()
-            while fresh := [stream for stream in streams if stream not in computed]:
-                await engine.compute(
-                    fresh,
-                    start,
-                    end,
-                    lambda done, total: bar.update(task, completed=done, total=max(total, 1)),
-                    complete=True,
-                )
-                computed.update(fresh)
-                streams = wanted()
-        written = engine.statistics().results
-        asked = TimeIntervals.of(start, end)
-        left = [status.stream for status in engine.status() if status.stream in computed and asked - status.coverage]
-    if left:
-        say(
-            f"note: not all of it can be computed, of {left[0]} and {len(left) - 1} others. What has no inputs begins "
-            "at the workflow's `start`, or else at its first reading: give the workflow a start.",
-            err=True,
+        left: list[str] = []
+        asked, count = TimeIntervals.of(start, end), 0
+        with _progress() as show:
+            for fresh in _every(workflow.name, streams):
+                targets = [StreamId.parse(text) for text in fresh]
+                await engine.compute(targets, start, end, show, complete=True)
+                count += len(targets)
+                left += [str(target) for target in targets if asked - engine.find(target).coverage]
+        _note(
+            left,
+            "What has no inputs begins at the workflow's `start`, or else at its first reading: give the workflow "
+            "a start",
         )
-    say(f"{workflow.name}: {len(streams)} streams computed in {_span(start, end)}, {written} instances changed")
+        written = engine.statistics().results
+        return f"{workflow.name}: {count} streams computed in {_span(start, end)}, {written} instances changed"
+
+    def through(service: Remote) -> str:
+        workflow = _running(settings, service, name)
+        nodes = _nodes(workflow["workflow"], chosen, workflow["nodes"])
+        nodes |= {plate["source"] for plate in workflow.get("plates", {}).values() if plate.get("source")}
+
+        def streams() -> list[str]:
+            return [text for node in sorted(nodes) for text in _streams_of(service, node)]
+
+        left: list[str] = []
+        count = 0
+        with _progress() as show:
+            for fresh in _every(workflow["workflow"], streams):
+                for first in range(0, len(fresh), _MOST_STREAMS):
+                    some = fresh[first : first + _MOST_STREAMS]
+                    left += compute_through(service, some, start, end, show)
+                count += len(fresh)
+        _note(left, "What its inputs do not cover yet, the service computes when they do")
+        return f"{workflow['workflow']}: {count} streams computed in {_span(start, end)} by the service"
+
+    return here, through
+
+
+def compute_through(
+    service: Remote, streams: Sequence[str], start: int, end: int, show: Callable[[int, int], object] = lambda *_: None
+) -> list[str]:
+    """Let ``service`` compute what is missing of ``streams``; of which of them not all of it could be (yet).
+
+    ``show`` is told of progress. Raises what the service says.
+    """
+    wanted = {"streams": streams, "start": str(start), "end": str(end)}
+    for kind, document in service.events("/api/compute", json.dumps(wanted).encode()):
+        show(document["done"], document["total"])
+        if kind == "done":
+            left: list[str] = document["incomplete"]
+            return left
+    raise Unavailable(
+        f"the service at {service.url} ended before it was done", hint="ask again: what is computed stays"
+    )
+
+
+def _running(settings: Settings, service: Remote, name: str) -> dict[str, Any]:
+    """The document of the workflow ``name`` that the service runs. `ConfigurationError` where its file has another."""
+    given = None
+    if Path(name).is_file():
+        given = load_workflow(name, load_registry(settings), source_check(settings))
+        name = given.name
+    document: dict[str, Any] = service.ask("GET", f"/api/workflows/{quote(name, safe='')}?resolved=false")
+    if given is not None and document != json.loads(dumps(encode(to_document(given)))):
+        raise ConfigurationError(
+            f"the service runs another workflow {name} than that of {given.path}",
+            hint=f"name it {name} to compute what it runs, or let it run the file first: send it SIGHUP, or "
+            f"hs-stream workflow save {given.path}",
+        )
+    return document
+
+
+def _streams_of(service: Remote, node: str) -> Iterator[str]:
+    cursor = -1
+    while cursor is not None:
+        page = service.ask("GET", f"/api/streams?name={quote(node, safe='')}&limit=1000&cursor={cursor}")
+        yield from (row["stream"] for row in page["streams"] if row["kind"] == "derived")
+        cursor = page["next"]
+
+
+def _nodes(workflow: str, chosen: list[str] | None, known: Collection[str]) -> set[str]:
+    for name in chosen or []:
+        if name not in known:
+            raise NotFound(f"workflow {workflow} has no node {name!r}", hint=did_you_mean(name, known))
+    return set(chosen or known)
+
+
+def _every(workflow: str, streams: Callable[[], list[str]]) -> Iterator[list[str]]:
+    """What ``streams`` says, and again what is new, until that is nothing. `NotFound` where it never says anything."""
+    seen: set[str] = set()
+    while fresh := [stream for stream in streams() if stream not in seen]:
+        yield fresh
+        seen.update(fresh)
+    if not seen:
+        raise NotFound(
+            f"workflow {workflow} has no streams yet", hint="they come with readings: hs-stream import or serve"
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar; ``show(done, total)`` moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("computing", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=max(total, 1))
+
+
+def _note(left: Sequence[str], why: str) -> None:
+    if left:
+        say(f"note: not all of it can be computed, of {left[0]} and {len(left) - 1} others. {why}.", err=True)
 
 
 def _span(start: int, end: int) -> str:

@@ -1,10 +1,8 @@
-"""``workflow check|graph|list|show|save|remove``: the last three in the running service, else in its store."""
+"""``workflow check|graph|list|show|save|remove``: the last two in the running service, else in its store."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,24 +13,24 @@ import typer
 
 from hs_stream.cli.common import (
     Config,
+    Held,
     catalog_of,
+    change_store,
     guarded,
     run,
     say,
     say_error,
     settings_of,
     show_table,
-    writing_store,
 )
-from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, did_you_mean
+from hs_stream.core.errors import NotFound, StoreUnavailable, did_you_mean
 from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.ports import Store
-from hs_stream.service.catalog import Catalog, Plan
+from hs_stream.service.catalog import Catalog
 from hs_stream.service.doubts import doubts_about
 from hs_stream.service.json_values import encode
 from hs_stream.service.pages import computed
-from hs_stream.service.remote import running_service
+from hs_stream.service.remote import Remote, running_service
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check
 from hs_stream.service.workflow_file import load_workflow, to_document
@@ -106,7 +104,7 @@ def graph(
 def list_(config: Config = None) -> None:
     """List the workflows of the settings' files and of the store, where each comes from, and whether it runs."""
     settings = settings_of(config)
-    service = running_service(settings)
+    service = run(running_service(settings))
     try:
         catalog = catalog_of(settings)
     except StoreUnavailable as error:
@@ -136,7 +134,7 @@ def show(
 ) -> None:
     """Print a workflow as a workflow file: as the service runs it, else as it is in its file or in the store."""
     settings = settings_of(config)
-    service = running_service(settings)
+    service = run(running_service(settings))
     document = None
     if service is not None:
         with contextlib.suppress(NotFound):
@@ -159,20 +157,17 @@ def save(file: Path, config: Config = None) -> None:
     settings = settings_of(config)
     workflow = load_workflow(file, load_registry(settings), source_check(settings))
     _warn(settings, workflow)
-    service = running_service(settings)
-    if service is not None:
+
+    async def here(held: Held) -> str:
+        catalog = await held.catalog()
+        return f"{await catalog.save(held.store, workflow)}. It runs when the service starts"
+
+    def through(service: Remote) -> str:
         path = f"/api/workflows/{quote(workflow.name, safe='')}"
         answer = service.ask("PUT", path, file.read_bytes(), "application/yaml")
-        say(f"{answer['message']}. The service runs it")
-    else:
-        say(f"{run(_save(settings, workflow))}. It runs when the service starts")
+        return f"{answer['message']}. The service runs it"
 
-
-async def _save(settings: Settings, workflow: WorkflowDefinition) -> Plan:
-    catalog = Catalog(settings, load_registry(settings))
-    async with saving_store(settings) as store:
-        await catalog.open(store)
-        return await catalog.save(store, workflow)
+    say(change_store(settings, here, through))
 
 
 @app.command()
@@ -180,24 +175,12 @@ async def _save(settings: Settings, workflow: WorkflowDefinition) -> Plan:
 def remove(name: str, config: Config = None) -> None:
     """Remove a saved workflow. What it has computed stays."""
     settings = settings_of(config)
-    service = running_service(settings)
-    if service is not None:
-        answer = service.ask("DELETE", f"/api/workflows/{quote(name, safe='')}")
-        say(answer["message"])
-    else:
-        say(str(run(_remove(settings, name))))
 
+    async def here(held: Held) -> str:
+        # Not `Held.catalog`: a saved workflow that does not load must be removable.
+        return str(await Catalog(settings, load_registry(settings)).remove(held.store, name))
 
-async def _remove(settings: Settings, name: str) -> Plan:
-    async with saving_store(settings) as store:
-        return await Catalog(settings, load_registry(settings)).remove(store, name)
+    def through(service: Remote) -> str:
+        return str(service.ask("DELETE", f"/api/workflows/{quote(name, safe='')}")["message"])
 
-
-@asynccontextmanager
-async def saving_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store, where no service runs that could be asked instead."""
-    if settings.store.url.startswith("memory://"):
-        raise ConfigurationError("memory:// keeps nothing", hint="start the service first, or set store.url")
-    instead = "its HTTP API does not answer at http.host and http.port of these settings: correct them"
-    async with writing_store(settings, instead) as (store, _):
-        yield store
+    say(change_store(settings, here, through))

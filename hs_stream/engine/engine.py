@@ -30,7 +30,7 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest, Overwritten
 from hs_stream.engine.outbox import Outbox
-from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Reading, Recovery, Sink, Store, StreamRecord
 from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
@@ -364,6 +364,36 @@ class Engine:
         """Take ``delivery`` in; waits while too much is in flight. ``delivery.ack`` is called when it is durable."""
         await self._ingest.deliver(delivery)
 
+    async def take(self, readings: Sequence[Reading]) -> list[DeadLetter]:
+        """`deliver` them and return when they are durable, also without `run`; those that cannot be stored.
+
+        Raises `Unavailable` when `stop` is called before: whether they are stored is not known, and to take them once
+        more changes nothing.
+        """
+        refused: list[DeadLetter] = []
+        durable = asyncio.Event()
+
+        async def taken() -> None:
+            now = self.clock.now()
+            await self.deliver(Delivery(list(readings), [], now, durable.set, refused=refused.append))
+            if not self._running:
+                await self._ingest.drain()
+            await durable.wait()
+
+        if self._stopping.is_set():
+            raise _stops()
+        taking = asyncio.create_task(taken(), name="take")
+        over = asyncio.create_task(self._stopped.wait(), name="take: until the end")
+        try:
+            await asyncio.wait((taking, over), return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                raise _stops()
+            taking.result()
+        finally:
+            taking.cancel()
+            over.cancel()
+        return refused
+
     def connected(self, up: bool) -> None:
         """The source's connection came or went: while it is away, silence proves nothing."""
         self._executor.silence.connected(up, self.clock.now())
@@ -371,13 +401,18 @@ class Engine:
 
     async def settle(self) -> None:
         """Return when everything delivered is durable, computed and committed. What only silence can complete stays."""
-        while not self._ingest.idle or self._executor.busy:
+        while not self.settled:
             if self._running:
                 await asyncio.sleep(0.002)
             else:
                 await self._ingest.drain()
                 await self._executor.step()
                 await asyncio.sleep(0)
+
+    @property
+    def settled(self) -> bool:
+        """Whether `settle` would return at once."""
+        return self._ingest.idle and not self._executor.busy
 
     async def published(self) -> None:
         """Return when everything committed so far is confirmed by the sink. Needs `run`."""
@@ -636,3 +671,7 @@ class Engine:
             None if stream.floor <= MIN_TIME else stream.floor,
             None if stream.limit <= MIN_TIME else stream.limit,
         )
+
+
+def _stops() -> Unavailable:
+    return Unavailable("the engine stops", hint="send it again in a moment: what is stored by now stays as it is")

@@ -219,6 +219,8 @@ class Ingest:
                 f"event time {format_time(reading.time)} is more than {format_duration(self._max_future)} ahead of "
                 f"{format_time(now)}: {advice(reading.time - now)}",
             )
+        if reading.time <= MIN_TIME:
+            raise PayloadError("time_invalid", f"{reading.time} is no event time")
         key = (reading.source, reading.meta)
         stream = self._known.get(key)
         if stream is None:

@@ -353,7 +353,8 @@ class Delivery:
     ``arrival`` in ms. ``ack()`` is called exactly once, after the readings are durable, in the order in which the
     source produced its deliveries, and never from another thread. ``size`` is the payload's size in bytes.
     ``origins`` are ``(first, topic, payload)``: the readings from index ``first`` on, up to the next entry's, came in
-    that message. They are kept for dead letters and to tell devices apart, and may be missing.
+    that message. They are kept for dead letters and to tell devices apart, and may be missing. ``refused(letter)`` is
+    told of each reading that cannot be stored, before ``ack()``.
     """
 
     readings: list[Reading]
@@ -362,6 +363,7 @@ class Delivery:
     ack: Callable[[], None]
     size: int = 0
     origins: Sequence[tuple[int, str, bytes]] = ()
+    refused: Callable[[DeadLetter], None] | None = None
 
     def origin(self, index: int) -> tuple[str, bytes] | None:
         """Topic and payload of the message that reading ``index`` came in, if it is known."""

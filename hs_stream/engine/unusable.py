@@ -41,6 +41,8 @@ class Unusable:
         """Reading ``index`` of ``delivery`` cannot be used because of ``error``."""
         reading = delivery.readings[index]
         origin = delivery.origin(index)
+        if delivery.refused is not None:
+            delivery.refused(DeadLetter(self._now, reading.source, error.reason, error.message))
         key = id(delivery if origin is None else origin[1]), reading.source, error.reason
         found = self._found.get(key)
         if found is None:

@@ -1,12 +1,14 @@
 """The HTTP API: ``create_api(context)`` gives the ASGI application.
 
-1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 422, 429, 500, 503.
+1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 421, 422, 429, 500,
+   503.
 2. Who may do what: `hs_stream.service.security`.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
 5. What changes seldom has an ``ETag``: with ``If-None-Match`` the answer is 304 while it is the same.
 6. While the workflows are being replaced, requests wait at the gate, but for ``/healthz`` and ``/metrics``.
+7. No body is longer than `hs_stream.service.security.MOST_BODY`, and none is read before its sender may write.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
+from hs_stream.service.purging import NotConfirmed
 from hs_stream.service.security import Guard, Tokens, access_of
 from hs_stream.service.silence import Witness
 
@@ -57,6 +60,7 @@ __all__ = [
     "create_api",
     "problem",
     "require_write",
+    "status_of",
 ]
 
 logger = structlog.get_logger(__name__)
@@ -99,6 +103,8 @@ class ApiContext:
     changes: Changes | None = None
     witness: Callable[[], Witness | None] = lambda: None
     """What came of each source since this round began."""
+    lease: str = ""
+    """`hs_stream.service.lease.name_of` who writes to the store."""
 
 
 Viewer = Callable[[FastAPI, ApiContext], None]
@@ -181,7 +187,8 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
         viewer(app, context)
     # The last one is the outermost.
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED, compresslevel=5)
-    app.add_middleware(Guard, tokens=context.tokens, gate=context.gate, origins=context.origins, tls=context.tls)
+    guard: dict[str, Any] = {"tokens": context.tokens, "gate": context.gate, "lease": context.lease}
+    app.add_middleware(Guard, **guard, origins=context.origins, tls=context.tls)
     if context.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -194,9 +201,11 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     return app
 
 
-def problem(status: int, error: str, hint: str = "", headers: dict[str, str] | None = None) -> JsonResponse:
+def problem(
+    status: int, error: str, hint: str = "", headers: dict[str, str] | None = None, more: dict[str, Any] | None = None
+) -> JsonResponse:
     """The answer for an error."""
-    return JsonResponse({"error": error, "hint": hint}, status, headers)
+    return JsonResponse({"error": error, "hint": hint, **(more or {})}, status, headers)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -228,6 +237,7 @@ async def _on_validation(_: Request, error: Exception) -> Response:
 _STATUS: Final[tuple[tuple[type[HsStreamError], int], ...]] = (
     (NotFound, 404),
     (FromFile, 409),
+    (NotConfirmed, 409),
     (ConfigurationError, 422),
     (StoreUnavailable, 503),
     (BrokerUnavailable, 503),
@@ -235,14 +245,20 @@ _STATUS: Final[tuple[tuple[type[HsStreamError], int], ...]] = (
 )
 
 
+def status_of(error: HsStreamError) -> int:
+    """The status of the answer for ``error``."""
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+
+
 async def _on_ours(request: Request, error: Exception) -> Response:
     if not isinstance(error, HsStreamError):
         raise error
-    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     if status == 500:
         logger.error("request failed", path=request.url.path, error=str(error))
     again = {"Retry-After": "5"} if status == 503 else None
-    return problem(status, _located(error), error.hint, again)
+    more = {"extent": error.extent.document()} if isinstance(error, NotConfirmed) else None
+    return problem(status, _located(error), error.hint, again, more)
 
 
 def _located(error: HsStreamError) -> str:

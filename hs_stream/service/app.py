@@ -36,7 +36,7 @@ from hs_stream.service.connectors import Author, mqtt_options
 from hs_stream.service.doubts import doubts_about
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
@@ -186,6 +186,7 @@ class Service:
             workflows,
             self._side,
             announced=self._catalog.announced,
+            url=self.url,
         )
         await made.open()
         await self._catalog.record(self.store)
@@ -221,6 +222,7 @@ class Service:
             gate=self._gate,
             changes=self,
             witness=self.witness,
+            lease=name_of(self._lease.owner),
         )
         api = create_api(self._context, self._viewer)
         server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)

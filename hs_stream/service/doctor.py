@@ -32,7 +32,7 @@ from hs_stream.service.connectors import Connectors, mqtt_options
 from hs_stream.service.doubts import doubts_about
 from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.lease import Lease
-from hs_stream.service.remote import running_service
+from hs_stream.service.remote import running_service, service_at
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import LoggingSettings, Settings, read_secret
 from hs_stream.service.silence import heard_of, waits_for, witness_in
@@ -178,7 +178,7 @@ async def _http(settings: Settings) -> str:
 
 async def _who_listens(settings: Settings, taken: ConfigurationError) -> str:
     """That the service of these settings has the port already. ``taken``, with more words, when it is somebody else."""
-    service = await asyncio.to_thread(running_service, settings)
+    service = await asyncio.to_thread(service_at, settings)
     if service is None:
         raise taken
     try:
@@ -201,7 +201,7 @@ async def _who_listens(settings: Settings, taken: ConfigurationError) -> str:
 async def _service(settings: Settings) -> list[Finding]:
     """What a running service says of itself; nothing where none runs."""
     try:
-        service = await asyncio.to_thread(running_service, settings)
+        service = await running_service(settings)
         if service is None:
             return []
         said = await asyncio.to_thread(service.ready)
@@ -237,7 +237,7 @@ def _logs(logs: LoggingSettings) -> str:
 async def _overwritten(settings: Settings) -> list[Finding]:
     """What the running service has overwritten: a device may correct itself, so it is no failure."""
     try:
-        service = await asyncio.to_thread(running_service, settings)
+        service = await running_service(settings)
         answer = {} if service is None else await asyncio.to_thread(service.ask, "GET", "/api/deadletters?limit=1")
     except HsStreamError:
         return []  # it has just answered, and stops
@@ -330,7 +330,7 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
 async def _service_writes(settings: Settings) -> None:
     """`StoreUnavailable` when the running service says that the store refuses what it writes."""
     try:
-        service = await asyncio.to_thread(running_service, settings)
+        service = await running_service(settings)
         parts = (await asyncio.to_thread(service.ready)).get("parts", {}) if service else {}
     except HsStreamError:
         return
@@ -392,7 +392,7 @@ async def _readings(settings: Settings) -> str | tuple[str, str]:
 async def _files(settings: Settings) -> list[Finding]:
     """What the running service of these settings has not loaded, where one answers."""
     try:
-        service = await asyncio.to_thread(running_service, settings)
+        service = await running_service(settings)
         answer = await asyncio.to_thread(service.ask, "GET", "/api/workflows") if service else {}
     except HsStreamError:
         return []

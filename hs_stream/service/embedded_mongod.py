@@ -34,7 +34,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.private_files import make_private, narrow, open_private
 
-__all__ = ["EmbeddedMongod", "find_mongod"]
+__all__ = ["EmbeddedMongod", "find_mongod", "running_mongod"]
 
 _GUARD: Final = """
 exec 3<&0
@@ -46,6 +46,8 @@ exec 3<&-
 wait $child
 """
 _ALREADY_INITIALIZED: Final = 23
+_PORT: Final = "hs-stream.port"
+"""The file in its directory that says where it listens."""
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0
 _ATTEMPTS: Final = 3
@@ -97,6 +99,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def running_mongod(directory: Path, database: str) -> str:
+    """The URL of ``database`` in the mongod that runs over ``directory`` as a child of any process; else ``""``."""
+    try:
+        port = int((directory / _PORT).read_text(encoding="ascii"))
+        address = f"mongodb://127.0.0.1:{port}/{database}?directConnection=true"
+        with MongoClient[dict[str, Any]](address, serverSelectionTimeoutMS=500, connectTimeoutMS=500) as client:
+            options = client.admin.command("getCmdLineOpts")["parsed"]
+    except (OSError, ValueError, PyMongoError):
+        return ""
+    return address if options.get("storage", {}).get("dbPath") == str(directory.resolve()) else ""
 
 
 class EmbeddedMongod:
@@ -191,6 +205,7 @@ class EmbeddedMongod:
             self._spawn(self._binary, self._port)
             problem = self._wait_until_ready()
             if not problem:
+                (self._directory / _PORT).write_text(f"{self._port}", encoding="ascii")
                 return
             self._stop()
             if "Address already in use" not in problem or self._fixed_port is not None:
@@ -219,7 +234,15 @@ class EmbeddedMongod:
         return self._directory / "mongod.log"
 
     def _spawn(self, binary: Path, port: int) -> None:
-        command = [str(binary), "--dbpath", str(self._directory), "--port", str(port), "--bind_ip", "127.0.0.1"]
+        command = [
+            str(binary),
+            "--dbpath",
+            str(self._directory.resolve()),
+            "--port",
+            str(port),
+            "--bind_ip",
+            "127.0.0.1",
+        ]
         command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(self._log), "--nounixsocket", "--quiet"]
         command += ["--wiredTigerEngineConfigString", "log=(file_max=4MB,prealloc=false)"]
         command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]

@@ -5,11 +5,14 @@
    on the same host; one on another host waits until the right has run out.
 3. A process that was frozen for longer than the right lasts takes it again before it writes anything, and ends when
    somebody else has it.
+4. Who is refused learns the owner's name (`StoreInUse`). `name_of` it is what a service shows and is asked for by
+   (`hs_stream.service.remote`): so nobody takes the service of another store for this one's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import socket
@@ -22,14 +25,38 @@ import structlog
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.engine.ports import Clock, Store
 
-__all__ = ["LEASE_MS", "Lease"]
+__all__ = ["LEASE_HEADER", "LEASE_MS", "Lease", "StoreInUse", "name_of", "shown"]
 
 logger = structlog.get_logger(__name__)
 
 LEASE_MS: Final = 30_000
+LEASE_HEADER: Final = "Hs-Stream-Lease"
+"""Names the lease that a request over HTTP is for."""
 _BEAT_SECONDS: Final = 10.0
 _MARGIN_MS: Final = 5_000
 """So long before the right runs out, a writer renews it itself."""
+
+
+class StoreInUse(ConfigurationError):
+    """Another process has the right to write to a store, and may be alive. ``owner`` is its name."""
+
+    def __init__(self, owner: str, instead: str = "") -> None:
+        super().__init__(
+            f"a running service is using this store: {shown(owner)}",
+            hint=f"{instead or 'give this one a store of its own'}, or stop the service; after a crash on another "
+            f"host wait {LEASE_MS // 1000} s",
+        )
+        self.owner = owner
+
+
+def shown(owner: str) -> str:
+    """``owner`` for people."""
+    return f"{owner.rpartition('/')[0]} (host/process/its start)"
+
+
+def name_of(owner: str) -> str:
+    """A short name for ``owner`` that tells nobody who it is."""
+    return hashlib.blake2b(owner.encode(), digest_size=12).hexdigest()
 
 
 class Lease:
@@ -43,7 +70,7 @@ class Lease:
         self._lock = asyncio.Lock()
 
     async def take(self, instead: str = "") -> None:
-        """`ConfigurationError` when another process has it and may be alive; ``instead`` says what to do then.
+        """`StoreInUse` when another process has it and may be alive; ``instead`` says what to do then.
 
         `StoreUnavailable`.
         """
@@ -53,11 +80,7 @@ class Lease:
             logger.info("taking over from a service that has ended", owner=owner)
             owner = await self._store.claim(self.owner, now, now + LEASE_MS, instead_of=owner)
         if owner != self.owner:
-            raise ConfigurationError(
-                f"a running service is using this store: {owner.rpartition('/')[0]} (host/process/its start)",
-                hint=f"{instead or 'give this one a store of its own'}, or stop the service; after a crash on another "
-                f"host wait {LEASE_MS // 1000} s",
-            )
+            raise StoreInUse(owner, instead)
         self._renewed = time.monotonic()
 
     async def holder(self) -> str:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hs_stream.core.errors import HsStreamError, Unavailable
 from hs_stream.core.stream import StreamId
+from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.engine import Engine
-from hs_stream.service.api import ApiContext, JsonResponse
+from hs_stream.service.api import ApiContext, JsonResponse, status_of
 from hs_stream.service.live import Hub
 from hs_stream.service.lookup import bounded_span, find_stream, parse_instant
 from hs_stream.service.security import access_of
@@ -25,6 +26,7 @@ _MOST_REQUESTS: Final = 4
 """Computations on request at the same time."""
 _PROGRESS_EVERY: Final = 0.2
 _KEEP_ALIVE: Final = 15.0
+_NAMED: Final = 100
 
 
 class ComputeRequest(BaseModel):
@@ -103,7 +105,8 @@ class LiveRoutes:
         """Compute exactly what is missing. Needs the read-write token.
 
         With ``Accept: text/event-stream`` the answer is events: progress with ``done`` and ``total`` milliseconds of
-        stream time, then done or error. Leaving ends the computation; what is computed by then stays.
+        stream time, then done or error, which has the status of the other answer. Leaving ends the computation; what is
+        computed by then stays. ``incomplete`` are streams of which something could not be computed (yet), at most 100.
         """
         engine = self._context.engine
         start, end = bounded_span(wanted.start, wanted.end, self._context.clock.now())
@@ -140,7 +143,15 @@ class _Work:
         """Compute; raises what `Engine.compute` raises."""
         await self._engine.compute(*self._what, self._on_progress)
         total = self._progress["total"]
-        return {"streams": [str(stream) for stream in self._what[0]], "done": total, "total": total}
+        streams, start, end = self._what
+        window = TimeIntervals.of(start, end)
+        left = [str(stream) for stream in streams if window - self._engine.find(stream).coverage]
+        return {
+            "streams": [str(stream) for stream in streams],
+            "done": total,
+            "total": total,
+            "incomplete": left[:_NAMED],
+        }
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The same as server-sent events."""
@@ -159,7 +170,7 @@ class _Work:
             try:
                 yield event("done", task.result())
             except HsStreamError as error:
-                yield event("error", {"error": error.message, "hint": error.hint})
+                yield event("error", {"error": error.message, "hint": error.hint, "status": status_of(error)})
         finally:
             task.cancel()
             await asyncio.wait((task,))

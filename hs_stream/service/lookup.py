@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hs_stream.engine.engine import StreamStatus
     from hs_stream.service.api import ApiContext
 
-__all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span"]
+__all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span", "parse_stream"]
 
 
 def find_stream(context: ApiContext, text: str) -> StreamStatus:
@@ -22,10 +22,7 @@ def find_stream(context: ApiContext, text: str) -> StreamStatus:
     engine = context.engine
     if re.fullmatch(r"[0-9]{1,18}", text):
         return engine.find_id(int(text))
-    try:
-        stream = StreamId.parse(text)
-    except ValueError as error:
-        raise ConfigurationError(str(error), hint="use the stream's id, or its text") from None
+    stream = parse_stream(text)
     try:
         return engine.find(stream)
     except NotFound as error:
@@ -34,6 +31,14 @@ def find_stream(context: ApiContext, text: str) -> StreamStatus:
             raise
         known = error.hint if engine.status(stream.name) else ""
         raise NotFound(error.message, hint="; ".join(filter(None, (known, why)))) from None
+
+
+def parse_stream(text: str) -> StreamId:
+    """A stream by its text. `ConfigurationError`."""
+    try:
+        return StreamId.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)[:300], hint="write name[house=1,room=kitchen]") from None
 
 
 def parse_instant(name: str, text: str, now: int) -> int:

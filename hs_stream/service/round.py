@@ -22,7 +22,7 @@ from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineStatistics
 from hs_stream.engine.ports import Clock, Store
 from hs_stream.service.connectors import AllConnected, Connectors
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
@@ -64,8 +64,12 @@ class Round:
         side: SideTasks,
         *,
         announced: bool = False,
+        url: str = "",
     ) -> None:
-        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there."""
+        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there.
+
+        ``url``: where HTTP is served, for commands that look for the service of the store.
+        """
         self.workflows = list(workflows)
         self._feeds = Connectors(settings).feeds(self.workflows)
         publishes = any(node.publish is not None for node in _nodes(self.workflows))
@@ -106,6 +110,7 @@ class Round:
             self._broker_trouble,
             telemetry.accounts.news,
             pending=self.engine.pending,
+            address={"url": url, "lease": name_of(lease.owner)},
         )
 
     async def open(self) -> None:

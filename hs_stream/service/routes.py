@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from hs_stream.core.errors import ConfigurationError, NotFound, ToolError, did_you_mean
+from hs_stream.core.errors import ConfigurationError, NotFound, ToolError, Unavailable, did_you_mean
+from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
+from hs_stream.core.value import canonical
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
-from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, problem, require_write
+from hs_stream.engine.ports import Reading
+from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, require_write
 from hs_stream.service.catalog import Plan
+from hs_stream.service.intake import check_target
 from hs_stream.service.json_values import encode, intervals
-from hs_stream.service.lookup import find_stream, parse_span
+from hs_stream.service.lookup import find_stream, parse_instant, parse_span, parse_stream
 from hs_stream.service.pages import docs_page, overview_page
+from hs_stream.service.purging import matching, purge
 from hs_stream.service.silence import lacking
 from hs_stream.service.states import entry_json, failed_json, letter_json, overwritten_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
@@ -32,10 +40,45 @@ _PAGE: Final = 100
 _MAX_PAGE: Final = 1000
 _MAX_INSTANCES: Final = 10_000
 _STREAM_QUERY: Final = ("name", "limit", "cursor")
-_PURGE_QUERY: Final = ("name", "start", "end")
+_PURGE_QUERY: Final = ("name", "start", "end", "confirm")
+_MOST_STREAMS: Final = 1000
+_MOST_TAKEN: Final = 4
+"""Pieces of readings that are taken in at the same time: each may have `security.MOST_BODY` bytes."""
+_SETTLE_SECONDS: Final = 0.02
+_MAX_WAIT: Final = 10
 
 Start = Annotated[str, Query(description="excluded; ISO 8601, now, -1h, or milliseconds since the epoch")]
 End = Annotated[str, Query(description="included; in the same forms")]
+Confirm = Annotated[
+    int | None, Query(ge=1, description="how many streams are meant: for more than one, or without start or end")
+]
+
+
+class GivenInstance(BaseModel):
+    """``time`` in milliseconds since the epoch, or as a text in the forms of the rest of the API; any JSON value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time: int | str
+    value: Any = None
+
+
+class GivenStream(BaseModel):
+    """A raw stream by its text, ``name[house=1,room=kitchen]``, and instances of it. At equal times the later wins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: str
+    instances: Annotated[list[GivenInstance], Field(max_length=_MAX_INSTANCES)]
+
+
+class GivenReadings(BaseModel):
+    """``new`` is what ``--new`` is on the command line: also into streams that no workflow declares."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    streams: Annotated[list[GivenStream], Field(min_length=1, max_length=_MOST_STREAMS)]
+    new: bool = False
 
 
 class Routes:
@@ -44,6 +87,7 @@ class Routes:
     def __init__(self, context: ApiContext, openapi: Callable[[], dict[str, Any]]) -> None:
         self._context = context
         self._openapi = openapi
+        self._taking = 0
 
     def register(self, app: FastAPI, *, overview: bool = True) -> None:
         """Add every path to ``app``, and the status page at ``/`` where no viewer is.
@@ -65,10 +109,12 @@ class Routes:
             ("/api/history", self.history, "service"),
             ("/api/deadletters", self.dead_letters, "service"),
             ("/api/failed", self.failed, "service"),
+            ("/api/settled", self.settled, "service"),
         ):
             app.add_api_route(path, endpoint, methods=["GET"], tags=[tag], response_class=JsonResponse)
-        for path, purge in (("/api/streams", self.purge_all), ("/api/streams/{stream:path}/instances", self.purge)):
-            app.add_api_route(path, purge, methods=["DELETE"], tags=["streams"], response_class=JsonResponse)
+        for path, remove in (("/api/streams", self.purge_all), ("/api/streams/{stream:path}/instances", self.purge)):
+            app.add_api_route(path, remove, methods=["DELETE"], tags=["streams"], response_class=JsonResponse)
+        app.add_api_route("/api/readings", self.take, methods=["POST"], tags=["streams"], response_class=JsonResponse)
         if self._context.changes is not None:
             change: dict[str, Any] = {"tags": ["workflows"], "status_code": 202, "response_class": JsonResponse}
             app.add_api_route("/api/workflows/{workflow}", self.save, methods=["PUT"], **change)
@@ -116,6 +162,14 @@ class Routes:
     async def failed(self) -> Response:
         """Streams of which something failed, with the failed intervals and the error. At most 100 of each."""
         return JsonResponse({"failed": failed_json(self._context.engine)})
+
+    async def settled(self, seconds: Annotated[float, Query(ge=0, le=_MAX_WAIT)] = 0) -> Response:
+        """Whether everything that was taken in is durable, computed and committed; waits for it for so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._context.engine.settled:  # noqa: ASYNC110 - it falls silent between any two steps
+                    await asyncio.sleep(_SETTLE_SECONDS)
+        return JsonResponse({"settled": self._context.engine.settled})
 
     async def overview(self) -> Response:
         """The status page."""
@@ -233,40 +287,77 @@ class Routes:
             return str(error)
         return None
 
-    async def purge(self, stream: str, start: Start = "-inf", end: End = "inf") -> Response:
-        """Remove the instances of one stream in ``(start, end]``. Needs a token to be set.
+    async def purge(self, stream: str, start: Start = "-inf", end: End = "inf", confirm: Confirm = None) -> Response:
+        """Remove the instances of one stream in ``(start, end]``. Needs the read-write token.
 
-        What is demanded of it, and of what is computed from it, is computed again from what is left.
+        What is demanded of it, and of what is computed from it, is computed again from what is left. Without start or
+        end, ``confirm=1`` says that all of it is meant. Otherwise nothing is removed, and the answer is 409 with the
+        ``extent`` of what would go.
         """
-        return await self._purge([find_stream(self._context, stream)], start, end)
+        return await self._purge([find_stream(self._context, stream)], start, end, confirm)
 
     async def purge_all(
         self,
         request: Request,
-        name: Annotated[str, Query(description="the source's or node's name")],
+        name: Annotated[str, Query(description="the source's or node's name; or a text such as climate[room=kitchen]")],
         start: Start = "-inf",
         end: End = "inf",
+        confirm: Confirm = None,
     ) -> Response:
-        """The same for all streams of a source or node, or with plate values (``&room=kitchen``) for some of them."""
-        found = self._named(name, request, _PURGE_QUERY)
-        if not found:
-            raise NotFound(f"there is no such stream of {name!r}", hint="see /api/streams")
-        return await self._purge(found, start, end)
+        """The same for all streams of a source or node, or with plate values (``&room=kitchen``) for some of them.
 
-    async def _purge(self, found: Sequence[StreamStatus], start: str, end: str) -> Response:
-        if not self._context.tokens.write:
-            return problem(403, "nothing is removed for whoever asks without a token", "set http.token_file")
+        Plate values that are not said match all. Where that is more than one stream, or start or end is missing,
+        ``confirm`` says how many streams are meant. Otherwise nothing is removed, and the answer is 409 with the
+        ``extent`` of what would go.
+        """
+        wanted = parse_stream(name)
+        meta = {key: value for key, value in request.query_params.items() if key not in _PURGE_QUERY}
+        try:
+            wanted = StreamId.make(wanted.name, (*wanted.meta, *meta.items()))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        return await self._purge(matching(self._context.engine, wanted), start, end, confirm)
+
+    async def _purge(self, found: Sequence[StreamStatus], start: str, end: str, confirm: int | None) -> Response:
         first, last = parse_span(start, end, self._context.clock.now())
-        engine = self._context.engine
-        rows = [
-            {
-                "stream": str(status.stream),
-                "instances": await engine.purge(status.stream, first, last),
-                "limit": None if status.limit is None else format_time(status.limit),
-            }
-            for status in found
-        ]
+        rows = await purge(self._context.engine, found, first, last, confirm)
         return JsonResponse({"start": format_time(first), "end": format_time(last), "purged": rows})
+
+    async def take(self, given: GivenReadings) -> Response:
+        """Take readings in, as if a source had brought them; answers when they are durable. Needs the read-write token.
+
+        At most 10,000, of raw streams. ``refused`` are those that cannot be stored, each with its reason; they are dead
+        letters too. All the others are ``taken``. What is computed from them follows: ask ``/api/settled``. To send the
+        same again changes nothing.
+        """
+        readings = self._readings(given)
+        if self._taking >= _MOST_TAKEN:
+            raise Unavailable(f"{self._taking} pieces of readings are being taken in already", hint="try again later")
+        self._taking += 1
+        try:
+            refused = await self._context.engine.take(readings)
+        finally:
+            self._taking -= 1
+        rows = [{"reason": letter.reason, "message": letter.message} for letter in refused]
+        return JsonResponse({"taken": len(readings) - len(rows), "refused": rows})
+
+    def _readings(self, given: GivenReadings) -> list[Reading]:
+        if (count := sum(len(one.instances) for one in given.streams)) > _MAX_INSTANCES:
+            raise ConfigurationError(
+                f"{count} instances are more than {_MAX_INSTANCES}", hint="send them in several pieces"
+            )
+        now = self._context.clock.now()
+        readings: list[Reading] = []
+        for one in given.streams:
+            stream = parse_stream(one.stream)
+            check_target(self._context.workflows, stream.name, [key for key, _ in stream.meta], new=given.new)
+            for item in one.instances:
+                time = parse_instant("time", str(item.time)[:64], now)
+                try:
+                    readings.append(Reading(stream.name, stream.meta, time, canonical(item.value)))
+                except ValueError as error:
+                    raise ConfigurationError(f"{stream} at {format_time(time)}: the value{error}") from None
+        return readings
 
     def _named(self, name: str | None, request: Request, others: Sequence[str]) -> list[StreamStatus]:
         """Streams by id; each query parameter but for ``others`` is a plate."""

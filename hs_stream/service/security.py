@@ -12,7 +12,10 @@
    what a client says of itself (``X-Forwarded-For``) counts for nothing.
 5. A page of another site cannot write, compute or open a WebSocket with a browser's help: ``Origin`` must be this
    service or one of the settings. Its GETs only read.
-6. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
+6. A request that names a lease (`LEASE_HEADER`) is answered by the service that has it, or with 421: so a command that
+   changes a store is never heard by the service of another one, whatever listens at its address.
+7. A body is read up to `MOST_BODY` bytes.
+8. Each request has an id, the client's ``X-Request-Id`` if it sent a good one; it is in the answer and in the log. The
    log never has tokens, headers or query strings.
 """
 
@@ -34,20 +37,24 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hs_stream.core.errors import Unavailable
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
+from hs_stream.service.lease import LEASE_HEADER
+from hs_stream.service.settings import TOKEN_VARIABLE
 
-__all__ = ["GOOD", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of"]
+__all__ = ["GOOD", "MOST_BODY", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of"]
 
 logger = structlog.get_logger(__name__)
 _standard = logging.getLogger(__name__)
 
 Access = Literal["write", "read"]
 
+MOST_BODY: Final = 8 << 20
 MOST_FAILURES: Final = 10
 WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 4096
@@ -140,10 +147,18 @@ class Guard:
     """The outermost part of the application, apart from CORS. See the module."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens, gate: Gate, origins: Sequence[str] = (), *, tls: bool = False
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        gate: Gate,
+        origins: Sequence[str] = (),
+        *,
+        tls: bool = False,
+        lease: str = "",
     ) -> None:
         self._app = app
         self._gate = gate
+        self._lease = lease.encode()
         self._tokens = tokens
         self._origins = frozenset(origins)
         self._names = frozenset(urlsplit(origin).hostname for origin in origins)
@@ -180,7 +195,7 @@ class Guard:
                 return
             try:
                 async with nullcontext() if scope["path"] in _UNGATED else self._gate.passing():
-                    await self._app(scope, receive, send_careful)
+                    await self._app(scope, _bounded(receive), send_careful)
             except Unavailable as error:
                 await _answer(503, error.message, error.hint, {"Retry-After": "5"})(scope, receive, send_careful)
 
@@ -193,6 +208,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refused(self, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        wanted = headers.get(LEASE_HEADER.lower().encode(), self._lease)
+        if not hmac.compare_digest(wanted, self._lease):
+            return _answer(421, "this is the service of another store", "ask the one that has the store's lease")
         if scope["path"] == _OPEN and scope["method"] != "GET":
             if scope["method"] == "HEAD":
                 return Response()
@@ -208,7 +226,11 @@ class Guard:
         if scope["method"] in _READING:
             return None
         if access != "write" and not scope["path"].startswith(_VIEWER):
-            return _answer(403, "this token may only read", "use the token of http.token_file, as a Bearer token")
+            if not self._tokens.write:
+                error = "this service has only a token that may read, so nobody changes anything"
+                return _answer(403, error, "set http.token_file for the service, and start it again")
+            hint = f"send the other one; hs-stream takes it from the file of http.token_file or {TOKEN_VARIABLE}"
+            return _answer(403, "this token may only read", hint)
         if not ours:
             return _answer(403, "a page of another site cannot write here", "name its origin in http.cors_origins")
         return None
@@ -245,6 +267,21 @@ class Guard:
             return headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
         host = headers.get(b"host", b"").decode("latin-1")
         return origin in self._origins or urlsplit(origin).netloc == host
+
+
+def _bounded(receive: Receive) -> Receive:
+    """``receive``, which raises where the body goes on beyond `MOST_BODY`."""
+    size = 0
+
+    async def received() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MOST_BODY:
+            raise HTTPException(413, f"a body has at most {MOST_BODY} bytes: send it in several pieces")
+        return message
+
+    return received
 
 
 def _is_for_us(headers: dict[bytes, bytes], names: Collection[str | None]) -> bool:

@@ -34,7 +34,8 @@ class SessionBook:
     ``counters()`` gives the figures that it keeps, ``failed()`` what failed by now, ``sources()`` what came of each
     source (`hs_stream.service.accounts`), ``broker()`` why the broker cannot be used (empty: it can), ``pending()`` the
     nodes of which something is left to compute. ``workflows`` may grow meanwhile. ``news`` asks for the document to be
-    written soon.
+    written soon. ``address`` says how a service is asked: its ``url``, and the ``lease`` that it has
+    (`hs_stream.service.remote`).
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class SessionBook:
         news: asyncio.Event | None = None,
         *,
         pending: Callable[[], Sequence[str]] = tuple,
+        address: Mapping[str, str] | None = None,
     ) -> None:
         self._store, self._clock, self._workflows = store, clock, workflows
         self._counters, self._failed, self._sources, self._broker = counters, failed, sources, broker
         self._pending = pending
+        self._address = dict(address or {})
         self._news = asyncio.Event() if news is None else news
         self.trouble = ""
         """What the store said to the last heartbeat; empty when it took it."""
@@ -67,6 +70,7 @@ class SessionBook:
         tools = {node.tool.pin for workflow in self._workflows for node in workflow.nodes.values()}
         document = {
             "started": self.started,
+            **self._address,
             "versions": {**self._versions, "tools": sorted(tools)},
             "workflows": [workflow.name for workflow in self._workflows],
             "seen": now,

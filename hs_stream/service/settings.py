@@ -32,9 +32,11 @@ from hs_stream.core.time import parse_duration, parse_time
 from hs_stream.core.urls import checked_url, redacted
 from hs_stream.entry_points import STORES
 
-__all__ = ["Settings", "find_settings", "load_settings", "read_secret"]
+__all__ = ["TOKEN_VARIABLE", "Settings", "find_settings", "load_settings", "read_secret"]
 
 ENVIRONMENT_PREFIX = "HS_STREAM__"
+TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP__TOKEN_FILE"
+"""Names the file that holds the token that may do everything."""
 _DEFAULT_FILES = ("config/hs-stream.toml", "hs-stream.toml")
 
 

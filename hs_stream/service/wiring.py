@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import importlib.metadata
 from collections.abc import AsyncIterator, Sequence
@@ -183,10 +184,13 @@ class EmbeddedStore:
     """The store of the settings; ``embedded://`` is a mongod child where one runs, else an SQLite file.
 
     `open` gives the store, not opened yet; `close` stops the child. ``StoreUnavailable`` when the child does not start.
+    ``beside``: take the child of another process, where one runs over these files; it ends when that process does.
+    With ``read_only`` it is only read.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, beside: bool = False, read_only: bool = False) -> None:
         self._settings = settings
+        self._beside, self._read_only = beside, read_only
         self._url = settings.store.url
         self._directory = Path(settings.store.data_dir)
         self._mongod: EmbeddedMongod | None = None
@@ -200,8 +204,15 @@ class EmbeddedStore:
         """Make the store."""
         if self._url.partition("://")[0] != "embedded":
             return make_store(self._settings, self._url)
-        from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod  # noqa: PLC0415 - as in make_store
+        from hs_stream.service.embedded_mongod import (  # noqa: PLC0415 - as in make_store
+            EmbeddedMongod,
+            find_mongod,
+            running_mongod,
+        )
 
+        if self._beside and (url := await asyncio.to_thread(running_mongod, self._directory / "mongod", "hs_stream")):
+            self._url = url
+            return make_store(self._settings, url, read_only=self._read_only)
         binary = find_mongod()
         make_private(self._directory)
         if binary is None:
@@ -234,7 +245,7 @@ async def recovered_store(settings: Settings) -> AsyncIterator[tuple[Store, Reco
         raise ConfigurationError(
             "memory:// keeps nothing between two commands", hint="set store.url to the store of your service"
         )
-    embedded = EmbeddedStore(settings)
+    embedded = EmbeddedStore(settings, beside=True, read_only=True)
     store = (
         await embedded.open()
         if settings.store.url.startswith("embedded://")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError, StoreUnavailable, ToolError
+from hs_stream.core.errors import ConfigurationError, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import FoldTool, MapTool
@@ -37,6 +37,47 @@ async def test_a_reading_is_acknowledged_stored_computed_and_published(bench: Be
     assert await bench.contents("power[room=a]") == {0: 1.5, 10: 2.0}
     assert await bench.contents("double[room=a]") == {0: 3.0, 10: 4.0}
     assert bench.subscriber.contents[StreamId.parse("double[room=a]")] == {START: 3.0, START + 10: 4.0}
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_who_hands_readings_over_learns_which_are_stored(bench: Bench, running: bool) -> None:
+    double = bench.node("double", "expression", ["power"], expression="value * 2")
+    await bench.start(bench.workflow(double, max_rooms=1), run=running)
+    readings = [
+        Reading("power", (("room", "a"),), START, 1.0),
+        Reading("power", (("room", "b"),), START, 1.0),
+        Reading("power", (("room", "a"),), START + 60_000, 1.0),
+        Reading("power", (("room", "a"),), MIN_TIME, 1.0),
+    ]
+    refused = await bench.engine.take(readings)
+    assert [letter.reason for letter in refused] == ["plate_full", "future", "time_invalid"]
+    assert await bench.contents("power[room=a]") == {0: 1.0}
+    await bench.engine.settle()
+    assert bench.engine.settled
+    assert await bench.contents("double[room=a]") == {0: 2.0}
+    await bench.stop()
+    with pytest.raises(Unavailable, match="stops"):
+        await bench.engine.take(readings)
+
+
+async def test_who_hands_readings_over_does_not_wait_for_an_engine_that_ends(bench: Bench) -> None:
+    asked = asyncio.Event()
+
+    class Stuck(MemoryStore):
+        async def append(self, append: Append) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+    bench.store = Stuck()
+    await bench.start(bench.workflow())
+    taking = asyncio.create_task(bench.engine.take([Reading("power", (("room", "a"),), START, 1.0)]))
+    await asked.wait()
+    running, bench._task = bench._task, None
+    assert running is not None
+    running.cancel()
+    with pytest.raises(Unavailable, match="the engine stops"):
+        await taking
+    await asyncio.wait([running])
 
 
 async def test_the_same_value_again_is_no_change(bench: Bench, evaluations: Evaluations) -> None:

@@ -323,7 +323,23 @@ async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
         ]
         await api.engine.settle()
         assert await left("temperature") == [0.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
-        answer = await api.client.delete("/api/streams?name=climate&house=1")
+        refused = await api.client.delete("/api/streams?name=climate&house=1")
+        assert refused.status_code == 409
+        assert refused.json() == {
+            "error": "this removes 17 instances of 2 streams in (-inf, inf], and is not confirmed",
+            "hint": "add confirm=2 to this very request if that is meant",
+            "extent": {
+                "count": 2,
+                "instances": 17,
+                "start": "-inf",
+                "end": "inf",
+                "streams": [
+                    {"stream": "climate[house=1,room=kitchen]", "instances": 7},
+                    {"stream": "climate[house=1,room=attic/lamp]", "instances": 10},
+                ],
+            },
+        }
+        answer = await api.client.delete("/api/streams?name=climate&house=1&confirm=2")
         assert {row["stream"]: row["instances"] for row in answer.json()["purged"]} == {
             "climate[house=1,room=kitchen]": 7,
             "climate[house=1,room=attic/lamp]": 10,
@@ -332,7 +348,7 @@ async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
         assert await left("climate") == await left("temperature") == await left("smooth") == []
         # What is demanded of a node is computed again.
         await api.deliver("climate", {"house": "1", "room": "kitchen"}, items)
-        answer = await api.client.delete("/api/streams?name=smooth&room=kitchen")
+        answer = await api.client.delete("/api/streams?name=smooth%5Broom=kitchen%5D&confirm=1")
         assert [row["instances"] for row in answer.json()["purged"]] == [10]
         await api.engine.settle()
         assert (await left("smooth"))[:3] == [0.0, 0.5, 1.0]
@@ -342,7 +358,12 @@ async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
     ("path", "status", "words"),
     [
         ("/api/streams", 422, "name"),
-        ("/api/streams?name=climat", 404, "no such stream of 'climat'"),
+        ("/api/streams?name=climat", 404, "there is no stream climat"),
+        ("/api/streams?name=climate%5Brom=kitchen%5D", 422, "did you mean room"),
+        ("/api/streams?name=climate%5Broom=kitchen%5D&room=attic", 422, "a plate is named twice"),
+        ("/api/streams?name=climate%5Broom=attic%5D", 404, "there is climate[house=1,room=kitchen]"),
+        ("/api/streams?name=climate&confirm=0", 422, "confirm"),
+        ("/api/streams?name=raw%5Broom=kitchen%5D", 422, "it is on none"),
         ("/api/streams?name=climate&rom=kitchen", 422, "did you mean room"),
         ("/api/streams?name=climate&start=now&end=-1h", 422, "not before"),
         ("/api/streams/nothing/instances", 404, "there is no stream nothing"),
@@ -352,17 +373,101 @@ async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
 async def test_purges_that_cannot_be(path: str, status: int, words: str) -> None:
     async with make_api(token="s3cret") as api:
         await api.deliver("climate", {"house": "1", "room": "kitchen"}, [(NOW - 1000, {"t": 1.0})])
+        await api.deliver("raw", {}, [(NOW - 1000, 1.0)])
         answer = await api.client.delete(path, headers={"Authorization": "Bearer s3cret"})
         assert answer.status_code == status
         assert words in str(answer.json())
 
 
-async def test_nothing_is_purged_without_a_token(api: Api) -> None:
-    for path in (f"{SMOOTH}/instances", "/api/streams?name=climate"):
-        answer = await api.client.delete(path)
-        assert answer.status_code == 403
-        assert answer.json()["hint"].endswith("set http.token_file")
-    assert len((await api.get(f"{SMOOTH}/instances"))["instances"]) == 10
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("?name=climate&start={start}&end={end}", 2),
+        ("?name=climate%5Bhouse=1%5D&start={start}&end={end}", 2),
+        ("?name=climate&room=kitchen", 1),
+        ("?name=climate&room=kitchen&start={start}", 1),
+        ("?name=climate&room=kitchen&end={end}", 1),
+        ("?name=climate&room=kitchen&start=-inf&end={end}", 1),
+        ("/climate%5Bhouse=1,room=kitchen%5D/instances", 1),
+        ("/climate%5Bhouse=1,room=kitchen%5D/instances?start={start}", 1),
+    ],
+)
+async def test_what_is_wide_is_purged_only_when_its_number_is_said(api: Api, query: str, count: int) -> None:
+    path = "/api/streams" + query.format(start=NOW - 100_000, end=NOW - 90_000)
+    also = "&" if "?" in path else "?"
+    for wrong in ("", f"{also}confirm={count + 1}", f"{also}confirm={3 - count}"):
+        answer = await api.client.delete(path + wrong)
+        assert (answer.status_code, answer.json()["extent"]["count"]) == (409, count)
+        assert answer.json()["hint"] == f"add confirm={count} to this very request if that is meant"
+    assert await api.store.count(1, 0, NOW) == 10
+    answer = await api.client.delete(f"{path}{also}confirm={count}")
+    assert len(answer.json()["purged"]) == count
+
+
+async def test_one_stream_in_an_interval_is_purged_as_it_is_asked_for(api: Api) -> None:
+    window = f"start={NOW - 100_000}&end={NOW - 90_000}"
+    answer = await api.client.delete(f"/api/streams?name=climate&room=kitchen&{window}")
+    assert [row["instances"] for row in answer.json()["purged"]] == [1]
+    assert (await api.client.delete(f"/api/streams?name=climate&room=kitchen&{window}&confirm=2")).status_code == 409
+
+
+def given(stream: str, *items: tuple[Any, Any]) -> dict[str, Any]:
+    return {"stream": stream, "instances": [{"time": time, "value": value} for time, value in items]}
+
+
+async def test_readings_are_taken_in_and_what_is_computed_follows(api: Api) -> None:
+    kitchen, attic = "climate[house=1,room=kitchen]", "climate[room=new,house=2]"
+    streams = [
+        given(kitchen, (NOW - 500, {"t": 1.5}), ("-1s", {"t": 2.5}), (NOW - 500, {"t": 3.5})),
+        given(attic, ("2027-01-15T07:59:59+00:00", {"t": [None, 1, "x"]}), (NOW + 60_000, {"t": 9}), (-(1 << 62), 1)),
+    ]
+    for _ in range(2):
+        answer = await api.client.post("/api/readings", json={"streams": streams})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["taken"] == 4
+        assert [row["reason"] for row in answer.json()["refused"]] == ["future", "time_invalid"]
+        await api.get("/api/settled?seconds=0")
+        await api.engine.settle()
+        assert await api.get("/api/settled") == {"settled": True}
+    rows = (await api.get(f"/api/streams/temperature%5Bhouse=1,room=kitchen%5D/instances?start={NOW - 2000}"))[
+        "instances"
+    ]
+    assert [row["value"] for row in rows] == [2.5, 3.5]
+    assert len((await api.get("/api/streams/climate%5Bhouse=2,room=new%5D/instances"))["instances"]) == 1
+    assert len((await api.get("/api/deadletters"))["dead_letters"]) == 4
+    answer = await api.client.post("/api/readings", json={"streams": [given("notes", (1, "x"))], "new": True})
+    assert answer.json() == {"taken": 1, "refused": []}
+    body = b'{"streams": [{"stream": "notes", "instances": [{"time": 2, "value": NaN}]}], "new": true}'
+    await api.client.post("/api/readings", content=body, headers={"Content-Type": "application/json"})
+    rows = (await api.get("/api/streams/notes/instances"))["instances"]
+    assert [row["value"] for row in rows] == ["x", {"$number": "NaN"}]
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        ([], "streams"),
+        ([given("notes", (1, 1))], "no workflow has a source notes"),
+        ([given("smooth[house=1,room=kitchen]", (1, 1))], "computed by the workflow comfort"),
+        ([given("climate[house=1]", (1, 1))], "write climate[house=...,room=...]"),
+        ([given("climate[", (1, 1))], "is not a stream"),
+        ([given("climate[house=1,room=a]", ("soon", 1))], "'soon' is not a time"),
+        ([given("climate[house=1,room=a]", (1.5, 1))], "time"),
+        ([given("climate[house=1,room=a]", (1, {"a": [1 << 64]}))], "does not fit into 64 bits"),
+        ([given("climate[house=1,room=a]", (1, {"a\0": 1}))], "NUL"),
+        ([given("climate[house=1,room=a]", *[(index, 1) for index in range(10_001)])], "instances"),
+        ([given(f"climate[house=1,room={n}]", *[(i, 1) for i in range(5_001)]) for n in "ab"], "10003 instances are"),
+        ([{"stream": "climate[house=1,room=a]", "instances": [], "more": 1}], "more"),
+    ],
+)
+async def test_readings_that_cannot_be(api: Api, streams: list[Any], words: str) -> None:
+    before = await api.get("/api/streams")
+    # Nothing of a request is taken in where a part of it is wrong.
+    answer = await api.client.post(
+        "/api/readings", json={"streams": [*streams, given("climate[house=1,room=z]", (1, 1))] if streams else []}
+    )
+    assert (answer.status_code, words in str(answer.json())) == (422, True), answer.text
+    assert await api.get("/api/streams") == before
 
 
 async def test_what_is_not_possible_says_what_is(api: Api) -> None:

@@ -243,7 +243,7 @@ def test_kinds_of_times_and_cells() -> None:
         (("tools", "show", "sliding_maen"), "did you mean sliding_mean"),
         (("import", "none.csv", "--stream", "x", "--time", "t", "--new"), "cannot read none.csv"),
         (
-            ("import", "x", "--stream", "climat", "--time", "t"),
+            ("import", "hs-stream.toml", "--stream", "climat", "--time", "t"),
             "no workflow has a source climat, and --new is not given (did",
         ),
         (("import", "hs-stream.toml", "--stream", "smooth", "--time", "t"), "computed by the workflow comfort"),
@@ -313,7 +313,7 @@ async def test_doctor_leaves_no_session_and_hinders_nobody(store_url: str) -> No
         assert "can be read and written, 0 streams" in store.text
     async with reading_store(settings) as reader:
         assert await reader.documents("sessions") == {}
-    async with writing_store(settings, "") as (_, lease):
+    async with writing_store(settings) as (_, lease):
         [store, *_] = await doctor._store(settings)
         assert "and a service is writing to it" in store.text
         await lease.renew()

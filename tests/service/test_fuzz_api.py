@@ -80,7 +80,8 @@ def test_no_request_makes_the_service_fail(served: Served) -> None:
         # Live events never end: see below.
         if not operation.path.endswith("/live"):
             _fuzz(operation, served.url)
-    assert {"/api/streams/{stream}/instances", "/api/compute", "/api/streams/{stream}/live"} <= set(paths)
+    assert {"/api/streams/{stream}/instances", "/api/compute", "/api/readings", "/api/settled"} <= set(paths)
+    assert "/api/streams/{stream}/live" in paths
 
 
 def _fuzz(operation: Any, url: str) -> None:

@@ -22,8 +22,9 @@ from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.app import Service
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import check_certificate
+from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.security import MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
+from hs_stream.service.security import MOST_BODY, MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
 from hs_stream.service.settings import load_settings
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
@@ -80,8 +81,56 @@ async def test_the_read_only_token_reads() -> None:
         assert (await client.post("/api/compute", headers=bearer(WRITE), json=COMPUTE)).status_code == 404
 
 
+CHANGES = [
+    ("POST", "/api/readings", {"streams": [{"stream": "x", "instances": [{"time": 1, "value": 1}]}], "new": True}),
+    ("DELETE", "/api/streams?name=x&confirm=1", None),
+    ("DELETE", "/api/streams/x/instances?confirm=1", None),
+    ("POST", "/api/compute", COMPUTE),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+async def test_what_changes_something_needs_the_read_write_token(method: str, path: str, body: Any) -> None:
+    async with served(Tokens(WRITE, READ)) as client:
+        for headers, status in ((bearer(READ), 403), (basic(WRITE), 403), (bearer(WRITE), 404), ({}, 401)):
+            answer = await client.request(method, path, headers=headers, json=body)
+            assert answer.status_code == (200 if status == 404 and path == "/api/readings" else status), answer.text
+        answer = await client.request(method, path, headers=bearer(READ), json=body)
+        assert "HS_STREAM__HTTP__TOKEN_FILE" in answer.json()["hint"]
+    # Without tokens, so only for this machine, nothing is done for a page of another site, or by a name server's name.
+    async with served(Tokens()) as client:
+        for headers in ({"Origin": "https://evil.example"}, {"Host": "rebound.example"}):
+            assert (await client.request(method, path, headers=headers, json=body)).status_code == 403
+
+
+async def test_who_names_the_lease_of_another_store_is_not_heard() -> None:
+    async with served(Tokens(WRITE), lease="a1") as client:
+        path = "/api/streams?name=x&confirm=1"
+        for lease, status in (("b2", 421), ("", 421), ("a1", 404)):
+            headers = bearer(WRITE) | {LEASE_HEADER: lease}
+            assert (await client.delete(path, headers=headers)).status_code == status
+        # Before a token is looked at: none is sent to who is not the one.
+        assert (await client.get("/healthz", headers={LEASE_HEADER: "b2"})).status_code == 421
+        assert (await client.get("/healthz", headers={LEASE_HEADER: "a1"})).status_code == 200
+
+
+async def test_a_body_is_read_up_to_its_bound() -> None:
+    async with served(Tokens()) as client:
+
+        async def body(size: int) -> AsyncIterator[bytes]:
+            for _ in range(size // 65_536):
+                yield b" " * 65_536
+
+        headers = {"Content-Type": "application/json"}
+        for size, status in ((MOST_BODY, 422), (MOST_BODY + 65_536, 413)):
+            answer = await client.post("/api/readings", headers=headers, content=body(size))
+            assert answer.status_code == status, answer.text
+
+
 async def test_with_only_a_read_token_nobody_writes() -> None:
     async with served(Tokens(read=READ)) as client:
+        refused = await client.delete("/api/streams?name=x", headers=bearer(READ))
+        assert "set http.token_file for the service" in refused.json()["hint"]
         assert (await client.get("/api/streams", headers=bearer(READ))).status_code == 200
         assert (await client.post("/api/compute", headers=bearer(READ), json=COMPUTE)).status_code == 403
         assert (await client.get("/api/streams", headers=bearer(""))).status_code == 401

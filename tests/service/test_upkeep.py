@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -84,13 +85,44 @@ def test_purge_of_an_interval_of_a_stream_and_of_a_node() -> None:
     assert "clean" in run("verify", "power").stdout
 
 
+ASKED = "Remove them? [y/N]: "
+
+
+def in_terminal(site: Any, answer: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and what stands in a terminal in which somebody types ``answer`` when asked."""
+    here, there = os.openpty()
+    try:
+        command = [sys.executable, "-m", "hs_stream.cli", *arguments]
+        with subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=site.environment()) as process:
+            shown = b""
+            while not shown.endswith(ASKED.encode()):
+                shown += os.read(here, 1)
+            os.write(here, f"{answer}\n".encode())
+            return process.wait(60), (shown + os.read(here, 10_000)).decode().replace("\r\n", "\n")
+    finally:
+        os.close(here)
+        os.close(there)
+
+
 @pytest.mark.usefixtures("imported")
-def test_purge_asks_first() -> None:
-    result = run("purge", "power", stdin="n\n", code=1)
-    assert "Remove 12 instances of 2 streams of power in (-inf, inf]? [y/N]" in result.stdout
+def test_purge_asks_first(in_site: Any) -> None:
+    rooms, refusal = f"  {HALL}: 3\n  {KITCHEN}: 3\n", f"{ASKED}n\nnothing is removed\n"
+    assert in_terminal(in_site, "n", "purge", "power", "--to", "2026-01-01T00:02:00Z") == (
+        1,
+        f"This removes 6 instances of 2 streams in (-inf, 2026-01-01T00:02:00Z]:\n{rooms}{refusal}",
+    )
     assert len(instances(KITCHEN)) == 6
-    run("purge", KITCHEN, stdin="y\n")
-    assert instances(KITCHEN) == []
+    code, shown = in_terminal(in_site, "y", "purge", KITCHEN)
+    assert (code, f"This removes 6 instances of {KITCHEN} in (-inf, inf]:\n" in shown) == (0, True)
+    assert (instances(KITCHEN), len(instances(HALL))) == ([], 6)
+
+
+@pytest.mark.usefixtures("imported")
+def test_an_answer_that_nobody_typed_is_none() -> None:
+    # Such as the next line of a file that a shell loop reads.
+    result = run("purge", "power", stdin="y\n", code=2)
+    assert "confirm it with --yes" in result.stderr
+    assert len(instances(KITCHEN)) == 6
 
 
 @pytest.mark.usefixtures("imported")
@@ -103,7 +135,10 @@ async def test_purge_without_anybody_to_ask_names_the_option(in_site: Any, stdin
         *command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=in_site.environment()
     )
     _, errors = await process.communicate()
-    line = "what is removed needs a confirmation, and nobody answers (run it in a terminal, or confirm it with --yes)"
+    line = (
+        "nothing is removed: this would remove 12 instances of 2 streams in (-inf, inf]: power[room=hall], "
+        "power[room=kitchen], and nobody is here to be asked (run it in a terminal, or confirm it with --yes)"
+    )
     assert (process.returncode, errors.decode()) == (2, f"hs-stream: {line}\n")
     assert len(await asyncio.to_thread(instances, HALL)) == 6
 
