@@ -303,7 +303,7 @@ class Executor:
             self._settle(stream, rest, step)
             return
         before = stream.end()
-        lost, invalid = await self._take_back(stream, changed, step)
+        lost, unsure, invalid = await self._take_back(stream, changed, step)
         may = available_now(stream, step.horizon, self.silence.proven) & stream.wanted()
         if stream.retried:
             stream.coverage -= stream.retried & stream.failed & may
@@ -319,7 +319,8 @@ class Executor:
             self._folder.invalidate(stream, invalid)
             step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
         # What is lost and will not come back by itself is a change for the consumers: their results rest on it.
-        self._hand_on(stream, step, lost - stream.coverage - rest if lost else EMPTY)
+        gone = lost | unsure
+        self._hand_on(stream, step, gone - stream.coverage - rest if gone else EMPTY)
         if lost and stream.end() < before:
             stream.waiting |= lost
         await self._find_old(stream)
@@ -343,10 +344,15 @@ class Executor:
 
     async def _take_back(
         self, stream: Stream, changed: dict[int, TimeIntervals], step: Step
-    ) -> tuple[TimeIntervals, Invalid | None]:
-        """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid."""
+    ) -> tuple[TimeIntervals, TimeIntervals, Invalid | None]:
+        """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid.
+
+        In between: what was affected and not covered, before the end of the coverage. Consumers may still cover it: it
+        failed before a restart, counted as known without an instance, and nobody has asked for it since.
+        """
         end = stream.end()
         lost, invalid = self._take_joined(stream, step), None
+        unsure = EMPTY
         if stream.moved:
             lost |= stream.moved & stream.coverage
             stream.moved = EMPTY
@@ -367,6 +373,8 @@ class Executor:
                 later = await self.contents.nth_after(stream.inputs[slot], [pair[1] for pair in spans.pairs], support.n)
             touched = affected(support, spans, later)
             lost |= touched & stream.coverage
+            if touched and touched.start < end:
+                unsure |= (touched & TimeIntervals.of(MIN_TIME, end)) - stream.coverage
             if stream.is_fold and spans.start < known_until:
                 first, last = invalid or (spans.start, spans.end)
                 invalid = (min(first, spans.start), max(last, spans.end))
@@ -380,7 +388,7 @@ class Executor:
             if step.causes[stream.id] == "arrival":
                 step.causes[stream.id] = "late"
             step.write(stream)
-        return lost, invalid
+        return lost, unsure, invalid
 
     @staticmethod
     def _take_joined(stream: Stream, step: Step) -> TimeIntervals:
@@ -521,11 +529,12 @@ class Executor:
     def _hand_on(self, stream: Stream, step: Step, failed: TimeIntervals) -> None:
         """Tell the consumers what changed (rule 3), and that more is covered."""
         write = step.writes.get(stream.id)
-        if write is None or not stream.children:
+        if (write is None and not failed) or not stream.children:
             return
         changed = failed
-        for found in write.differences:
-            changed |= _changed(found.times(), fresh=write.fresh and len(write.differences) == 1)
+        if write is not None:
+            for found in write.differences:
+                changed |= _changed(found.times(), fresh=write.fresh and len(write.differences) == 1)
         cause = step.causes[stream.id]
         for child, slot in stream.children:
             step.touch(child, slot, changed, cause)

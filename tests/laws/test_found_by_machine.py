@@ -323,3 +323,30 @@ async def test_a_state_with_a_reading_that_has_not_arrived_says_nothing_of_what_
     await history.pass_time(60_000)
     await history.check()
     await history.end()
+
+
+async def test_what_failed_before_a_restart_and_is_corrected_is_a_change_although_nobody_wants_it() -> None:
+    """What failed counts as known, so the sum covers it. It is no result of what nobody computes any more."""
+    store = MemoryStore()
+
+    async def factory() -> Store:
+        return store
+
+    nodes = [
+        node("power_of", "expression", ["power"], expression="value * 2"),
+        node("sum", "aggregate", ["power_of"], over=["room"], function="sum"),
+    ]
+    history = History(factory, [workflow(*nodes, online=True)], EngineSettings(), NOW)
+    await history.begin()
+    room = (("room", "a"),)
+    readings = [Reading("power", room, NOW - 20_000, "unknown"), Reading("power", room, NOW - 10_000, 2)]
+    await history.deliver(readings)
+    await history.settle()
+    failed = history.engine.find(StreamId("power_of", room)).failed
+    assert failed == TimeIntervals.points([NOW - 20_000])
+    await history.restart([workflow(*nodes, online=False)])
+    await history.settle()
+    await history.deliver([Reading("power", room, NOW - 20_000, 5)])
+    await history.settle()
+    await history.check(everything=False)
+    await history.end()
