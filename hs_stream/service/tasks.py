@@ -27,11 +27,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec
 
 import structlog
@@ -48,6 +49,7 @@ _FIRST_DELAY: Final = 1.0
 _LAST_DELAY: Final = 60.0
 _CALM: Final = 60.0
 """Seconds without a failure after which a task is in order again."""
+_MOST_SAID: Final = 10
 _LONGEST: Final = 500
 _FRAMES: Final = 4
 
@@ -57,17 +59,21 @@ class _State:
     failures: int = 0
     """Since the start."""
     in_a_row: int = 0
-    failed_at: float = 0.0
+    since: float = -math.inf
+    """When it was started last, or failed last."""
     error: str = ""
-    running: bool = False
+    waiting: bool = False
+    """To be started again."""
+    said: set[str] = field(default_factory=set)
+    """What the log has by now."""
 
 
 class SideTasks:
     """Keeps tasks going that must never end the service. ``failed(name)`` counts.
 
     A task that fails is started again after a delay: at first a second, twice as long each time, at most a minute, and
-    jittered. The log has the cause, again when it changes. `troubles` names what failed within the last minute, or
-    waits to be started again.
+    jittered. The log has each cause once, until the task has run for a minute. `troubles` names what failed within the
+    last minute, or waits to be started again.
     """
 
     def __init__(self, failed: Callable[[str], None], *, first: float = _FIRST_DELAY, calm: float = _CALM) -> None:
@@ -80,7 +86,6 @@ class SideTasks:
         """Run ``run`` until it returns, again and again when it raises. Ends when cancelled, and behind `stop`."""
         state = self._states.setdefault(name, _State())
         while not self._stopping.is_set():
-            state.running = True
             try:
                 await run()
                 return
@@ -91,14 +96,13 @@ class SideTasks:
                 self._note(name, state, error)  # something inside was cancelled, not this task
             except Exception as error:  # noqa: BLE001 - whatever it is, the service goes on
                 self._note(name, state, error)
-            finally:
-                state.running = False
+            state.waiting = True
             delay = min(self._first * 2.0 ** min(state.in_a_row - 1, 20), _LAST_DELAY)
             try:
                 async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter, no secret
                     await self._stopping.wait()
             except TimeoutError:
-                continue
+                state.waiting, state.since = False, time.monotonic()
 
     def guarded(self, name: str, call: Callable[Arguments, None]) -> Callable[Arguments, None]:
         """``call``, for where an essential task tells a side task something: what it raises stays in there."""
@@ -122,18 +126,21 @@ class SideTasks:
         return [
             {"what": f"side task {name}", "error": state.error, "count": state.failures}
             for name, state in self._states.items()
-            if state.failures and (not state.running or now - state.failed_at < self._calm)
+            if state.failures and (state.waiting or now - state.since < self._calm)
         ]
 
     def _note(self, name: str, state: _State, error: BaseException) -> None:
         now = time.monotonic()
-        calm = now - state.failed_at > self._calm
         text = _text(error)
-        if calm or text != state.error:
-            logger.error("a side task failed; it is started again", task=name, error=text, where=_where(error))
+        if now - state.since > self._calm:
+            state.in_a_row = 0
+            state.said.clear()
+        if text not in state.said and len(state.said) < _MOST_SAID:
+            state.said.add(text)
+            logger.error("a side task failed; the service goes on", task=name, error=text, where=_where(error))
         state.failures += 1
-        state.in_a_row = 1 if calm else state.in_a_row + 1
-        state.failed_at, state.error = now, text
+        state.in_a_row += 1
+        state.since, state.error = now, text
         with contextlib.suppress(Exception):  # counting is a side task itself
             self._failed(name)
 

@@ -111,6 +111,28 @@ async def test_it_is_found_even_where_the_confirmations_before_it_are_lost() -> 
         assert len(broker.peers) < 40, "not one message a connection"
 
 
+async def test_one_that_is_confirmed_before_the_connection_is_closed_is_found_too() -> None:
+    """As mosquitto 2.0.11 does with 3.1.1 and a topic that its access list forbids."""
+
+    def close_behind(peer: Any, one: Publish) -> object:
+        if one.topic.endswith("/bath"):
+            peer.send(puback(one.mid))
+            return CLOSE
+        return None
+
+    async with FakeBroker(v5=False, puback=close_behind) as broker, sink_at(broker.url, 3) as sink:
+        refused = []
+        for number in range(60):
+            room = "bath" if number % 3 == 0 else "hall"
+            refused += await sink.publish([result(number, room, number), result(number, time=number)])
+        assert {one.reason for one in refused} == {"closes_connection"}
+        assert len(refused) >= 15, "from then on they are not sent"
+        assert {one.publication.plates for one in refused} == {("bath",)}
+        confirmed = [int(one.payload) for one in broker.published if one.topic.endswith("/kitchen")]
+        assert sorted(set(confirmed)) == list(range(60))
+        assert len(broker.peers) < 30
+
+
 async def test_several_are_given_up_one_after_the_other() -> None:
     items = [result(f"poison {number}" if number % 3 == 0 else number, f"room{number}") for number in range(9)]
     async with FakeBroker(puback=poison) as broker, sink_at(broker.url) as sink:
@@ -321,6 +343,20 @@ async def test_a_message_larger_than_mosquitto_takes(v: Literal[3, 5], tmp_path:
         if v == 5:
             assert sink.connection_statistics().connects == 1
         assert await heard(broker, "2") == ["online", "2"]
+
+
+async def test_a_topic_that_mosquitto_refuses_without_a_word(tmp_path: Path) -> None:
+    """With 3.1.1 there is no word for it. Some versions close the connection as well, others forget the message."""
+    (tmp_path / "acl").write_text("topic readwrite hs/status\ntopic readwrite hs/comfort/smooth/kitchen\n")
+    more = f"acl_file {tmp_path / 'acl'}\n"
+    async with (
+        EmbeddedBroker(tmp_path / "broker", kind="mosquitto", more=more) as broker,
+        sink_at(broker.url, 3) as sink,
+    ):
+        for number in range(30):
+            refused = await sink.publish([result(number, "bath"), result(number)])
+            assert {one.publication.plates for one in refused} <= {("bath",)}
+        assert sink.connection_statistics().connects < 15
 
 
 async def test_a_topic_that_mosquitto_refuses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -108,15 +108,21 @@ def test_no_counter_fails_the_reading_that_it_counts() -> None:
     bad = Bad()
 
     async def use() -> None:
-        side = SideTasks(bad.side_task_failed)
+        side = SideTasks(bad.side_task_failed, calm=0.05)
         made = careful(bad, side)
         made.readings("climate", 1)
         made.late(3)
         assert side.troubles()[0]["error"] == "ValueError: climate"
+        await asyncio.sleep(0.06)
+        assert side.troubles() == [], "not for ever"
+        with capture_logs() as logs:
+            for number in range(1_000):
+                made.readings(f"source {number}", 1)
+        assert 0 < len(logs) <= 10, "whatever it says, the log is not full of it"
 
     asyncio.run(use())
     text = bad.exposition().decode()
-    assert 'hs_side_task_failures_total{task="metrics"} 1.0' in text
+    assert 'hs_side_task_failures_total{task="metrics"} 1001.0' in text
     assert "hs_late_readings_total 3.0" in text
     names = [name for name in vars(Telemetry) if not name.startswith("_")]
     assert len(names) > 10

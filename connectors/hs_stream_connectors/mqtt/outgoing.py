@@ -14,12 +14,13 @@ One message must never hold up the others for ever. Theory of operation (the rul
    comes on it within `_REFUSED` seconds. (mosquitto 2.0 closes the connection as well: that is nobody else's fault.)
 5. Some messages make a broker close the connection, without a word why. A message is given up when that was so
    `LOSSES` times **while it was on trial**: on a connection that the broker had accepted and kept open for `SETTLE`
-   seconds (and on which it had confirmed ``status``), with nothing else in flight. The first trial needs no `SETTLE`.
-   Whoever stands first when a connection is lost goes on trial, once; who is confirmed there is free of suspicion.
-6. So an outage gives nothing up. A trial lasts for one round trip: a broker that is killed, or a second service with
-   our client id, would have to strike within that of the same message, three times in a row. A connection that is
-   refused, times out, or ends for a reason that has nothing to do with us (the broker stops, is busy, ...) proves
-   nothing, and trials begin again at the first.
+   seconds (and on which it had confirmed ``status``), with nothing else in flight, until `_GRACE` seconds behind its
+   confirmation. The first trial needs no `SETTLE`. When a connection is lost, whoever was confirmed just then (some
+   brokers confirm first, and close then) and whoever is first unconfirmed go on trial, once each, one after the other.
+6. So an outage gives nothing up. A trial lasts for one round trip and `_GRACE`: a broker that is killed, or a second
+   service with our client id, would have to strike within that of the same message, three times in a row. A connection
+   that is refused, times out, or ends for a reason that has nothing to do with us (the broker stops, is busy, ...)
+   proves nothing, and trials begin again at the first.
 7. After a loss the window opens again from one message on, by one with each confirmation (of what was never confirmed
    before): so a message that closes connections is found within few of them, even where confirmations are lost too.
 8. What was given up on a topic is not tried again for `_GIVEN_UP` seconds unless it is smaller: trials cost time.
@@ -28,6 +29,7 @@ One message must never hold up the others for ever. Theory of operation (the rul
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -56,6 +58,10 @@ _STATUS_MID: Final = 65_535
 _ONLINE: Final = b"online"
 _OFFLINE: Final = b"offline"
 _MAX_TOPIC: Final = 65_535
+_MOST_HEAD: Final = 16
+"""Bytes of a PUBLISH besides its topic and payload, and some."""
+_GRACE: Final = 0.05
+"""Seconds. A broker that closes over a message that it has confirmed does both at once."""
 _GIVEN_UP: Final = 600.0
 _REFUSED: Final = 60.0
 _MOST_BARRED: Final = 1_000
@@ -87,7 +93,7 @@ class OutgoingStatistics:
     in_flight: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Out:
     topic: str
     payload: bytes
@@ -139,6 +145,8 @@ class Outgoing:
         self._connection: Connection | None = None
         self._largest_window = self._window = window
         self._max_size = self._limit = max_size
+        self._surely = 0
+        """Bytes of topic and payload with which a message is not too large, whatever else is in its packet."""
         self._waiting: deque[_Out] = deque()
         self._in_flight: dict[int, _Out] = {}
         self._in_flight_bytes = 0
@@ -148,8 +156,13 @@ class Outgoing:
         self._next_mid = FIRST_MID
         self._statistics = OutgoingStatistics()
         # Rules 5 to 8.
-        self._suspect: _Out | None = None
+        self._suspects: list[_Out] = []
+        self._trial: _Out | None = None
+        """The first suspect, while it is on trial."""
         self._losses = 0
+        """Of the first suspect, on trial."""
+        self._last: tuple[float, _Out] | None = None
+        """Who was confirmed last on this connection, and when."""
         self._why = ""
         """What the last connection was lost for, where that is known."""
         self._proven = self._settled = False
@@ -171,16 +184,16 @@ class Outgoing:
     def pump(self) -> None:
         """Send what may be sent now; call it behind one or many `send`."""
         connection = self._connection
-        if connection is None or not connection.is_open or self._holding:
+        if connection is None or not connection.is_open or self._holding or self._trial is not None:
             return
         waiting, in_flight = self._waiting, self._in_flight
-        while waiting and len(in_flight) < self._window and self._in_flight_bytes < WINDOW_BYTES:
+        window = self._window if self._proven else self._window - 1  # the status is in flight
+        while waiting and len(in_flight) < window and self._in_flight_bytes < WINDOW_BYTES:
             out = waiting[0]
             if out.done is not None and self._new >= self._room:
                 return
-            if self._suspect is not None and in_flight and (out is self._suspect or self._on_trial()):
-                return
-            if out is self._suspect and not (self._proven and (self._settled or not self._losses)):
+            suspected = bool(self._suspects) and out is self._suspects[0]
+            if suspected and (in_flight or not self._proven or (self._losses and not self._settled)):
                 return
             waiting.popleft()
             if (refusal := self._refusal(out)) is not None:
@@ -191,6 +204,9 @@ class Outgoing:
             self._new += out.done is not None
             self._in_flight_bytes += len(out.payload)
             connection.publish(out.topic, out.payload, mid=mid, retain=out.retain and connection.retains)
+            if suspected:
+                self._trial = out
+                return
 
     def statistics(self) -> OutgoingStatistics:
         """The counters, brought up to date; read only."""
@@ -210,7 +226,10 @@ class Outgoing:
     def _refusal(self, out: _Out) -> Refusal | None:
         """Rules 3 and 8."""
         topic = out.topic
-        if not (topic.isascii() and topic.isprintable()) and (found := unpublishable(topic)):
+        if topic.isascii() and topic.isprintable():
+            if not self._barred and len(topic) + len(out.payload) < self._surely and len(topic) <= _MAX_TOPIC:
+                return None
+        elif found := unpublishable(topic):
             return Refusal(
                 "plate_value",
                 f"the topic {topic[:200]!r} holds {found!r}, which MQTT forbids: rename the device",
@@ -238,11 +257,11 @@ class Outgoing:
         if len(self._barred) > _MOST_BARRED:
             del self._barred[next(iter(self._barred))]
 
-    def _end(self, out: _Out, refusal: Refusal | None) -> None:
-        if out is self._suspect:
-            self._suspect, self._losses = None, 0
-        if refusal is not None:
-            self._statistics.refused += 1
+    def _end(self, out: _Out, refusal: Refusal) -> None:
+        """It will not be sent."""
+        if out in self._suspects:
+            self._acquit(out)
+        self._statistics.refused += 1
         if out.done is not None:
             out.done(refusal)
 
@@ -261,9 +280,11 @@ class Outgoing:
         self._in_flight_bytes -= len(out.payload)
         if out.done is not None:
             self._new -= 1
-            self._room = min(self._room + 1, self._window)
-        if out is self._suspect:
-            self._suspect, self._losses = None, 0
+            if self._room < self._window:
+                self._room += 1
+        connection = self._connection
+        if out is self._trial and connection is not None:
+            asyncio.get_running_loop().call_later(_GRACE, self._survived, connection, out)
         self._was_refused = code >= FAILURE
         if code in _LATER:
             self._hold(out)
@@ -273,13 +294,16 @@ class Outgoing:
             if self._barred:
                 self._forgive(out)
             self._statistics.confirmed += out.done is not None
+            self._last = time.monotonic(), out
             if self._remember_seconds:
                 self._remember(out)
             if self._holding:
                 self._follow(out)
             else:
                 self._holds = 0
-            self._end(out, None)
+            if (done := out.done) is not None:
+                out.done = None
+                done(None)
         if self._holding and not self._in_flight:
             self._hold_over()
         self.pump()
@@ -295,8 +319,9 @@ class Outgoing:
 
     def _remember(self, out: _Out) -> None:
         """Rule 2."""
-        now, remembered = time.monotonic(), self._remembered
-        remembered.append((now, out))
+        assert self._last is not None
+        now, remembered = self._last[0], self._remembered
+        remembered.append(self._last)
         self._remembered_bytes += len(out.payload)
         while remembered and (
             remembered[0][0] < now - self._remember_seconds
@@ -335,16 +360,31 @@ class Outgoing:
 
     # --- trials (rules 5 to 8) ---
 
-    def _on_trial(self) -> bool:
-        """Whether the suspect is in flight."""
-        return len(self._in_flight) == 1 and next(iter(self._in_flight.values())) is self._suspect
+    def _survived(self, connection: Connection, out: _Out) -> None:
+        if self._connection is connection and connection.is_open and self._trial is out:
+            self._trial = None
+            self._acquit(out)
+            self.pump()
 
-    def _judge(self, connection: Connection) -> None:
-        """The connection was lost with something in flight."""
-        first = next(iter(self._in_flight.values()))
-        if not self._on_trial():
-            self._suspect, self._losses = (first, 0) if connection.closed_on_us else (None, 0)
+    def _acquit(self, out: _Out) -> None:
+        self._suspects = [one for one in self._suspects if one is not out]
+        self._losses = 0
+
+    def _accuse(self, connection: Connection) -> None:
+        """A connection was lost with nobody on trial."""
+        self._losses = 0
+        before, self._suspects = self._suspects, []
+        if not connection.closed_on_us:
             return
+        if self._last is not None and time.monotonic() - self._last[0] < _GRACE:
+            self._suspects.append(self._last[1])
+        if self._in_flight:
+            self._suspects.append(next(iter(self._in_flight.values())))
+        else:  # whoever waits for its trial had nothing to do with it
+            self._suspects += [out for out in before if out not in self._suspects]
+
+    def _judge(self, connection: Connection, first: _Out) -> None:
+        """The connection was lost while ``first`` was on trial."""
         if not connection.closed_on_us:
             self._losses = 0
             return
@@ -363,10 +403,11 @@ class Outgoing:
         refusal = Refusal(
             "closes_connection",
             f"the broker closes the connection when it is sent {size} bytes on {first.topic[:200]!r}: see the broker's "
-            "log; if they are too many for it, set mqtt.max_publish",
+            "log and access list; if they are too many for it, set mqtt.max_publish",
             size,
         )
-        self._bar(first.topic, _GIVEN_UP, size, refusal)
+        # Who was confirmed all the same is refused for its topic, it seems, not for its size.
+        self._bar(first.topic, _GIVEN_UP, size if self._in_flight else 0, refusal)
         self._in_flight.clear()
         self._end(first, refusal)
 
@@ -385,6 +426,7 @@ class Outgoing:
         self._connection = connection
         self._window = min(self._largest_window, connection.receive_maximum)
         self._limit = min(self._max_size, connection.maximum_packet)
+        self._surely = self._limit - _MOST_HEAD
         self._room = min(self._room, self._window)
         self._proven, self._settled, self._was_refused = not self._status, False, False
         asyncio.get_running_loop().call_later(self._settle, self._on_settled, connection)
@@ -397,6 +439,11 @@ class Outgoing:
         self._held.clear()
         self._holding = False
         again = [] if self._why else self._forgotten()
+        if self._suspects and (first := self._suspects[0]) not in unconfirmed.values() and first.done is None:
+            # It was confirmed; it goes before all others, as these may not get so far.
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(first)
+            again.append(first)
         self._statistics.repeated += len(again)
         self._waiting.extendleft(again)
         self.pump()
@@ -423,20 +470,24 @@ class Outgoing:
 
     def _on_lost(self) -> None:
         connection, self._connection, self._why = self._connection, None, ""
+        trial, self._trial = self._trial, None
         self._lost_at = time.monotonic()
-        if connection is not None and connection.closed_on_us and self._was_refused:
+        assert connection is not None
+        if connection.closed_on_us and self._was_refused:
             self._why = "it closes it when it refuses a message"
-        elif connection is not None and self._in_flight:
-            self._room = 1
-            self._judge(connection)
+        elif trial is not None:
+            self._judge(connection, trial)
         else:
-            self._losses = 0
+            self._accuse(connection)
+        if self._in_flight:
+            self._room = 1
+        self._last = None
         if self._connected is not None:
             self._connected(False)
 
     def _on_missed(self) -> None:
         """Rule 6: the broker itself is away."""
-        self._losses, self._why = 0, ""
+        self._suspects, self._losses, self._why = [], 0, ""
 
     def _on_goodbye(self, connection: Connection) -> None:
         if self._status:
