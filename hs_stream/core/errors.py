@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-MOST_SAID: Final = 1000
+MOST_SAID: Final = 4000
 """Characters of what is said of a payload."""
 
 
