@@ -10,6 +10,7 @@
     |-- PayloadError         the device: never raised out of ingest, ends as a dead letter
     |-- Unavailable          retry later
     |   |-- StoreUnavailable
+    |   |-- StoreReplaced    whoever restored a backup under a running service: it ends, and goes on from what is there
     |   `-- BrokerUnavailable
     |-- NotFound             who asked: no such stream, workflow or node
     `-- LawViolation         us, or a general tool: a split or incremental law does not hold
@@ -31,6 +32,7 @@ __all__ = [
     "MissingPackage",
     "NotFound",
     "PayloadError",
+    "StoreReplaced",
     "StoreUnavailable",
     "ToolError",
     "Unavailable",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 
-MOST_SAID: Final = 1000
+MOST_SAID: Final = 4000
 """Characters of what is said of a payload."""
 
 
@@ -110,6 +112,20 @@ class Unavailable(HsStreamError):
 
 class StoreUnavailable(Unavailable):
     """The store does not answer, or refuses (disk full, no access)."""
+
+
+class StoreReplaced(Unavailable):
+    """The store holds less than this process has stored in it: it was restored or replaced meanwhile.
+
+    Not repeated, as `StoreUnavailable` is: what this process knows of the store is not true any more.
+    """
+
+    def __init__(self, where: str, missing: str) -> None:
+        super().__init__(
+            f"{where} was replaced or restored from an older backup while this service was using it: {missing}",
+            hint="what had been acknowledged since that backup is gone; this service ends here, and the next start "
+            "goes on from what the store holds now: see 'Restore a backup' in docs/guides/operate.md",
+        )
 
 
 class BrokerUnavailable(Unavailable):

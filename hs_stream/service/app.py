@@ -287,7 +287,8 @@ class Service:
         while not self._stopping.is_set():
             try:
                 await self._lease.renew()
-                await self._open_round()
+                if not await self._unless_stopping(self._open_round()):
+                    return False
             except StoreUnavailable as error:
                 logger.warning("the store is away; trying again", error=error.message)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -297,6 +298,21 @@ class Service:
                 logger.info("workflows loaded", workflows=[item.name for item in self.workflows])
                 return True
         return False
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
+        """``await work``; given up, and false, when the service is to stop: an engine waits for its store for ever."""
+        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait((working,))
+        if working.cancelled():
+            return False
+        await working
+        return True
 
     # --- changes (`hs_stream.service.api.Changes`) ---
 

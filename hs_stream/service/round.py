@@ -47,6 +47,7 @@ _STOP_SECONDS: Final = 6.0
 _STORE_PATIENCE: Final = 2.0
 _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
+_RETRY_SECONDS: Final = 1.0
 
 
 class Round:
@@ -221,7 +222,13 @@ class Round:
                     yield Entity(status.stream, workflow.name, values, status.tool, node.publish["homeassistant"])
 
     async def _newest_value(self, stream: StreamId) -> Value:
-        batch = await self.engine.read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
+        """A store that is away is waited for, as everybody else does."""
+        while True:
+            try:
+                batch = await self.engine.read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(_RETRY_SECONDS)
         return next(iter(batch))[1] if batch else None
 
     # --- what it says of itself ---

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.time import MIN_TIME, TimeIntervals
+from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time
 from hs_stream.engine.ports import Change, StreamChange, StreamRecord
 
-__all__ = ["changes_of", "complete", "merge_marks", "touched"]
+__all__ = ["changes_of", "complete", "merge_marks", "missing", "touched"]
+
+
+def missing(found: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
+    """What a store has lost that ``found`` what this process had ``saved`` as its state; empty where it is nothing."""
+    older = [
+        f"{name} {found.get(name) or 0} instead of {saved[name]}"
+        for name in ("append", "commit")
+        if (found.get(name) or 0) < (saved.get(name) or 0)
+    ]
+    if not older:
+        return ""
+    proven = found.get("proven") or 0
+    since = f"; what came after about {format_time(proven)} is missing" if proven > 0 else ""
+    return f"it is at {' and '.join(older)}{since}"
 
 
 def complete(record: StreamRecord) -> StreamRecord:

@@ -21,7 +21,9 @@ Theory of operation
    anybody reads. Every write of an append is durable by itself.
 7. A commit that touches a raw stream (a purge) is followed by a checkpoint at once: appends are not in the journal, so
    it must never be redone over a later one.
-8. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
+8. Before each checkpoint, and before anything is redone, the state document must be no older than we left it:
+   `StoreReplaced` when the database was dropped or restored from a backup meanwhile, and nothing more is written.
+9. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
    One process at a time may have a database open, apart from those with ``read_only``.
 """
 
@@ -41,7 +43,7 @@ from pymongo import DeleteMany, ReplaceOne, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.errors import StoreReplaced, StoreUnavailable
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import (
     Append,
@@ -56,7 +58,7 @@ from hs_stream.engine.ports import (
     StreamRecord,
 )
 from hs_stream.store import mongo_layout
-from hs_stream.store.changes import complete, merge_marks, touched
+from hs_stream.store.changes import complete, merge_marks, missing, touched
 from hs_stream.store.mongo_journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
 from hs_stream.store.mongo_link import Document, Link, Write, identity, keys, span
 from hs_stream.store.mongo_values import date, decode, documents_of, encode
@@ -110,6 +112,7 @@ class MongoStore:
         self._history: list[Document] = []
         self._pending = Pending()
         self._forgotten = 0
+        self._replaced: StoreReplaced | None = None
         self._marked = False
         self._retracted: set[int] = set()
         self._server: object = None
@@ -227,6 +230,17 @@ class MongoStore:
             raise StoreUnavailable(f"the store at {self._link.where} is open for reading only")
         if not self._opened:
             raise StoreUnavailable(f"the store at {self._link.where} is closed", hint="await store.open() first")
+        if self._replaced is not None:
+            raise self._replaced
+
+    async def _require_same(self) -> None:
+        """Rule 8."""
+        if not self._saved:
+            return
+        found = await self._link.collection("state").find_one({"_id": "store"}) or {}
+        if lost := missing({name: decode(found.get(name)) for name in _STATE}, self._saved):
+            self._replaced = StoreReplaced(f"the database at {self._link.where}", lost)
+            raise self._replaced
 
     # --- streams ---
 
@@ -417,6 +431,8 @@ class MongoStore:
                     await self._settle()
             except StoreUnavailable as error:
                 _LOG.warning("the checkpoint waits: %s", error)
+            except StoreReplaced:
+                return  # the next write says so
 
     def _unsaved(self) -> bool:
         return bool(self._progress or self._history or self._state != self._saved)
@@ -439,6 +455,7 @@ class MongoStore:
             server = await self._link.server()
             if server != self._server:
                 _LOG.warning("mongod at %s was restarted: redoing the latest commits", self._link.where)
+                await self._require_same()
                 await self._redo()
                 if await self._link.server() != server:
                     continue
@@ -464,6 +481,7 @@ class MongoStore:
         async with self._checkpoint_lock:
             if not self._unsaved():
                 return True
+            await self._require_same()
             state, progress, history = dict(self._state), self._progress, self._history
             waiting = self._pending.oldest()  # now: what is published from here on, the state document does not know of
             records = {stream: self._record(stream) for stream in progress}
@@ -593,6 +611,8 @@ class MongoStore:
     async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
         if self._read_only:
             raise StoreUnavailable(f"the store at {self._link.where} is open for reading only")
+        if self._replaced is not None:
+            raise self._replaced
         await self._link.connect()
         free = [{"owner": {"$in": [owner, instead_of]}}, {"until": {"$lte": now}}]
         with self._link.talking():

@@ -6,7 +6,9 @@
 2. One thread of the store's own holds the connection: the event loop never waits for the disk, and calls keep their
    order.
 3. The file, its ``-wal`` and its ``-shm`` may be read by nobody else; those of an earlier version are narrowed.
-4. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
+4. Each transaction looks whether the file is still the one that was opened, and no older than what was last stored:
+   `StoreReplaced` when a backup was restored meanwhile.
+5. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
    them.
 """
 
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.errors import StoreReplaced, StoreUnavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.engine.ports import (
     Append,
@@ -41,7 +43,7 @@ from hs_stream.engine.ports import (
     ToolRecord,
 )
 from hs_stream.private_files import make_private, narrow, touch_private
-from hs_stream.store.changes import changes_of, complete, merge_marks, touched
+from hs_stream.store.changes import changes_of, complete, merge_marks, missing, touched
 from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, rows_of, unavailable
 
@@ -79,6 +81,7 @@ class SqliteStore:
         self._state: dict[str, int | None] = {}
         self._saved: dict[str, int | None] = {}
         self._uppers: dict[int, int] = {}
+        self._file: tuple[int, int] | None = None
         self._writes = 0
 
     # --- the thread ---
@@ -100,10 +103,11 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. What rule 4 of the module remembers goes with it."""
+        """All or nothing. What rule 5 of the module remembers goes with it."""
         db, state = self._db, dict(self._state)
         db.execute("BEGIN IMMEDIATE")
         try:
+            self._require_same(db)
             yield db
             self._write_remembered(db)
             db.execute("COMMIT")
@@ -114,6 +118,14 @@ class SqliteStore:
             raise
         self._saved = dict(self._state)
         self._uppers.clear()
+
+    def _require_same(self, db: sqlite3.Connection) -> None:
+        """Rule 4."""
+        where = f"SQLite database {self._path}"
+        if self._file != _identity(self._path):
+            raise StoreReplaced(where, "another file has its name, and what this service writes is in the old one")
+        if lost := missing(dict(db.execute("SELECT key, value FROM state")), self._saved):
+            raise StoreReplaced(where, lost)
 
     def _write_remembered(self, db: sqlite3.Connection) -> None:
         news = [item for item in self._state.items() if self._saved.get(item[0], 0) != item[1]]
@@ -165,6 +177,7 @@ class SqliteStore:
             steps = SCHEMA if version == 0 else "".join(UPGRADES[step] for step in range(version, SCHEMA_VERSION))
             db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
+        self._file = _identity(self._path)
         self._state |= dict(db.execute("SELECT key, value FROM state"))
         self._saved = dict(self._state)
         marks = [
@@ -213,6 +226,12 @@ class SqliteStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            if self._file is not None and self._file != _identity(self._path):
+                # SQLite leaves the log of the file that was here, and would apply it to the one that is here now.
+                for ending in ("-wal", "-shm"):
+                    with suppress(OSError):
+                        log = self._path.with_name(self._path.name + ending)
+                        log.rename(log.with_name(f"{log.name}.replaced"))
 
     async def ping(self) -> None:
         await self._run(lambda: self._db.execute("SELECT 1 FROM state LIMIT 1").fetchone())
@@ -452,6 +471,15 @@ class SqliteStore:
     async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
         rows = await self._select("SELECT key, document FROM documents WHERE kind = ? ORDER BY key", kind)
         return {key: unpack(packed) for key, packed in rows}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; ``None`` where none has."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _pack_changes(change: StreamChange) -> bytes:
