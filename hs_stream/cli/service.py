@@ -41,7 +41,8 @@ def serve(
 ) -> None:
     """Run the service: connectors, executor, outbox and HTTP. SIGTERM and SIGINT stop it in an orderly way.
 
-    Where no file matches the settings' workflows and none is saved in the store, it does not begin, unless --empty.
+    Where there is no settings file, no file matches the workflows and none is saved in the store, it does not begin,
+    unless --empty. With a settings file it begins, says so, and waits for a workflow.
     """
     from hs_stream.service.app import run_service  # noqa: PLC0415 - only this command needs the server
 
@@ -66,14 +67,24 @@ def serve(
 
 
 async def _has_saved(settings: Settings, file: Path | None) -> None:
-    """`ConfigurationError` when no workflow is saved either: most likely this is another directory than was meant."""
+    """Say it when no workflow is saved either: most likely this is another directory than was meant.
+
+    `ConfigurationError` where there are no settings either, and so nothing that says that it is the right one.
+    """
     if await saved_workflows(settings):
         return
-    raise ConfigurationError(
+    text = (
         f"there is no workflow to run: no file matches {', '.join(settings.workflows)} in {Path.cwd()}, and none is "
-        f"saved in {redacted(settings.store.url)}; settings: {file or 'no file here, so all defaults'}",
+        f"saved in {redacted(settings.store.url)}; settings: {file or 'no file here, so all defaults'}"
+    )
+    hint = f"{first_workflow(settings)} writes a first workflow"
+    if file is not None:
+        logger.warning(text, hint=f"start it where your config directory is; {hint}, hs-stream workflow save runs one")
+        return
+    raise ConfigurationError(
+        text,
         hint="start it where your config directory is, or name your settings with --config; "
-        f"{first_workflow(settings)} writes a first workflow; --empty begins without one",
+        f"{hint}; --empty begins without one",
     )
 
 

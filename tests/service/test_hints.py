@@ -56,23 +56,28 @@ async def ended(service: Any) -> str:
 # --- nothing to run ---
 
 
-def test_serve_refuses_where_there_is_nothing_to_run_and_makes_nothing(in_site: Any) -> None:
+def test_serve_refuses_where_there_is_nothing_to_run_and_makes_nothing(
+    in_site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settle(in_site, '["config/workflows/*.yaml"]')
+    Path("hs-stream.toml").unlink()
+    monkeypatch.setenv("HS_STREAM__STORE__URL", "sqlite:///data/x.db")
     [line] = run("serve", code=2).stderr.splitlines()
     assert "there is no workflow to run: no file matches config/workflows/*.yaml" in line
-    for part in (str(in_site.directory), "sqlite:///data/x.db", "settings: hs-stream.toml", DISCOVER, "--empty"):
+    for part in (str(in_site.directory), "sqlite:///data/x.db", "settings: no file here", DISCOVER, "--empty"):
         assert part in line
     assert not Path("data").exists()
-    Path("hs-stream.toml").unlink()
     [line] = run("serve", "--config", "hs-stream.toml", code=2).stderr.splitlines()
     assert "names hs-stream.toml, which is no file" in line
 
 
-async def test_serve_begins_empty_when_asked_or_when_no_file_is_wanted(site: Any) -> None:
+async def test_serve_begins_empty_with_settings_and_says_so_unless_no_file_is_wanted(site: Any) -> None:
     settle(site, '["config/workflows/*.yaml"]')
-    service = await site.start("serve", "--empty")
+    service = await site.start("serve")
     await service.until("/readyz", up, 60)
     log = await ended(service)
+    assert "there is no workflow to run: no file matches config/workflows/*.yaml" in log
+    assert "settings: hs-stream.toml" in log
     assert "the store is new and empty" in log
     assert f"directory={site.directory}" in log
     assert "workflows='config/workflows/*.yaml: 0 files'" in log
@@ -81,6 +86,7 @@ async def test_serve_begins_empty_when_asked_or_when_no_file_is_wanted(site: Any
     await service.until("/readyz", up, 60)
     log = await ended(service)
     assert "the store is new and empty" not in log
+    assert "there is no workflow to run" not in log
 
 
 async def test_a_saved_workflow_is_enough_to_begin(in_site: Any) -> None:
