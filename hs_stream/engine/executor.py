@@ -306,7 +306,7 @@ class Executor:
         lost, unsure, invalid = await self._take_back(stream, changed, step)
         may = available_now(stream, step.horizon, self.silence.proven) & stream.wanted()
         if stream.retried:
-            stream.coverage -= stream.retried & stream.failed & may
+            self._try_again(stream, stream.retried & stream.failed & may)
             stream.retried = EMPTY
         owed = may - stream.coverage
         rest = EMPTY
@@ -325,6 +325,14 @@ class Executor:
             stream.waiting |= lost
         await self._find_old(stream)
         self._settle(stream, rest, step)
+
+    @staticmethod
+    def _try_again(stream: Stream, failed: TimeIntervals) -> None:
+        """What failed is owed again; where that was the newest, every input must be looked at there."""
+        end = stream.end()
+        stream.coverage -= failed
+        if stream.end() < end and stream.pending_inputs is not None:
+            stream.pending_inputs = None
 
     async def _find_old(self, stream: Stream) -> None:
         """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hs_stream.core.errors import ToolError
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals
@@ -348,5 +349,27 @@ async def test_what_failed_before_a_restart_and_is_corrected_is_a_change_althoug
     await history.settle()
     await history.deliver([Reading("power", room, NOW - 20_000, 5)])
     await history.settle()
+    await history.check(everything=False)
+    await history.end()
+
+
+async def test_what_fails_at_the_newest_instant_of_an_aggregate_is_tried_again_with_all_its_inputs() -> None:
+    """Somebody asks for it. Those of them that had not changed since were left out."""
+    store = MemoryStore()
+
+    async def factory() -> Store:
+        return store
+
+    mean = workflow(node("mean", "aggregate", ["power"], over=["room"], function="mean"), online=True)
+    history = History(factory, [mean], EngineSettings(), NOW)
+    await history.begin()
+    values = {"a": -2, "b": "", "c": -3}
+    await history.deliver([Reading("power", (("room", room),), NOW - 4000, value) for room, value in values.items()])
+    await history.settle()
+    failed = TimeIntervals.points([NOW - 4000])
+    assert history.engine.find(StreamId("mean", ())).failed == failed
+    with pytest.raises(ToolError):
+        await history.engine.compute([StreamId("mean", ())], NOW - 10_000, NOW)
+    assert history.engine.find(StreamId("mean", ())).failed == failed
     await history.check(everything=False)
     await history.end()
