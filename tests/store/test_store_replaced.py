@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pymongo import MongoClient
@@ -21,6 +21,7 @@ from hs_stream.engine.ports import Append, Commit, Store, StreamChange, StreamRe
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
 
+Opened = TypeVar("Opened", SqliteStore, MongoStore)
 AT = 1_700_000_000_000
 
 
@@ -32,7 +33,7 @@ async def work(store: Store, first: int, last: int) -> None:
         await store.commit(Commit(seq, [change], seq, AT + seq))
 
 
-async def opened(store: Store) -> Store:
+async def opened(store: Opened) -> Opened:
     await store.open()
     await store.register([StreamRecord(1, StreamId.make("r"), "raw"), StreamRecord(2, StreamId.make("d"), "derived")])
     return store
