@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import Meta
 
-__all__ = ["Admitted", "Plate", "PlateFull", "PlateValues", "check_plates", "closure", "in_order"]
+__all__ = ["MOST_ANCESTORS", "Admitted", "Plate", "PlateFull", "PlateValues", "check_plates", "closure", "in_order"]
+
+
+MOST_ANCESTORS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,13 @@ def closure(plates: Mapping[str, Plate], names: Iterable[str]) -> frozenset[str]
 def in_order(plates: Mapping[str, Plate], names: Iterable[str]) -> tuple[str, ...]:
     """``names``, ancestors before descendants, otherwise as declared: the order of topic levels."""
     wanted = set(names)
-    result: list[str] = []
+    result: dict[str, None] = {}
 
     def visit(name: str) -> None:
         parent = plates[name].parent
         if parent is not None and parent in wanted and parent not in result:
             visit(parent)
-        if name not in result:
-            result.append(name)
+        result[name] = None
 
     for name in plates:
         if name in wanted:
@@ -102,6 +104,11 @@ def check_plates(plates: Mapping[str, Plate]) -> None:
                 raise ConfigurationError(
                     f"plate {plate.name}: its parent {parent} is a part of {plates[parent].of}",
                     hint=f"write parent: {plates[parent].of}",
+                )
+            if len(seen) > MOST_ANCESTORS:
+                raise ConfigurationError(
+                    f"plate {plate.name} has more than {MOST_ANCESTORS} plates above it",
+                    hint="each is a level of the topics; leave out those that no node needs",
                 )
             seen.append(parent)
             parent = plates[parent].parent

@@ -34,6 +34,7 @@ import copy
 import dataclasses
 import types
 import typing
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -265,7 +266,7 @@ class Tool(ABC):
                 raise ConfigurationError(
                     f"{cls.name} has no parameter {given!r}", hint=f"its parameters are {', '.join(fields) or 'none'}"
                 )
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         values = {}
         for field in fields.values():
             if field.name in parameters:
@@ -291,7 +292,7 @@ class Tool(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """The parameters as JSON-like values that `build` turns into an equal tool."""
-        hints = typing.get_type_hints(type(self))
+        hints = _hints(type(self))
         return {
             field.name: _plain(getattr(self, field.name), hints[field.name])
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -306,6 +307,17 @@ class Tool(ABC):
     def pin(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+
+_HINTS: Final[weakref.WeakKeyDictionary[type, dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """The types of its parameters. Python compiles them anew whenever it is asked, which takes about a millisecond."""
+    found = _HINTS.get(kind)
+    if found is None:
+        found = _HINTS[kind] = typing.get_type_hints(kind)
+    return found
 
 
 class MapTool(Tool):

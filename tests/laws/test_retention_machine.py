@@ -30,12 +30,13 @@ from tests.laws.test_machine import (
 )
 
 KEPT = st.sampled_from([1_000, 10_000, 60_000, 600_000])
+WORKFLOWS = wanted_sometimes(workflows(REGISTRY))  # once: it tries every tool
 
 
 @st.composite
 def forgetful(draw: st.DrawFn) -> WorkflowDefinition:
     """Any workflow, with a retention on any of its sources and nodes; often the same on all sources."""
-    workflow = draw(wanted_sometimes(workflows(REGISTRY)))
+    workflow = draw(WORKFLOWS)
     grown = {plate.source for plate in workflow.plates.values()}
     retention = dict.fromkeys(workflow.sources, draw(KEPT)) if draw(st.booleans()) else {}
     for name in (*workflow.sources, *workflow.nodes):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,14 @@ from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings, WatermarkSettings
 from hs_stream.service.wiring import check_names, source_check
-from hs_stream.service.workflow_file import MAX_FILE, from_document, load_workflow, parse_workflow, to_document
+from hs_stream.service.workflow_file import (
+    MAX_FILE,
+    WorkflowText,
+    from_document,
+    load_workflow,
+    parse_workflow,
+    to_document,
+)
 from hs_stream.service.workflow_graph import dot, graph_json, mermaid
 from hs_stream_connectors.mqtt.packets import Message
 from hs_stream_connectors.mqtt.source import MqttSource
@@ -159,7 +168,7 @@ def test_a_mistake_names_its_line(registry: ToolRegistry, old: str, new: str, li
         ("workflow: x\n<<: {a: 1}", "merge keys"),
         ("workflow: x\n? [a]\n: b", "key is not text"),
         ("a: &a [*a]", "nested more than"),
-        ("[" * 5_000, "nested too deep"),
+        ("[" * 5_000, "nested more than 40 deep"),
         ("workflow: .inf", "finite"),
         ("\x00", "not YAML"),
         ("workflow: x\nsources: {a: {codec: json}}", "add mqtt"),
@@ -176,8 +185,49 @@ def test_what_is_no_workflow_is_refused(registry: ToolRegistry, text: str, words
 
 def test_aliases_cannot_blow_up(registry: ToolRegistry) -> None:
     lines = ["a0: &a0 [1, 1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
-    with pytest.raises(ConfigurationError, match=r"more than 50000 values|nested more than"):
+    with pytest.raises(ConfigurationError, match=r"more than 20000 keys and values|nested more than"):
         parse("\n".join(lines), registry)
+
+
+def test_a_large_file_is_refused_where_it_becomes_too_large(registry: ToolRegistry) -> None:
+    """Not at its end: reading 1 MB of small values took 22 s."""
+    many = "workflow: big\nsources:\n" + "".join(f"  s{number}: {{mqtt: t/{number}}}\n" for number in range(30_000))
+    with pytest.raises(ConfigurationError, match="more than 20000 keys and values") as caught:
+        parse_workflow(many, registry, "big.yaml")
+    assert caught.value.line is not None
+    assert caught.value.line < 8_000
+    document = {"workflow": "big", "sources": {f"s{number}": {"mqtt": "t"} for number in range(30_000)}}
+    with pytest.raises(ConfigurationError, match="more than 20000 keys and values"):
+        WorkflowText.read(json.dumps(document), "big", as_json=True)
+
+
+def test_what_is_nested_too_deep_is_refused_at_its_level(registry: ToolRegistry) -> None:
+    for deep in ("[" * 100_000, "{a: " * 100_000, "\n".join(" " * level + "a:" for level in range(1, 500))):
+        with pytest.raises(ConfigurationError, match="nested more than 40 deep"):
+            parse_workflow(f"workflow: deep\nx:\n {deep}", registry, "deep.yaml")
+    for text in ("[" * 60 + "]" * 60, '{"a":' * 60 + "1" + "}" * 60):
+        with pytest.raises(ConfigurationError, match="nested more than 40 deep"):
+            WorkflowText.read(text, "deep", as_json=True)
+
+
+def test_plates_are_not_nested_without_end(registry: ToolRegistry) -> None:
+    plates = "".join(f"  p{number}: {{parent: p{number - 1}}}\n" for number in range(1, 3000))
+    with pytest.raises(ConfigurationError, match="plate p21 has more than 20 plates above it"):
+        parse_workflow(f"workflow: deep\nplates:\n  p0: {{}}\n{plates}", registry, "deep.yaml")
+
+
+def test_the_types_of_a_tool_are_looked_up_once(registry: ToolRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    real = typing.get_type_hints
+
+    def look(kind: Any) -> Any:
+        looked.append(kind)
+        return real(kind)
+
+    monkeypatch.setattr(typing, "get_type_hints", look)
+    nodes = "".join(f"  n{number}: {{tool: component, from: s, with: {{key: k{number}}}}}\n" for number in range(50))
+    parse_workflow(f"workflow: many\nsources: {{s: {{mqtt: t}}}}\nnodes:\n{nodes}", registry, "many.yaml")
+    assert len(looked) <= 3
 
 
 def test_files_that_cannot_be_read(registry: ToolRegistry, tmp_path: Path) -> None:
