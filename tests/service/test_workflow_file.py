@@ -219,7 +219,12 @@ def test_plates_are_not_nested_without_end(registry: ToolRegistry) -> None:
 def test_the_types_of_a_tool_are_looked_up_once(registry: ToolRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
     real = typing.get_type_hints
-    monkeypatch.setattr(typing, "get_type_hints", lambda kind, *more: looked.append(kind) or real(kind, *more))
+
+    def look(kind: Any) -> Any:
+        looked.append(kind)
+        return real(kind)
+
+    monkeypatch.setattr(typing, "get_type_hints", look)
     nodes = "".join(f"  n{number}: {{tool: component, from: s, with: {{key: k{number}}}}}\n" for number in range(50))
     parse_workflow(f"workflow: many\nsources: {{s: {{mqtt: t}}}}\nnodes:\n{nodes}", registry, "many.yaml")
     assert len(looked) <= 3
