@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,12 +10,15 @@ import shutil
 import socket
 import subprocess
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,6 +163,43 @@ def test_names_are_global_over_all_workflows() -> None:
         for name in [*document["sources"], *document["nodes"]]:
             assert name not in seen, f"{name} is in {path} and {seen[name]}: one service cannot run both"
             seen[name] = path
+
+
+# --- dependencies ---
+
+
+def test_the_tested_versions_are_those_that_the_floors_allow() -> None:
+    """Of every extra. A floor that excludes a known hole must exclude it from what is installed, too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    tested = {canonicalize_name(name): version for name, version in pinned.items()}
+    required = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    wanted = [one for one in map(Requirement, required) if one.name != "hs_stream"]
+    assert len(wanted) > 30
+    for one in wanted:
+        assert one.specifier, f"{one.name} has no floor"
+        assert one.specifier.contains(tested[canonicalize_name(one.name)]), one
+
+
+# --- systemd ---
+
+
+def systemd(unit: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = shutil.which("systemd-analyze")
+    if command is None:
+        pytest.skip("systemd-analyze is not installed")
+    return subprocess.run([command, *arguments, unit], capture_output=True, text=True, check=False)
+
+
+def test_the_unit_of_systemd_is_right_and_leaves_little_open(tmp_path: Path) -> None:
+    text = (CONFIG / "hs-stream.service").read_text(encoding="utf-8")
+    unit = tmp_path / "hs-stream.service"
+    unit.write_text(text.replace("/opt/hs_stream/bin/hs-stream", shutil.which("true") or "/bin/true"), encoding="utf-8")
+    verified = systemd(unit, "verify")
+    assert (verified.returncode, verified.stderr) == (0, "")
+    judged = systemd(unit, "security", "--offline=true", "--threshold=20")
+    assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 # --- compose.yaml ---
