@@ -227,7 +227,7 @@ with HyperStream(os.environ["STORE"]) as hs:
     out.purge()
     print(out.window(("2026-01-01T00:00:00Z", "2026-01-01T00:00:03Z"), compute=True).values())"""
     said = run(tmp_path, store, code)
-    assert "'flow:double' cannot be loaded: ConfigurationError: " in said
+    assert "'flow:double' cannot be loaded: StoreInUse: " in said
     assert said.endswith("[3, 6, 9]\n")
 
 
