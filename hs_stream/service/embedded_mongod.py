@@ -47,6 +47,8 @@ wait $child
 """
 _ALREADY_INITIALIZED: Final = 23
 _PORT: Final = "hs-stream.port"
+_HOW: Final = "authSource=local&authMechanism=SCRAM-SHA-256"
+"""How the user of the key is known."""
 """The file in its directory that says where it listens."""
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0
@@ -105,7 +107,10 @@ def running_mongod(directory: Path, database: str) -> str:
     """The URL of ``database`` in the mongod that runs over ``directory`` as a child of any process; else ``""``."""
     try:
         port = int((directory / _PORT).read_text(encoding="ascii"))
-        address = f"mongodb://127.0.0.1:{port}/{database}?directConnection=true"
+        file = directory / _KEY_FILE
+        key = file.read_text(encoding="ascii").strip() if file.exists() else ""
+        login, how = (f"{_USER}:{key}@", f"&{_HOW}") if key else ("", "")
+        address = f"mongodb://{login}127.0.0.1:{port}/{database}?directConnection=true{how}"
         with MongoClient[dict[str, Any]](address, serverSelectionTimeoutMS=500, connectTimeoutMS=500) as client:
             options = client.admin.command("getCmdLineOpts")["parsed"]
     except (OSError, ValueError, PyMongoError):
@@ -153,7 +158,7 @@ class EmbeddedMongod:
             raise StoreUnavailable("the embedded mongod has not been started", hint="await mongod.start() first")
         options = [f"replicaSet={self._replica_set}"] if self._replica_set else []
         if self._key:
-            options.append("authSource=local&authMechanism=SCRAM-SHA-256")
+            options.append(_HOW)
         suffix = f"/?{'&'.join(options)}" if options else ""
         return f"mongodb://{self._login}127.0.0.1:{self._port}{suffix}"
 
@@ -205,7 +210,8 @@ class EmbeddedMongod:
             self._spawn(self._binary, self._port)
             problem = self._wait_until_ready()
             if not problem:
-                (self._directory / _PORT).write_text(f"{self._port}", encoding="ascii")
+                with open_private(self._directory / _PORT) as file:
+                    file.write(f"{self._port}")
                 return
             self._stop()
             if "Address already in use" not in problem or self._fixed_port is not None:
@@ -269,7 +275,7 @@ class EmbeddedMongod:
         deadline = time.monotonic() + _START_SECONDS
         address = f"mongodb://{self._login}127.0.0.1:{self._port}/?directConnection=true"
         if self._key:
-            address += "&authSource=local&authMechanism=SCRAM-SHA-256"
+            address += f"&{_HOW}"
         with MongoClient[dict[str, Any]](
             address, serverSelectionTimeoutMS=250, connectTimeoutMS=250, heartbeatFrequencyMS=500
         ) as client:

@@ -227,6 +227,7 @@ async def said(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.timeout(240)  # some forty commands, each a process
 @pytest.mark.parametrize("tls", [False, True])
 async def test_workflows_are_saved_in_a_service_that_wants_a_token(in_site: Any, tls: bool) -> None:
     files = {"data.csv": "t,temperature\n2026-01-01T00:00:00Z,20\n", "notes.json": "{}", "more.yaml": SAVED}
