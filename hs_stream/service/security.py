@@ -59,7 +59,7 @@ MOST_FAILURES: Final = 10
 WINDOW: Final = 60.0
 _MOST_ADDRESSES: Final = 4096
 _READING: Final = ("GET", "HEAD", "OPTIONS")
-SHORTEST: Final = 6
+SHORTEST: Final = 4
 GOOD: Final = 16
 """Characters of a token that is not guessed, whatever it is made of."""
 _OPEN: Final = "/healthz"
