@@ -110,7 +110,7 @@ async def test_who_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         address = site.client.base_url
         reader, writer = await asyncio.open_connection(address.host, address.port, limit=1024)
         path = SMOOTH.replace("smooth", "climate")
-        writer.write(f"GET {path}/live HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {path}/live HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await until(lambda: site.hub.count == 1)
         for index in range(3000):
             if site.hub.count == 0:
