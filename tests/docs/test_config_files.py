@@ -154,8 +154,20 @@ def check_metrics(path: Path, _: Path) -> None:
     assert {re.sub("_(bucket|sum|count)$", "", name) for name in named} <= ours
 
 
+def check_unit(path: Path, scratch: Path) -> None:
+    """systemd takes it, and judges that it leaves little open."""
+    unit = scratch / path.name
+    text = path.read_text(encoding="utf-8")
+    unit.write_text(text.replace("/opt/hs_stream/bin/hs-stream", program("true")), encoding="utf-8")
+    for arguments in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        command = [program("systemd-analyze"), *arguments, str(unit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
 CHECKS: dict[str, Callable[[Path, Path], None]] = {
     "hs-stream.toml": check_settings,
+    "hs-stream.service": check_unit,
     "mosquitto.conf": check_mosquitto,
     "compose/mosquitto.conf": check_mosquitto,
     "prometheus.yml": check_prometheus,

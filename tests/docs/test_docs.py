@@ -154,7 +154,7 @@ def test_metrics_named_in_the_texts_exist() -> None:
                 assert name in known, f"{path.name} names the metric {name}"
 
 
-def test_rules_are_numbered_without_gaps_and_name_named_tests() -> None:
+def test_rules_are_numbered_without_gaps_and_name_tests_that_exist() -> None:
     for path in sorted((ROOT / "docs/specs").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         numbers = [int(number) for number in re.findall(r"^\*\*[A-Z]{2}-(\d+)\*\*", text, re.MULTILINE)]

@@ -62,11 +62,11 @@ async def test_home_assistant_asks_for_states_meanwhile(
         assert (await it.get("/healthz"))["ok"]
         assert "it is away" in (await it.get("/readyz", 503))["parts"]["store"]["error"]
         away.set = False
-        await it.contents("scaled", {1: 2.0, 2: 4.0})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             async for message in home.messages:
                 if b"4" in bytes(message.payload):
                     break
+        await it.contents("scaled", {1: 2.0, 2: 4.0})
 
 
 async def test_the_workflows_are_loaded_again_meanwhile(
