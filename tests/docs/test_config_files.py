@@ -98,24 +98,6 @@ def check_mosquitto(path: Path, scratch: Path) -> None:
     assert "Error" not in errors
 
 
-def systemd(unit: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = shutil.which("systemd-analyze")
-    if command is None:
-        pytest.skip("systemd-analyze is not installed")
-    return subprocess.run([command, *arguments, unit], capture_output=True, text=True, check=False)
-
-
-def check_unit(path: Path, tmp_path: Path) -> None:
-    """It is right, and leaves little open."""
-    text = path.read_text(encoding="utf-8")
-    unit = tmp_path / "hs-stream.service"
-    unit.write_text(text.replace("/opt/hs_stream/bin/hs-stream", shutil.which("true") or "/bin/true"), encoding="utf-8")
-    verified = systemd(unit, "verify")
-    assert (verified.returncode, verified.stderr) == (0, "")
-    judged = systemd(unit, "security", "--offline=true", "--threshold=20")
-    assert judged.returncode == 0, judged.stdout + judged.stderr
-
-
 def check_prometheus(path: Path, scratch: Path) -> None:
     if "compose" in path.parts:  # promtool wants the secret to be there
         secret = scratch / "token"
@@ -174,7 +156,6 @@ CHECKS: dict[str, Callable[[Path, Path], None]] = {
     "compose/prometheus.yml": check_prometheus,
     "prometheus/alerts.yml": check_alerts,
     "grafana/hs_stream.json": check_metrics,
-    "hs-stream.service": check_unit,
     **{str(path.relative_to(CONFIG)): check_workflow for path in sorted((CONFIG / "workflows").rglob("*.yaml"))},
 }
 
