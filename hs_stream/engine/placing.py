@@ -15,7 +15,8 @@
    and what overwrites a reading whose message is not known is as unknown.
 6. ``MERGE``: two objects become one, member by member, the later one winning; objects within objects too. Where no
    member differs, nothing is lost and nothing is counted. Otherwise rule 5 decides whether it is refused. (Were the
-   whole object replaced then, a redelivery of the later messages would not end in the same contents.)
+   whole object replaced then, a redelivery of the later messages would not end in the same contents.) What would grow
+   beyond `MOST_MERGED` is refused (``too_large``).
 7. ``UPDATE``: another value than the one at its time is a reading at its arrival (rule 3), and nothing is overwritten.
    It is a repeat, and changes nothing, where the newest instance has its value already. The value that stands at its
    time is a repeat too, unless the newest instance is such a reading of that very time, and another value: then it
@@ -40,7 +41,18 @@ from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.ports import Delivery, Placing, Reading
 from hs_stream.engine.streams import Stream
 
-__all__ = ["DEVICE_NAMES", "MOST_PAYLOAD", "OTHER_DEVICE", "Came", "Origins", "Placed", "Placer", "merge", "stranger"]
+__all__ = [
+    "DEVICE_NAMES",
+    "MOST_MERGED",
+    "MOST_PAYLOAD",
+    "OTHER_DEVICE",
+    "Came",
+    "Origins",
+    "Placed",
+    "Placer",
+    "merge",
+    "stranger",
+]
 
 OTHER_DEVICE: Final = "other_device"
 MOST_PAYLOAD: Final = 65_536
@@ -57,6 +69,8 @@ _APART: Final = str.maketrans("", "", "_- ")
 _SHOWN: Final = 80
 """Characters of what a device sent that a message shows."""
 
+MOST_MERGED: Final = 1 << 20
+"""Bytes of an object that messages are merged into, about."""
 _REFUSED: Final = 5_000
 """Refused messages that are remembered."""
 _LETTERS: Final = 1_000
@@ -215,6 +229,10 @@ class _Round:
             merged, differs = merge(there, value)
             if same(merged, there) or await self._is_refused(one, origin if differs else None):
                 return
+            if _size(merged) > MOST_MERGED:
+                text = f"what is sent with this one time has more than {MOST_MERGED} bytes together"
+                self._refused.append((one, PayloadError("too_large", text)))
+                return
             mine = _origin(one)
             if differs:
                 self._overwritten.append(time)
@@ -298,6 +316,15 @@ def merge(old: dict[str, Value], new: dict[str, Value]) -> tuple[dict[str, Value
         elif not same(there, value):
             merged[key], differs = value, True
     return merged, differs
+
+
+def _size(value: Value) -> int:
+    """Bytes of a value, about."""
+    if isinstance(value, dict):
+        return sum(len(key) + _size(member) for key, member in value.items())
+    if isinstance(value, list):
+        return sum(map(_size, value)) + 8
+    return 8 + (len(value) if isinstance(value, (str, bytes)) else 0)
 
 
 def stranger(before: Origin, now: Origin, fields: Collection[str]) -> str:

@@ -251,6 +251,14 @@ async def test_parts_of_one_time_are_one_value(bench: Bench) -> None:
     assert [reason for reason, _ in await letters(bench)] == ["other_device"]
 
 
+async def test_what_is_merged_is_bounded(bench: Bench) -> None:
+    await start(bench)
+    for part in range(6):
+        await send(bench, MERGE, (0, {f"part{part}": "x" * 250_000}))
+    assert list((await bench.contents("s"))[0]) == ["part0", "part1", "part2", "part3"]
+    assert [reason for reason, _ in await letters(bench)] == ["too_large"] * 2
+
+
 async def test_of_parts_from_two_topics_neither_is_known_as_the_first(bench: Bench) -> None:
     """``tele/+/SENSOR`` and ``STATE`` in one source."""
     await start(bench)

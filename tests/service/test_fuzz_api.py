@@ -130,7 +130,7 @@ def test_no_live_request_makes_the_service_fail(stream: str, start: str | None, 
                 "path": path,
                 "raw_path": quote(path).encode(),
                 "query_string": urlencode(query).encode(),
-                "headers": [],
+                "headers": [(b"host", b"127.0.0.1")],
                 "server": ("api", 80),
                 "client": ("127.0.0.1", 1),
             }
