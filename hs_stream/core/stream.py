@@ -142,7 +142,10 @@ def suggestion(wanted: StreamId, near: Sequence[StreamId]) -> str:
     if not near:
         return ""
     if near[0].name == wanted.name:
-        return f"there is {', '.join(map(str, near[:SUGGESTED]))}"
+        plates = [name for name, _ in near[0].meta]
+        unknown = [name for name, _ in wanted.meta if name not in plates]
+        wrong = f"{', '.join(unknown)} is no plate of {wanted.name}; " if unknown else ""
+        return f"{wrong}there is {', '.join(map(str, near[:SUGGESTED]))}"
     return f"did you mean {near[0]}?"
 
 

@@ -69,7 +69,7 @@ def waits_for(
         online = witness is not None and witness.running and workflow.online
         read = ", ".join(source.name for source in sources_of(workflow, name)) or "nothing"
         failed = "hs-stream failed lists what tools could not compute"
-        why = failed if online else f"hs-stream compute {workflow.name} computes it"
+        why = failed if online else f"hs-stream compute {workflow.name} --from -1d --to now computes the last day of it"
         return f"workflow {workflow.name} declares it; no result yet of the readings of {read}, {why}"
     places = " or ".join(_place(source, name) for source in waits)
     said = "; ".join(dict.fromkeys(filter(None, (_said(source, witness) for source in waits[:3]))))

@@ -134,7 +134,8 @@ def test_what_a_stream_waits_for_depends_on_who_can_say_it() -> None:
     ignored = said(Witness("T", {"climate": {"readings": 0, "dead_letters": {}, "ignored": 3}}))
     assert ignored == f"{says}: 3 messages were ignored, since its codec finds no reading in them: does its topic fit?"
     assert waits_for([workflow], "smooth", {"climate"}, None).endswith(
-        "no result yet of the readings of climate, hs-stream compute comfort computes it"
+        "no result yet of the readings of climate, hs-stream compute comfort --from -1d --to now "
+        "computes the last day of it"
     )
     assert waits_for([workflow], "other", set(), None) == ""
 

@@ -368,6 +368,7 @@ async def test_streams_are_purged_one_by_one_or_a_node_at_once() -> None:
         ("/api/streams?name=climate&start=now&end=-1h", 422, "not before"),
         ("/api/streams/nothing/instances", 404, "there is no stream nothing"),
         ("/api/streams/climat/instances", 404, "did you mean climate[house=1,room=kitchen]?"),
+        ("/api/streams/climate[rom=attic]/instances", 404, "rom is no plate of climate; there is climate[house=1,"),
     ],
 )
 async def test_purges_that_cannot_be(path: str, status: int, words: str) -> None:
