@@ -478,7 +478,7 @@ class FoldTool(Tool):
     silence alone is enough for them.
 
     Where `step` raises, that instant fails, and the fold goes on from the state before it, as if the instance were not
-    there (`hs_stream.core.attempt` has the rules).
+    there (`hs_stream.compute.attempt` has the rules).
     """
 
     kind = "fold"

@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from hs_stream.compute.run import run
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import SUGGESTED, StreamId, nearest_streams, suggestion
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
-from hs_stream.core.tool import OnGrid, Tool
+from hs_stream.core.tool import OnGrid
 from hs_stream.core.watermark import Silence
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
@@ -112,7 +114,7 @@ class EngineStatistics:
 class Engine:
     """Workflows over one store. Not thread-safe: use it from one event loop.
 
-    ``computing`` makes of each stream's tool an equal one that computes, for who wants that done elsewhere.
+    ``computing`` runs the tasks, for who wants that done elsewhere: it returns what `hs_stream.compute.run.run` does.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Engine:
         telemetry: Telemetry | None = None,
         sink: Sink | None = None,
         guard: Guard | None = None,
-        computing: Callable[[Tool], Tool] | None = None,
+        computing: Callable[[Task], Result] = run,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.clock = clock or SystemClock()
@@ -156,7 +158,7 @@ class Engine:
         await self.feed.open()
         records = await self.store.streams()
         settings = self.settings
-        self._graph = Graph(records, restrict_to_major=settings.recompute_on == "major", computing=self._computing)
+        self._graph = Graph(records, restrict_to_major=settings.recompute_on == "major")
         silence = Silence(settings.idle, MIN_TIME if recovery.proven is None else recovery.proven)
         self._executor = Executor(
             self._graph,
@@ -165,6 +167,7 @@ class Engine:
             self.clock,
             self._telemetry,
             self.feed,
+            computing=self._computing,
             commit_seq=recovery.commit_seq,
             chunk=settings.chunk,
         )

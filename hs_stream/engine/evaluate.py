@@ -1,20 +1,22 @@
-"""Evaluating one owed interval of one stream: gather what the supports read, call the tool, check what came back.
+"""Evaluating one owed interval of one stream: gather what the supports read, and run the task that this makes.
 
 1. The interval is never widened on the output side; inputs are read as far as the supports say.
 2. Much owed history is done newest first, in pieces of about ``CHUNK`` input instances (a fold: oldest first).
-3. A tool that raises fails the instants at which it does, and no others (`hs_stream.core.attempt`). How much is read
+3. A tool that raises fails the instants at which it does, and no others (`hs_stream.compute.attempt`). How much is read
    on the way to them is bounded; what is left then is left to a later step.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from hs_stream.core.attempt import Attempt, attempt
+from hs_stream.compute.task import NO_STATES, Carried, Result, Task
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME
 from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Window
+from hs_stream.core.value import Value
 from hs_stream.engine.contents import Contents
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
@@ -29,11 +31,14 @@ SEARCH: Final = 4
 
 
 class Evaluator:
-    """Evaluates pieces of streams on the given contents."""
+    """Evaluates pieces of streams on the given contents. ``computing`` runs the tasks."""
 
-    def __init__(self, contents: Contents, telemetry: Telemetry, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, contents: Contents, telemetry: Telemetry, computing: Callable[[Task], Result], chunk: int = CHUNK
+    ) -> None:
         self._contents = contents
         self._telemetry = telemetry
+        self._computing = computing
         self.chunk = chunk
 
     async def gather(self, stream: Stream, start: int, end: int, limit: int) -> tuple[Sources, int]:
@@ -111,13 +116,24 @@ class Evaluator:
                 return batch, floor
             limit *= 4
 
-    def evaluate(self, stream: Stream, start: int, end: int, sources: Sources) -> Attempt:
-        """The results over ``(start, end]``, or over the newest part of it (rule 3).
+    def run(
+        self,
+        stream: Stream,
+        start: int,
+        end: int,
+        sources: Sources,
+        carried: Carried | None = None,
+        old: Mapping[int, Value] = NO_STATES,
+        every: int = 0,
+    ) -> Result:
+        """The results over ``(start, end]``, or over a part of it (rule 3). See `Task` for what folds need.
 
         Never raises what a tool raises.
         """
         assert stream.tool is not None
+        bound = stream.stream.meta, stream.into
+        task = Task(stream.tool, start, end, sources, SEARCH * self.chunk, carried, old, every, stream.wary, *bound)
         began = time.perf_counter()
-        found = attempt(stream.tool, start, end, sources, SEARCH * self.chunk)
+        done = self._computing(task)
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)
-        return found
+        return done

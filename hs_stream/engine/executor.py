@@ -22,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.affected import affected
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import Unavailable
@@ -71,6 +72,7 @@ class Executor:
         telemetry: Telemetry,
         feed: Feed,
         *,
+        computing: Callable[[Task], Result],
         commit_seq: int,
         chunk: int,
     ) -> None:
@@ -97,8 +99,8 @@ class Executor:
         self._store = store
         self._clock = clock
         self._telemetry = telemetry
-        self._evaluator = Evaluator(self.contents, telemetry, chunk)
-        self._folder = Folder(self.contents, store, telemetry, chunk, self.fail, self._unseen)
+        self._evaluator = Evaluator(self.contents, telemetry, computing, chunk)
+        self._folder = Folder(self.contents, store, self._evaluator, self.fail, self._unseen)
         self._arrived: dict[int, TimeIntervals] = {}
         self._oldest_arrival = 0
         self._touched: dict[int, tuple[Stream, str]] = {}
@@ -453,21 +455,18 @@ class Executor:
 
     async def _evaluate(self, stream: Stream, spans: Spans, low: int, end: int, sources: Sources, step: Step) -> int:
         """The part of ``spans`` in ``(low, end]``, or the newest part of that; returns where it begins."""
-        found = self._evaluator.evaluate(stream, low, end, sources)
-        step.spent += found.spent if stream.inputs else found.spent + len(found.results) + 1
-        done: Spans = ((found.low, end),)
+        found = self._evaluator.run(stream, low, end, sources)
+        step.spent += found.spent if stream.inputs else found.spent + len(found.contents) + 1
+        done: Spans = ((found.start, end),)
         if len(spans) > 1:
-            done = (TimeIntervals(spans) & TimeIntervals.of(found.low, end)).pairs
-        failed = EMPTY
-        if found.failed:
-            failed = TimeIntervals.points(found.failed) & TimeIntervals(done)
-        if failed:
+            done = (TimeIntervals(spans) & TimeIntervals.of(found.start, end)).pairs
+        if failed := found.failed & TimeIntervals(done) if found.failed else EMPTY:
             self.fail(stream, failed, len(failed), found.error, found.kind)
         if done:
             await self.accept(
-                stream, done, found.results if len(spans) == 1 else found.results.within(done), step, failed
+                stream, done, found.contents if len(spans) == 1 else found.contents.within(done), step, failed
             )
-        return found.low
+        return found.start
 
     def fail(self, stream: Stream, failed: TimeIntervals, count: int, error: str, kind: str) -> None:
         """Tell that the tool raised at ``count`` instants in ``failed``; `accept` is told too."""

@@ -5,34 +5,31 @@
 2. Snapshots of the state are stored every `SNAPSHOT_EVERY` input instances. A state that is not at hand is rebuilt
    from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back behind a
    changed instant drops those that it does not confirm.
-3. **Convergence.** Recomputing after a late reading goes from state to state. Where the new state is the same as the
-   old one at that time, and no input changed behind it, everything behind it is as it was: its coverage is given back
-   untouched. So a late reading costs what it really changes. For that, what is covered behind a known state must rest
-   on it. A reading that is stored and has not arrived may be in a state, and not in what was covered behind it before:
-   such a state is forgotten.
+3. **Convergence.** Recomputing after a late reading goes from state to state (`hs_stream.compute.run`). Where the new
+   state is the same as the old one at that time, and no input changed behind it, everything behind it is as it was: its
+   coverage is given back untouched. So a late reading costs what it really changes. For that, what is covered behind a
+   known state must rest on it. A reading that is stored and has not arrived may be in a state, and not in what was
+   covered behind it before: such a state is forgotten.
 4. An instance on which the tool raises fails, and the fold goes on from the state before it, as it was
-   (`hs_stream.core.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
-   rebuilt. Where that was needed once, a stream's states are copied from then on before the tool gets them. A healthy
-   fold copies nothing.
+   (`hs_stream.compute.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
+   rebuilt. Where that was needed once, a stream's tasks are wary from then on.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from hs_stream.core.attempt import HALTED, Walk, checked
-from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
-from hs_stream.core.tool import FoldTool, OnGrid
-from hs_stream.core.value import Value, canonical, same
+from hs_stream.compute.task import HALTED, INITIAL, NO_STATES, Carried, Result
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.tool import Sources
+from hs_stream.core.value import Value, canonical
 from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.evaluate import SEARCH
+from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.ports import Snapshot
-from hs_stream.engine.step import Spans, Step, Write
+from hs_stream.engine.step import Spans, Step
 from hs_stream.engine.streams import Head, Stream
-from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
 
@@ -50,34 +47,6 @@ Invalid = tuple[int, int]
 """``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
 
 
-class Piece:
-    """What came of a piece of a fold so far, up to ``until``."""
-
-    __slots__ = ("count", "error", "failed", "kind", "results", "state", "until")
-
-    def __init__(self, state: Value, until: int) -> None:
-        self.state = state
-        self.until = until
-        self.results: list[Batch] = []
-        self.failed = EMPTY
-        self.count = 0
-        """Instants at which the tool raised."""
-        self.error = self.kind = ""
-
-    def take(self, state: Value, part: Batch, until: int) -> None:
-        """It came to ``until`` and nothing was raised."""
-        self.state, self.until = state, until
-        self.results.append(part)
-
-    def follow(self, walk: Walk) -> None:
-        """It came as far as ``walk`` did."""
-        self.take(walk.state, walk.results, walk.until)
-        self.failed |= walk.spans()
-        self.count += len(walk.failed)
-        if walk.error:
-            self.error, self.kind = walk.error, walk.kind
-
-
 class Folder:
     """Evaluates fold streams for one executor."""
 
@@ -85,16 +54,14 @@ class Folder:
         self,
         contents: Contents,
         store: PatientStore,
-        telemetry: Telemetry,
-        chunk: int,
+        evaluator: Evaluator,
         fail: Fail,
         unseen: Callable[[Stream], TimeIntervals],
     ) -> None:
         self._contents = contents
         self._fail = fail
         self._store = store
-        self._telemetry = telemetry
-        self._chunk = chunk
+        self._evaluator = evaluator
         self._unseen = unseen
 
     async def process(
@@ -143,78 +110,67 @@ class Folder:
     ) -> tuple[TimeIntervals, TimeIntervals]:
         """Returns what is left for later, and what is still to do now behind a convergence."""
         source = stream.inputs[0]
-        began = time.perf_counter()
-        state = await self._state_at(stream, start, invalid, step)
+        carried = await self._state_at(stream, start, invalid, step)
         batch, complete = await self._read(source, start, end, lost, invalid)
         step.spent += len(batch) + 1
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
         write = step.write(stream)
-        piece = Piece(state, start)
-        position = 0
-        since = (
-            stream.fold.since if stream.fold is not None and stream.fold.since <= start <= stream.fold.until else start
-        )
-        converged = None
-        for stop in [*sorted(old), until]:
-            high = int(batch.times.searchsorted(stop, "right"))
-            while position < high:
-                upto = min(high, position + max(SNAPSHOT_EVERY - stream.fold_count, 1))
-                wanted = int(batch.times[upto - 1])
-                await self._run(stream, piece, batch.slice_index(position, upto), wanted, invalid, step)
-                upto = int(batch.times.searchsorted(piece.until, "right"))
-                if upto > position:
-                    since = int(batch.times[upto - 1])
-                stream.fold_count += upto - position
-                position = upto
-                if stream.fold_count >= SNAPSHOT_EVERY:
-                    self._snapshot(stream, since, piece.state, write)
-                if piece.until < wanted:
-                    break
-            silent = isinstance(stream.drive, OnGrid) or piece.state is HALTED
-            if silent and position == high and piece.until < stop:
-                await self._run(stream, piece, NOTHING, stop, invalid, step)
-            if position < high or (silent and piece.until < stop):
-                until = piece.until
-                break
-            if stop in old and _alike(piece.state, old[stop]):
-                converged = stop
-                break
-        assert stream.tool is not None
-        self._telemetry.step(stream.tool.name, time.perf_counter() - began)
-        if piece.count:
-            self._fail(stream, piece.failed, piece.count, piece.error, piece.kind)
-        reached = until if converged is None else converged
+        done = await self._through(stream, start, until, batch, carried, invalid, step, old, SNAPSHOT_EVERY)
+        if done.raised:
+            self._fail(stream, done.failed, done.raised, done.error, done.kind)
+        reached = done.end
         if reached > start:
-            await accept(stream, ((start, reached),), Batch.concat(piece.results), step, piece.failed)
-        if converged is None:
-            stream.fold = Head(since, reached, piece.state)
-            if reached < stream.end() and (unseen := self._unseen(source)) and unseen.start < reached:
-                stream.fold = None
-                write.snapshots = [snapshot for snapshot in write.snapshots if snapshot.time <= start]
-            return (TimeIntervals.of(until, end) if until < end else EMPTY), EMPTY
-        return EMPTY, self._converge(stream, end, Head(since, converged, piece.state), lost, invalid, head, step)
+            await accept(stream, ((start, reached),), done.contents, step, done.failed)
+        assert done.carried is not None
+        new = Head(done.carried.since, reached, done.carried.state, done.carried.passed)
+        if done.converged:
+            return EMPTY, self._converge(stream, end, new, lost, invalid, head, step)
+        stream.fold = new
+        if reached < stream.end() and (unseen := self._unseen(source)) and unseen.start < reached:
+            stream.fold = None
+            write.snapshots = [snapshot for snapshot in write.snapshots if snapshot.time <= start]
+        return (TimeIntervals.of(reached, end) if reached < end else EMPTY), EMPTY
 
-    @staticmethod
-    def _snapshot(stream: Stream, since: int, state: Value, write: Write) -> None:
-        stream.fold_count = 0
-        if state is HALTED:
-            return  # what comes behind is computed from the state before, should it ever be
-        try:
-            write.snapshots.append(Snapshot(since, canonical(state)))
-        except ValueError:
-            return  # a state that cannot be stored is rebuilt from an older one
+    async def _through(
+        self,
+        stream: Stream,
+        start: int,
+        end: int,
+        batch: Batch,
+        carried: Carried,
+        invalid: Invalid | None,
+        step: Step,
+        old: Mapping[int, Value] = NO_STATES,
+        every: int = 0,
+    ) -> Result:
+        """From ``carried`` at ``start`` through ``batch``, all input instances of ``(start, end]`` (rule 4).
+
+        It comes less far where much is raised, and where the state is that of ``old`` again.
+        """
+        done = self._evaluator.run(stream, start, end, Sources([batch]), carried, old, every)
+        step.spent += done.spent
+        step.write(stream).snapshots += [Snapshot(time, state) for time, state in done.snapshots]
+        if not done.torn:
+            return done
+        stream.wary = True
+        assert done.carried is not None
+        rebuilt = await self._rebuilt(stream, done.end, invalid, step)
+        behind = {time: state for time, state in old.items() if time > done.end}
+        rest = batch.slice(done.end, MAX_TIME)
+        again = done.carried._replace(state=rebuilt)
+        return done.then(await self._through(stream, done.end, end, rest, again, invalid, step, behind, every))
 
     async def _read(
         self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
     ) -> tuple[Batch, bool]:
         """The first input instances of ``(start, end]``: few where rule 3 will probably stop soon."""
         if lost and invalid is not None:
-            few = min(_FEW, self._chunk)
+            few = min(_FEW, self._evaluator.chunk)
             batch, complete = await self._contents.read_some(source, start, end, limit=few, newest=False)
             if complete or (batch and batch.last_time > invalid[1]):
                 return batch, complete
-        return await self._contents.read_some(source, start, end, limit=self._chunk, newest=False)
+        return await self._contents.read_some(source, start, end, limit=self._evaluator.chunk, newest=False)
 
     def _converge(
         self,
@@ -236,35 +192,11 @@ class Folder:
         step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
-    async def _run(
-        self, stream: Stream, piece: Piece, batch: Batch, end: int, invalid: Invalid | None, step: Step
-    ) -> None:
-        """Take ``piece`` through ``batch``, all input instances of ``(piece.until, end]`` (rule 4).
-
-        It comes less far where much is raised.
-        """
-        tool = stream.tool
-        assert isinstance(tool, FoldTool)
-        if not stream.wary and piece.state is not HALTED:
-            try:
-                state, part = tool.run_over(piece.state, batch, piece.until, end)
-                part = checked(tool, TimeInterval(piece.until, end), part)
-            except Exception:  # noqa: BLE001 - a tool may raise anything; it is found again below, and fails
-                stream.wary = True
-                piece.state = await self._rebuilt(stream, piece.until, invalid, step)
-            else:
-                piece.take(state, part, end)
-                return
-        walk = Walk(tool, piece.state, piece.until, SEARCH * self._chunk)
-        walk.through(batch, end)
-        step.spent += walk.spent
-        piece.follow(walk)
-
-    async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Value:
+    async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Carried:
         """The state behind every input instance at or before ``instant``."""
         head = stream.fold
         if head is not None and head.since <= instant <= head.until:
-            return head.state
+            return Carried(head.state, head.since, head.passed)
         known = None
         if head is not None and head.since <= instant:
             known = head.until, head.state
@@ -289,34 +221,26 @@ class Folder:
         for snapshot in step.write(stream).snapshots:
             if snapshot.time <= instant and (known is None or snapshot.time > known[0]):
                 known = snapshot.time, snapshot.state
-        count = stream.fold_count
-        state = await self._rebuild(stream, known, instant, invalid, step)
-        stream.fold_count = count
-        return state
+        return (await self._rebuild(stream, known, instant, invalid, step)).state
 
     async def _rebuild(
         self, stream: Stream, known: tuple[int, Value] | None, instant: int, invalid: Invalid | None, step: Step
-    ) -> Value:
+    ) -> Carried:
         """The state at ``instant``, from a ``known`` one (by time) or from the beginning."""
-        tool = stream.tool
-        assert isinstance(tool, FoldTool)
         # What is forgotten is, for a fold that knows no state, as if it had never been.
-        at, state = known or (stream.inputs[0].floor, tool.initial())
-        stream.fold_count = 0
-        while at < instant and state is not HALTED:
+        at, state = known or (stream.inputs[0].floor, INITIAL)
+        carried = Carried(state, instant)
+        while at < instant and carried.state is not HALTED:
             batch, complete = await self._contents.read_some(
-                stream.inputs[0], at, instant, limit=self._chunk, newest=False
+                stream.inputs[0], at, instant, limit=self._evaluator.chunk, newest=False
             )
             step.spent += len(batch)
-            piece = Piece(state, at)
             upto = instant if complete else batch.last_time
-            while piece.until < upto:
-                await self._run(stream, piece, batch.slice(piece.until, upto), upto, invalid, step)
-                piece.results.clear()
-            state = piece.state
-            stream.fold_count += len(batch)
-            at = upto
-        return state
+            while at < upto:
+                done = await self._through(stream, at, upto, batch.slice(at, upto), carried, invalid, step)
+                assert done.carried is not None
+                carried, at = done.carried, done.end
+        return carried._replace(since=instant)
 
     async def _old_states(
         self,
@@ -340,13 +264,3 @@ class Folder:
         if head is not None and head.since <= until and first < head.until:
             found[min(head.until, until)] = head.state
         return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
-
-
-def _alike(state: Value, old: Value) -> bool:
-    """Whether a fold goes on from both alike."""
-    if state is HALTED or old is HALTED:
-        return state is old
-    try:
-        return same(canonical(state), canonical(old))
-    except ValueError:
-        return False

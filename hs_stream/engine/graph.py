@@ -7,14 +7,13 @@ input by input. So it costs nothing later, and does not depend on who came first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from hs_stream.core.affected import required
 from hs_stream.core.ground import Created, Ground, Joined
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
 from hs_stream.engine.streams import Outlet, Stream
@@ -24,14 +23,13 @@ __all__ = ["Graph"]
 
 
 class Graph:
-    """Every stream by id and name. ``computing`` makes of each stream's tool the one that computes."""
+    """Every stream by id and name."""
 
     def __init__(
         self,
         records: Iterable[StreamRecord] = (),
         *,
         restrict_to_major: bool = False,
-        computing: Callable[[Tool], Tool] | None = None,
     ) -> None:
         self.records = {record.stream: record for record in records}
         self.streams: dict[StreamId, Stream] = {}
@@ -40,7 +38,6 @@ class Graph:
         self.sources: dict[str, list[Ground]] = {}
         self._next_id = max((record.id for record in self.records.values()), default=0) + 1
         self._restrict_to_major = restrict_to_major
-        self._computing = computing
         self._joined: list[tuple[Stream, int]] = []
         self._widened: list[Stream] = []
         self._requested: dict[int, dict[int, Stream]] = {}
@@ -162,8 +159,8 @@ class Graph:
         if raw:
             return stream
         node = workflow.nodes[event.node]
-        tool = node.tool.bound_to(dict(event.stream.meta), node.into)
-        stream.tool = tool if self._computing is None else self._computing(tool)
+        stream.into = node.into
+        stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
         stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)
         self._share(stream, workflow, event)

@@ -46,12 +46,14 @@ MOST_FAILED: Final = 128
 class Head(NamedTuple):
     """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``.
 
-    Or `hs_stream.core.attempt.HALTED`.
+    Or `hs_stream.compute.task.HALTED`.
     """
 
     since: int
     until: int
     state: Value
+    passed: int = 0
+    """Input instances since the last snapshot."""
 
 
 class Outlet(NamedTuple):
@@ -84,11 +86,11 @@ class Stream:
         "fingerprint",
         "floor",
         "fold",
-        "fold_count",
         "frontier",
         "grows",
         "id",
         "inputs",
+        "into",
         "joined",
         "keys",
         "kind",
@@ -130,6 +132,8 @@ class Stream:
         self.node = stream.name
         self.rank = 0
         self.tool: Tool | None = None
+        self.into: str | None = None
+        """The plate that its tool splits into."""
         self.drive: FromInput | FromUnion | OnGrid | None = None
         self.supports: list[Support] = []
         self.lookaheads: list[int] = []
@@ -197,7 +201,6 @@ class Stream:
         """How often something at or before the newest instance was among them."""
         self.tail = Tail()
         self.fold: Head | None = None
-        self.fold_count = 0
         self.wary = False
         """Of a fold: its tool has raised, so that its states are copied before the tool gets them."""
         self.published_until = MIN_TIME

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
@@ -19,8 +18,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from hs_stream.compute.run import run
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.tool import FoldTool, Tool
 
 __all__ = ["Background", "at_caller", "computing_at_caller"]
 
@@ -92,13 +92,9 @@ def at_caller(function: Callable[..., T], *arguments: Any) -> T:
     return function(*arguments) if waiting is None else waiting.do(partial(function, *arguments))
 
 
-def computing_at_caller(tool: Tool) -> Tool:
-    """An equal tool that computes on the thread that calls (see `at_caller`)."""
-    made = copy.copy(tool)
-    # What the engine calls to compute.
-    for name in ("initial", "run_over") if isinstance(tool, FoldTool) else ("evaluate",):
-        object.__setattr__(made, name, partial(at_caller, getattr(tool, name)))
-    return made
+def computing_at_caller(task: Task) -> Result:
+    """What comes of ``task``, on the thread that calls (see `at_caller`)."""
+    return at_caller(run, task)
 
 
 class Background:

@@ -18,6 +18,7 @@ import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.packing import pack, unpack
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import (
@@ -33,7 +34,6 @@ from hs_stream.engine.ports import (
     StreamRecord,
 )
 from hs_stream.store.changes import changes_of, complete, merge_marks, touched
-from hs_stream.store.packing import pack, unpack
 
 __all__ = ["MemoryStore"]
 

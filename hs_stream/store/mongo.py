@@ -44,6 +44,7 @@ from pymongo.errors import DuplicateKeyError
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreReplaced, StoreUnavailable
+from hs_stream.core.packing import pack, unpack
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import (
     Append,
@@ -62,7 +63,6 @@ from hs_stream.store.changes import complete, merge_marks, missing, touched
 from hs_stream.store.mongo_journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
 from hs_stream.store.mongo_link import Document, Link, Write, identity, keys, span
 from hs_stream.store.mongo_values import date, decode, documents_of, encode
-from hs_stream.store.packing import pack, unpack
 
 __all__ = ["MongoStore"]
 

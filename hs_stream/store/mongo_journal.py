@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from bson.binary import Binary
 
+from hs_stream.core.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.engine.ports import Commit, HistoryEntry, OutboxEntry, Snapshot, StreamChange
 from hs_stream.store.changes import changes_of
-from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 
 __all__ = ["Pending", "assemble", "entries_of", "journal_documents", "pack_commit", "publishes", "unpack_commit"]
 

@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreReplaced, StoreUnavailable
+from hs_stream.core.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.core.stream import StreamId
 from hs_stream.engine.ports import (
     Append,
@@ -44,7 +45,6 @@ from hs_stream.engine.ports import (
 )
 from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import changes_of, complete, merge_marks, missing, touched
-from hs_stream.store.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, rows_of, unavailable
 
 __all__ = ["SqliteStore"]

@@ -1,7 +1,7 @@
 """How values become SQLite columns, the schema, and what SQLite's errors mean.
 
 A value is stored natively where SQLite keeps its exact type: ``None``, ``int``, ``float`` (not NaN, which SQLite turns
-into NULL) and ``str``. Everything else is a blob of `hs_stream.store.packing`; ``bytes`` too, so every blob is packed.
+into NULL) and ``str``. Everything else is a blob of `hs_stream.core.packing`; ``bytes`` too, so every blob is packed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.packing import pack, unpack
 from hs_stream.core.value import Value
-from hs_stream.store.packing import pack, unpack
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "UPGRADES", "batch_of", "rows_of", "unavailable"]
 

@@ -27,7 +27,9 @@ from typing import Final
 
 import numpy as np
 
-from hs_stream.core.attempt import HALTED, Walk, attempt, readable
+from hs_stream.compute.attempt import Walk, readable
+from hs_stream.compute.run import run
+from hs_stream.compute.task import HALTED, INITIAL, Carried, Task
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.errors import ConfigurationError, LawViolation
 from hs_stream.core.stream import difference
@@ -49,7 +51,7 @@ from hs_stream.core.value import Value, canonical, same
 from hs_stream.testing.material import Material
 from hs_stream.testing.vary import varied
 
-__all__ = ["check_tool", "readable"]
+__all__ = ["bound_tools", "check_tool", "readable", "task_of"]
 
 Outcome = tuple[Batch, TimeIntervals]
 """What comes out, and where the tool raises."""
@@ -73,7 +75,7 @@ def check_tool(
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     for given in [tool] if isinstance(tool, Tool) else _parameter_sets(tool, variants, seed):
         _check_parameters(given)
-        bound = _bound(given)
+        bound = bound_tools(given)
         for example in range(examples):
             one = bound[example % len(bound)]
             size = _SMALLEST + (_LARGEST - _SMALLEST) * example // max(examples - 1, 1)
@@ -130,8 +132,8 @@ def _check_parameters(tool: Tool) -> None:
         raise LawViolation(f"{tool.pin}: parameters() are changed by JSON: {parameters}")
 
 
-def _bound(tool: Tool) -> list[Tool]:
-    """The tools of single streams."""
+def bound_tools(tool: Tool) -> list[Tool]:
+    """The tools of single streams that ``tool`` stands for: of a `SplitTool` one for each plate value."""
     if isinstance(tool, SplitTool):
         return [tool.bound_to({"plate": value}, "plate") for value in tool.plate_values]
     return [tool]
@@ -369,14 +371,22 @@ class _Trial:
         )
 
 
+def task_of(tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Task:
+    """The task that has all results of ``tool`` in ``interval``; of a fold all up to its end."""
+    if isinstance(tool, FoldTool):
+        source = sources[0].slice(MIN_TIME - 1, interval.end)
+        return Task(tool, MIN_TIME, interval.end, Sources([source]), carried=Carried(INITIAL, MIN_TIME))
+    given = sources if isinstance(sources, Sources) else Sources(sources)
+    task = Task(tool, interval.start, interval.end, given)
+    if isinstance(tool, SplitTool):
+        return task._replace(meta=(("plate", tool.plate_value),), into="plate")
+    return task
+
+
 def _outcome(tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Outcome:
     """What an engine makes of a tool that may raise."""
-    if not isinstance(tool, FoldTool):
-        found = attempt(tool, interval.start, interval.end, sources)
-        return found.results, TimeIntervals.points(found.failed)
-    walk = Walk(tool, tool.initial(), MIN_TIME)
-    walk.through(sources[0].slice(MIN_TIME - 1, interval.end), interval.end)
-    return walk.results.slice(interval.start, interval.end), walk.spans() & TimeIntervals([interval])
+    found = run(task_of(tool, interval, sources))
+    return found.contents.slice(interval.start, interval.end), found.failed & TimeIntervals([interval])
 
 
 def _same_column(left: Batch, right: Batch) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final
 
+from hs_stream.compute.run import run
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import LawViolation, ToolError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, format_time
@@ -68,7 +70,7 @@ class History:
     """``factory`` gives an unopened store over the same storage every time it is called.
 
     Crashes: `arm` it, and the next actions may end the engine; `survive` then starts another one over what is stored.
-    ``pace`` makes the store take its time, see `FaultyStore`.
+    ``pace`` makes the store take its time, see `FaultyStore`. ``computing`` is the engine's.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class History:
         settings: EngineSettings,
         now: int = 1_600_000_000_000,
         pace: Random | None = None,
+        computing: Callable[[Task], Result] = run,
     ) -> None:
         self.workflows = list(workflows)
         self.clock = VirtualClock(now)
@@ -88,6 +91,7 @@ class History:
         self._factory = factory
         self._settings = settings
         self._pace = pace
+        self._computing = computing
         self._fault: tuple[int, When] = (0, "after")
         self._store: FaultyStore
         self._task: asyncio.Task[None]
@@ -111,7 +115,13 @@ class History:
         while True:
             await self._let_go()
             self._store = FaultyStore(await self._factory(), *self._fault, pace=self._pace)
-            self.engine = Engine(self._store, clock=self.clock, sink=self.subscriber, settings=self._settings)
+            self.engine = Engine(
+                self._store,
+                clock=self.clock,
+                sink=self.subscriber,
+                settings=self._settings,
+                computing=self._computing,
+            )
             try:
                 await self.engine.open(self.workflows)
             except Crash:

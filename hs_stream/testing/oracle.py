@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import Final
+from typing import Any, Final
 
+from hs_stream.compute.run import run
+from hs_stream.compute.task import INITIAL, Carried, Task
 from hs_stream.core.affected import available, required
-from hs_stream.core.attempt import Walk, attempt
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
@@ -94,7 +95,7 @@ class Scratch:
         # Behind all that anybody knows of there is nothing but the endless ticks of clocks.
         last = max((_last(stream) for stream in graph.streams.values()), default=MIN_TIME)
         self._window = TimeIntervals.of(start, max(min(end, max(last, horizon)), start + 1))
-        self._states: dict[int, tuple[int, Value]] = {}
+        self._states: dict[int, tuple[int, Any]] = {}
         self.contents: dict[int, Batch] = {}
         self.known: dict[int, TimeIntervals] = {}
         self.settled: dict[int, TimeIntervals] = {}
@@ -147,7 +148,7 @@ class Scratch:
         self.known[stream.id] = stream.coverage & TimeIntervals.of(MIN_TIME, until)
         if isinstance(stream.tool, FoldTool) and stream.line > MIN_TIME:
             found = await self._store.snapshot(stream.id, until)
-            begin = stream.inputs[0].floor, stream.tool.initial()
+            begin = stream.inputs[0].floor, INITIAL
             self._states[stream.id] = begin if found is None else (found.time, found.state)
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
@@ -179,12 +180,11 @@ class Scratch:
         tool = stream.tool
         assert tool is not None
         if not isinstance(tool, FoldTool):
-            found = attempt(tool, start, end, sources)
-            return found.results, TimeIntervals.points(found.failed), found.error
-        at, state = self._states.get(stream.id) or (MIN_TIME, tool.initial())
-        walk = Walk(tool, state, at)
-        walk.through(sources[0].slice(at, end), end)
-        return walk.results.slice(start, end), walk.spans() & TimeIntervals.of(start, end), walk.error
+            found = run(Task(tool, start, end, sources))
+            return found.contents, found.failed, found.error
+        at, state = self._states.get(stream.id) or (MIN_TIME, INITIAL)
+        found = run(Task(tool, at, end, Sources([sources[0].slice(at, end)]), carried=Carried(state, at)))
+        return found.contents.slice(start, end), found.failed & TimeIntervals.of(start, end), found.error
 
     async def _begins(self, streams: Sequence[Stream]) -> dict[str, int]:
         wanted = {stream.workflow for stream in streams if stream.kind == "derived" and not stream.inputs}

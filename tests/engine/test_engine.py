@@ -525,6 +525,37 @@ class Ledger(Smudge):
     goes_on = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoBeginning(Smudge):
+    """It reads its weights from somewhere else."""
+
+    name = "no_beginning"
+
+    def initial(self) -> Value:
+        raise LookupError("no file of weights")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_fold_without_a_beginning_fails_and_holds_up_nobody(bench: Bench, restart: bool) -> None:
+    workflow = bench.workflow(
+        NodeDefinition("sum", NoBeginning(), ("power",), (), {}),
+        bench.node("doubled", "expression", ["power"], expression="value * 2"),
+    )
+    await bench.start(workflow)
+    bench.clock.advance(60_000)
+    await bench.publish((0, 1), (1000, 2))
+    if restart:
+        await bench.stop()
+        await bench.start(workflow)
+        await bench.engine.settle()
+    await bench.publish((2000, 3))
+    status = bench.engine.find(StreamId.parse("sum[room=a]"))
+    assert status.failed.covers(START + 1999, START + 2000)
+    assert "no file of weights" in status.error
+    assert await bench.contents("doubled[room=a]") == {0: 2, 1000: 4, 2000: 6}
+    assert (await bench.verify()).clean
+
+
 @pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
 @pytest.mark.parametrize("restart", [False, True], ids=["", "restart"])
 async def test_what_a_tool_did_to_its_state_before_it_raised_is_not_seen(
@@ -886,7 +917,7 @@ async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypa
     bench.clock.advance(100_000_000)
     await bench.publish(*[(second * 10_000, float(second)) for second in range(2000)])
     counts = {"read": 0, "evaluate": 0}
-    read, evaluate = bench.store.read, Evaluator.evaluate
+    read, evaluate = bench.store.read, Evaluator.run
 
     def reading(*args: Any, **kwargs: Any) -> Any:
         counts["read"] += 1
@@ -897,7 +928,7 @@ async def test_many_late_readings_are_evaluated_in_groups(bench: Bench, monkeypa
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(bench.store, "read", reading)
-    monkeypatch.setattr(Evaluator, "evaluate", evaluating)
+    monkeypatch.setattr(Evaluator, "run", evaluating)
     await bench.publish(*[(second * 10_000 + 5000, -float(second)) for second in range(0, 1990, 3)])
     assert counts["evaluate"] < 60
     assert counts["read"] < 150

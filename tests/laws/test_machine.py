@@ -21,6 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pymongo import MongoClient
 
+from hs_stream.compute import run as compute
+from hs_stream.compute.packed import pack_result, pack_task, unpack_result, unpack_task
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import Grid
 from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
@@ -161,6 +164,11 @@ READING = st.sampled_from(sorted(SOURCES)).flatmap(
 PACE = st.none() | st.integers(0, 255).map(Random)
 
 
+def elsewhere(task: Task) -> Result:
+    """What another process would answer: nothing but bytes goes there and comes back."""
+    return unpack_result(pack_result(compute.run(unpack_task(pack_task(task), REGISTRY))))
+
+
 NOW = 1_600_000_000_000
 
 
@@ -205,14 +213,21 @@ class Machine(RuleBasedStateMachine):
         lateness=st.sampled_from([0, 0, 2000]),
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
         pace=PACE,
+        computing=st.sampled_from([compute.run, compute.run, elsewhere]),
     )
     def begin(
-        self, workflow: WorkflowDefinition, chunk: int, lateness: int, snapshot_every: int, pace: Random | None
+        self,
+        workflow: WorkflowDefinition,
+        chunk: int,
+        lateness: int,
+        snapshot_every: int,
+        pace: Random | None,
+        computing: Callable[[Task], Result],
     ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness)
-        self.history = History(self.factory(), [workflow], settings, NOW, pace)
+        self.history = History(self.factory(), [workflow], settings, NOW, pace, computing)
         self.run(self.history.begin())
 
     @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans())

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pymongo import MongoClient
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.packing import pack, unpack
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
 from hs_stream.core.value import same
@@ -23,7 +24,6 @@ from hs_stream.engine.ports import Append, Commit, Recovery, Snapshot, Store, St
 from hs_stream.service.embedded_mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
-from hs_stream.store.packing import pack, unpack
 from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.check_store import entries_of
 

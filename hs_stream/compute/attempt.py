@@ -23,26 +23,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from hs_stream.compute.task import HALTED
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid, TimeInterval, TimeIntervals, format_time, shift
 from hs_stream.core.tool import FoldTool, FromInput, OnGrid, Pointwise, Prefix, Previous, Sources, Support, Tool, Window
 from hs_stream.core.value import Value, canonical
 
-__all__ = ["HALTED", "Attempt", "Walk", "attempt", "checked", "readable"]
+__all__ = ["Attempt", "Walk", "attempt", "checked", "readable", "told"]
 
 _LONGEST: Final = 500
 """Characters of an error's text: it may quote the value, and a value may be long."""
-
-
-class _Halted:
-    """The type of `HALTED`."""
-
-    def __repr__(self) -> str:
-        return "HALTED"
-
-
-HALTED: Final = _Halted()
-"""The state of a fold behind a value after which it must not go on. It is no value: it is never stored."""
 
 
 def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:
@@ -72,7 +62,7 @@ def checked(tool: Tool, interval: TimeInterval, result: Batch) -> Batch:
     return result
 
 
-def _told(tool: Tool, time: int, error: Exception) -> tuple[str, str]:
+def told(tool: Tool, time: int, error: Exception) -> tuple[str, str]:
     """What an error says, with its place; and its type."""
     kind = type(error).__name__
     try:
@@ -184,7 +174,7 @@ class _Search:
             if not self._split(start, end, exact):
                 self.failed.append(end)
                 if not self.error:
-                    self.error, self.kind = _told(self.tool, end, error)
+                    self.error, self.kind = told(self.tool, end, error)
                 self.low = start
             return
         self.parts.append(part)
@@ -365,7 +355,7 @@ class Walk:
 
     def _tell(self, time: int, error: Exception) -> None:
         self.failed.append(time)
-        self.error, self.kind = _told(self.tool, time, error)
+        self.error, self.kind = told(self.tool, time, error)
 
 
 def _copy(state: Value) -> Value:

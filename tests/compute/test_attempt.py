@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hs_stream.core.attempt import HALTED, Walk, attempt
+from hs_stream.compute.attempt import Walk, attempt
+from hs_stream.compute.task import HALTED
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, TimeIntervals
 from hs_stream.core.tool import (
