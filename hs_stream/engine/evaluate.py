@@ -80,12 +80,8 @@ class Evaluator:
                 batch, floor = await self._window(source, support, start, end, limit)
                 low = max(low, floor)
             elif isinstance(support, Previous):
-                batch, complete = await self._contents.read_some(source, start, end, limit=limit + support.n)
-                if complete:
-                    before = (await self._contents.last(source, start, support.n)).slice(source.floor, start)
-                    batch = Batch.concat([before, batch])
-                else:
-                    low = max(low, int(batch.times[support.n - 1]))
+                batch, floor = await self._previous(source, support.n, start, end, limit + support.n)
+                low = max(low, floor)
             else:
                 batch = await self._contents.read(source, MIN_TIME, end)
             if batch or not stream.aggregate:
@@ -114,6 +110,17 @@ class Evaluator:
             floor = batch.first_time - 1 + back
             if floor < end:
                 return batch, floor
+            limit *= 4
+
+    async def _previous(self, source: Stream, n: int, start: int, end: int, limit: int) -> tuple[Batch, int]:
+        while True:
+            batch, complete = await self._contents.read_some(source, start, end, limit=limit)
+            if complete:
+                before = (await self._contents.last(source, start, n)).slice(source.floor, start)
+                return Batch.concat([before, batch]), start
+            # The step may have taken away some of what was read.
+            if len(batch) > n:
+                return batch, int(batch.times[n - 1])
             limit *= 4
 
     def run(

@@ -373,3 +373,26 @@ async def test_what_fails_at_the_newest_instant_of_an_aggregate_is_tried_again_w
     assert history.engine.find(StreamId("mean", ())).failed == failed
     await history.check(everything=False)
     await history.end()
+
+
+async def test_what_a_step_takes_away_of_a_full_read_leaves_too_few_before_the_end() -> None:
+    """Of the last readings that fit, a new definition leaves one, at the very end: nothing was left to evaluate."""
+    store = MemoryStore()
+
+    async def factory() -> Store:
+        return store
+
+    def sessions(**parameters: Any) -> WorkflowDefinition:
+        return workflow(
+            node("sessions", "session_window", ["power"], **parameters),
+            node("offline", "offline_detect", ["sessions"], after="10s", every="5s"),
+            online=True,
+        )
+
+    history = History(factory, [sessions(gap="1ms", max_length="1ms")], EngineSettings(chunk=3), NOW)
+    await history.begin()
+    await history.deliver([Reading("power", (("room", "a"),), NOW + at, 1) for at in range(0, 6000, 1000)])
+    await history.pass_time(30_000)
+    await history.restart([sessions(gap="2s", max_length="5s")])
+    await history.check()
+    await history.end()
