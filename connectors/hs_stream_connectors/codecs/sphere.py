@@ -63,9 +63,11 @@ class SphereCodec:
         gathered = Gathered()
         found = self._entries(item["e"], gathered)
         if self.each:
+            words = dict(item)
             for name, value in found.items():
+                words[_NAME] = name
                 try:
-                    gathered.readings.append((time, to_value(value), self.options.bound(item | {_NAME: name})))
+                    gathered.readings.append((time, to_value(value), self.options.bound(words)))
                 except PayloadError as error:
                     gathered.refuse(name, error)
         elif found:
