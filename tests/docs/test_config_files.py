@@ -210,8 +210,8 @@ def test_a_lock_has_hashes_and_the_tested_versions(name: str) -> None:
     pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
     tested = {canonicalize_name(package): version for package, version in pinned.items()}
     locked = dict(line.split()[0].split("==") for line in lines)
-    differ = {package: version for package, version in locked.items() if tested.get(package, version) != version}
-    assert differ == {}
+    for package, version in locked.items():
+        assert tested.get(canonicalize_name(package), version) == version, package
 
 
 def test_the_lock_of_the_image_is_complete() -> None:
