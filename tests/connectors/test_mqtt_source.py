@@ -186,7 +186,7 @@ def test_what_the_engine_is_told_of_a_reading() -> None:
 
 
 def test_of_long_topics_none_is_remembered() -> None:
-    """Twenty thousand of 65,535 bytes would be 4 GB."""
+    """Twenty thousand of 65,000 bytes were 2.5 GB."""
     specs = [spec("json", "home/{device}")]
     source = MqttSource("mqtt", MqttOptions("mqtt://127.0.0.1:1", client_id="x"), specs, now=lambda: 7)
     for size in (100, 60_000):
