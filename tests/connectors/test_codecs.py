@@ -72,7 +72,11 @@ def test_deep_msgpack_is_refused() -> None:
 
 BAD = {
     "an array": ("json", {"time": MS}, b'[{"ts": 1423072260000}, ', b"{}", b"]", "element 10000"),
-    "entries": ("sphere", {"bind": {"quantity": "name"}}, b'{"bt": 1423072260000, "e": [', b"0", b"]}", "entry 9999"),
+    "entries": (
+        *("sphere", {"bind": {"quantity": "name"}}, b'{"bt": 1423072260000, "e": [{"n": "T", "v": 1}, ', b"0", b"]}"),
+        "entry 10000",
+    ),
+    "one value": ("sphere", {}, b'{"bt": 1423072260000, "e": [{"n": "T", "v": 1}, ', b"0", b"]}", "entry 10000"),
     "metrics": ("sparkplug", {"bind": {"metric": "name"}}, b"", b"\x12\x02\x50\x01", b"", "metric 9999"),
 }
 
@@ -96,6 +100,7 @@ def test_behind_so_many_bad_parts_no_more_is_looked_at(case: str) -> None:
     many = refused(4 * MOST_REFUSED)
     assert many.counts == {some.reason: MOST_REFUSED, "too_many": 1}
     assert many.readings == some.readings
+    assert len(many.readings) == (name != "sparkplug"), "what came before is not lost"
     assert many.errors[-1].message == (
         f"{MOST_REFUSED} parts of this message are no readings; what is behind {last} was not looked at"
     )

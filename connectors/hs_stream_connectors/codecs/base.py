@@ -407,6 +407,7 @@ class Gathered:
             text = f"{MOST_REFUSED} parts of this message are no readings; what is behind {part[:80]} was not looked at"
             self._errors.append(PayloadError("too_many", text))
             self._counts["too_many"] = 1
+        if self._left <= 0:
             self.done()
 
     def refused(self, reason: str) -> int:
