@@ -1,15 +1,21 @@
 # syntax=docker/dockerfile:1
+# The tag of the base image moves; compose.yaml says how to pin it by its digest.
 
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# Every file that pip takes here must have one of the hashes in these two lists.
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.lock
+RUN python -m venv /opt/hs_stream \
+    && /opt/hs_stream/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY hs_stream hs_stream
 COPY connectors connectors
 COPY tools tools
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
-RUN python -m venv /opt/hs_stream \
-    && /opt/hs_stream/bin/pip install --no-cache-dir --upgrade pip \
-    && /opt/hs_stream/bin/pip install --no-cache-dir --constraint constraints.txt "$(echo /wheels/*.whl)[viewer]"
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/hs_stream/bin/pip install --no-cache-dir --no-index --no-deps /wheels/*.whl \
+    && /opt/hs_stream/bin/pip check
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin hs_stream \

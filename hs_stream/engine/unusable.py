@@ -5,6 +5,7 @@
 2. At once, `BURST` letters with `BURST_BYTES` of payloads are kept; behind that `PER_SECOND` and `BYTES_PER_SECOND`. A
    letter whose payload is too much is kept with its first `CUT_PAYLOAD` bytes. One that is too many is counted, as all
    are, and not kept.
+3. Of a topic and of a message `MOST_TEXT` characters are kept: MQTT lets a topic have 65,535 bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from hs_stream.core.stream import StreamId
 from hs_stream.engine.placing import MOST_PAYLOAD
 from hs_stream.engine.ports import DeadLetter, Delivery, gist
 
-__all__ = ["BURST", "BURST_BYTES", "BYTES_PER_SECOND", "CUT_PAYLOAD", "EXAMPLES", "PER_SECOND", "Allowance", "Unusable"]
+__all__ = [
+    "BURST",
+    "BURST_BYTES",
+    "BYTES_PER_SECOND",
+    "CUT_PAYLOAD",
+    "EXAMPLES",
+    "MOST_TEXT",
+    "PER_SECOND",
+    "Allowance",
+    "Unusable",
+]
 
 EXAMPLES: Final = 3
 BURST: Final = 10_000
@@ -27,6 +38,7 @@ PER_SECOND: Final = 2.0
 BURST_BYTES: Final = 16 << 20
 BYTES_PER_SECOND: Final = 1024.0
 CUT_PAYLOAD: Final = 256
+MOST_TEXT: Final = 1000
 
 
 class Unusable:
@@ -80,8 +92,12 @@ class _Found:
         self.examples: list[str] = []
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
+
+
 class Allowance:
-    """How much is kept (rule 2)."""
+    """How much is kept (rules 2 and 3)."""
 
     def __init__(self) -> None:
         self._at: int | None = None
@@ -100,6 +116,9 @@ class Allowance:
             if self._letters < 1:
                 break
             self._letters -= 1
+            if len(letter.topic) > MOST_TEXT or len(letter.message) > MOST_TEXT:
+                topic, message = _cut(letter.topic), _cut(letter.message)
+                letter = replace(letter, topic=topic, message=message)  # noqa: PLW2901
             size = len(letter.payload)
             if size > CUT_PAYLOAD and size > self._bytes:
                 message = f"{letter.message} (payload cut to {CUT_PAYLOAD} bytes: too many dead letters)"

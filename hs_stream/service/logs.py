@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import StringIO, TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -24,6 +25,9 @@ __all__ = ["LogFile", "configure_logging", "json_formatter"]
 
 _QUIET = ("pymongo", "asyncio", "uvicorn.error", "uvicorn.access", "httpx")
 _OF_LINES = ("exception", "stack")
+_EVERY = 60.0
+"""Seconds between two lines about the same nonsense of HTTP clients, which need no token to send it."""
+_KINDS = 20
 _levels_set: set[str] = set()
 """Loggers that the last `configure_logging` gave a level of their own."""
 
@@ -78,6 +82,31 @@ def _traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
     out.write(visible(text.getvalue(), lines=True))
 
 
+class _Seldom(logging.Filter):
+    """Lets a warning through once in `_EVERY` seconds, with how often it came meanwhile. Errors always."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.WARNING:
+            return True
+        said = str(record.msg)
+        if said not in self._seen and len(self._seen) >= _KINDS:
+            said = ""
+        now = self._clock()
+        since, more = self._seen.get(said, (now - _EVERY, 0))
+        if now - since < _EVERY:
+            self._seen[said] = since, more + 1
+            return False
+        self._seen[said] = now, 0
+        if more:
+            record.msg = f"{record.msg} ({more} more since the last time)"
+        return True
+
+
 def configure_logging(
     level: str = "info",
     form: Literal["console", "json"] = "console",
@@ -104,6 +133,7 @@ def configure_logging(
     for name, of_its_own in {**dict.fromkeys(_QUIET, "warning"), **(levels or {})}.items():
         logging.getLogger(name).setLevel(of_its_own.upper())
         _levels_set.add(name)
+    logging.getLogger("uvicorn.error").filters = [_Seldom()]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

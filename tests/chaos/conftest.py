@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.rig import Report
 
 REPORTS: list[Report] = []
+TABLES: list[list[tuple[str, ...]]] = []
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +36,17 @@ def reports() -> list[Report]:
     return REPORTS
 
 
+@pytest.fixture
+def tables() -> list[list[tuple[str, ...]]]:
+    """Where tests put tables of their own: rows of equally many cells."""
+    return TABLES
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table."""
-    if not REPORTS:
-        return
-    rows = [Report.HEAD, *(report.row() for report in REPORTS)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(Report.HEAD))]
-    terminalreporter.section("chaos")
-    for row in rows:
-        terminalreporter.write_line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    """The tables."""
+    found = [[Report.HEAD, *(report.row() for report in REPORTS)]] if REPORTS else []
+    for rows in [*found, *TABLES]:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        terminalreporter.section("chaos")
+        for row in rows:
+            terminalreporter.write_line("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))

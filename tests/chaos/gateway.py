@@ -298,7 +298,7 @@ class Tally:
 class Listener:
     """A subscriber with a session that outlives connections; keeps the newest revision of every instance."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, topic: str = "hs/#") -> None:
         self.state: dict[str, dict[int, Seen]] = {}
         self.first: dict[tuple[str, int], float] = {}
         """When the first message about ``(stream, time)`` came, by `time.time`."""
@@ -310,7 +310,7 @@ class Listener:
         self._ready = threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id="listener", clean_session=False)
         self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]
-        self._client.on_connect = lambda client, *_: client.subscribe("hs/#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", port)

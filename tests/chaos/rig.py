@@ -79,16 +79,23 @@ class Service:
     """``hs-stream serve`` as a process that can be killed and started again."""
 
     def __init__(
-        self, directory: Path, broker_url: str, store_url: str, more: str = "", workflow: str = WORKFLOW
+        self,
+        directory: Path,
+        broker_url: str,
+        store_url: str,
+        more: str = "",
+        workflow: str = WORKFLOW,
+        token: str = "",
     ) -> None:
         self._directory = directory
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._workflow = YAML(typ="safe").load(workflow)["workflow"]
-        self._port = free_port()
+        self.port = free_port()
         self._process: asyncio.subprocess.Process | None = None
         (directory / "workflow.yaml").write_text(workflow, encoding="utf-8")
         (directory / "hs-stream.toml").write_text(
             f'workflows = ["workflow.yaml"]\n[store]\nurl = "{store_url}"\n[mqtt]\nurl = "{broker_url}"\n'
-            f"[http]\nport = {self._port}\n{more}",
+            f"[http]\nport = {self.port}\n{more}",
             encoding="utf-8",
         )
 
@@ -155,7 +162,8 @@ class Service:
 
     def _ask(self, path: str) -> Any:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
+            asked = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=self._headers)
+            with urllib.request.urlopen(asked, timeout=5) as answer:
                 body = answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

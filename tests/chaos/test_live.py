@@ -74,7 +74,7 @@ async def test_subscribers_that_are_killed_end_with_what_is_stored(tmp_path: Pat
         names.append(STREAMS[-1])
         directory = tmp_path / "subscribers"
         directory.mkdir()
-        subscribers = Subscribers(rig.service._port, directory, names)
+        subscribers = Subscribers(rig.service.port, directory, names)
         async with ending(subscribers):
             for round_ in range(20):
                 subscribers.start()

@@ -13,7 +13,7 @@ from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import canonical, same
 from hs_stream_connectors.codecs import REASONS, BatchError, TimeSpec, codec
-from hs_stream_connectors.codecs.base import has
+from hs_stream_connectors.codecs.base import MOST_REFUSED, has
 from hs_stream_connectors.mqtt.homeassistant import Entity
 
 ARRIVAL = 1_700_000_000_000
@@ -68,6 +68,50 @@ def test_deep_msgpack_is_refused() -> None:
     with pytest.raises(PayloadError) as caught:
         codec("msgpack").decode("a", b"\x91" * 100_000 + b"\xc0", ARRIVAL, False)
     assert caught.value.reason == "depth"
+
+
+BAD = {
+    "an array": ("json", {"time": MS}, b'[{"ts": 1423072260000}, ', b"{}", b"]", "element 10000"),
+    "entries": (
+        *("sphere", {"bind": {"quantity": "name"}}, b'{"bt": 1423072260000, "e": [{"n": "T", "v": 1}, ', b"0", b"]}"),
+        "entry 10000",
+    ),
+    "one value": ("sphere", {}, b'{"bt": 1423072260000, "e": [{"n": "T", "v": 1}, ', b"0", b"]}", "entry 10000"),
+    "metrics": ("sparkplug", {"bind": {"metric": "name"}}, b"", b"\x12\x02\x50\x01", b"", "metric 9999"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_behind_so_many_bad_parts_no_more_is_looked_at(case: str) -> None:
+    """Each costs time, and a device decides how many it sends: 330,000 of them kept everybody else waiting for 2 s."""
+    name, options, before, part, behind, last = BAD[case]
+    between = b"" if name == "sparkplug" else b","
+    topic = "spBv1.0/g/NDATA/e" if name == "sparkplug" else "a"
+
+    def refused(count: int) -> BatchError:
+        payload = before + between.join([part] * count) + behind
+        with pytest.raises(BatchError) as caught:
+            codec(name, **options).decode(topic, payload, ARRIVAL, False)
+        return caught.value
+
+    some = refused(MOST_REFUSED - 1)
+    assert sum(some.counts.values()) == MOST_REFUSED - 1
+    assert "too_many" not in some.counts
+    many = refused(4 * MOST_REFUSED)
+    assert many.counts == {some.reason: MOST_REFUSED, "too_many": 1}
+    assert many.readings == some.readings
+    assert len(many.readings) == (name != "sparkplug"), "what came before is not lost"
+    assert many.errors[-1].message == (
+        f"{MOST_REFUSED} parts of this message are no readings; what is behind {last} was not looked at"
+    )
+
+
+def test_what_is_no_object_costs_nothing_and_is_counted() -> None:
+    payload = b"[" + b"0," * 4 * MOST_REFUSED + b'{"ts": 1423072260000, "v": 1}]'
+    with pytest.raises(BatchError) as caught:
+        codec("json", time=MS).decode("a", payload, ARRIVAL, False)
+    assert caught.value.readings == [(1_423_072_260_000, {"v": 1})]
+    assert caught.value.counts == {"type": 4 * MOST_REFUSED}
 
 
 def test_a_bad_element_leaves_the_good_ones() -> None:

@@ -185,6 +185,16 @@ def test_what_the_engine_is_told_of_a_reading() -> None:
     assert told("s/events/rpc", rpc) == [(T0, Placing.CORRECT)]
 
 
+def test_of_long_topics_none_is_remembered() -> None:
+    """Twenty thousand of 65,000 bytes were 2.5 GB."""
+    specs = [spec("json", "home/{device}")]
+    source = MqttSource("mqtt", MqttOptions("mqtt://127.0.0.1:1", client_id="x"), specs, now=lambda: 7)
+    for size in (100, 60_000):
+        [letter] = source.decode([Message(b"home/" + b"x" * size, b"{", 1, 1, False, False)], lambda: None).dead_letters
+        assert letter.topic == "home/" + "x" * size
+    assert max(map(len, source._routes)) == len("home/") + 100
+
+
 async def test_what_comes_again_says_so(
     broker: EmbeddedBroker, version: Literal[3, 5], sending: Any, taker: Any, sources: Any
 ) -> None:

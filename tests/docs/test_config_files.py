@@ -12,9 +12,11 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
+from urllib.parse import urlsplit
 
 import pytest
 from packaging.requirements import Requirement
@@ -194,12 +196,116 @@ def test_the_tested_versions_are_those_that_the_floors_allow() -> None:
         assert one.specifier.contains(tested[canonicalize_name(one.name)]), one
 
 
+LOCKS = {"requirements.lock": "viewer", "requirements-build.lock": None}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_the_tested_versions(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text  # no address: whoever installs chooses the index
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.fullmatch(r"\S+==\S+(\s+--hash=sha256:[0-9a-f]{64})+", line.strip()), line
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    tested = {canonicalize_name(package): version for package, version in pinned.items()}
+    locked = dict(line.split()[0].split("==") for line in lines)
+    for package, version in locked.items():
+        assert tested.get(canonicalize_name(package), version) == version, package
+
+
+def test_the_lock_of_the_image_is_complete() -> None:
+    """With ``--require-hashes`` pip installs nothing that is not in it."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
+    wanted, seen = [("hs_stream", ""), ("hs_stream", "viewer")], set[tuple[str, str]]()
+    while wanted:
+        package, extra = one = wanted.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        for required in map(Requirement, requires(package) or []):
+            if required.marker is None or required.marker.evaluate({"extra": extra}):
+                wanted += [(canonicalize_name(required.name), some) for some in ("", *required.extras)]
+    missing = {package for package, _ in seen} - {"hs_stream", "hs-stream"} - locked
+    assert missing == set()
+
+
 # --- compose.yaml ---
+
+
+PASSWORDS = {"MQTT_PASSWORD": "m" * 48, "MONGO_PASSWORD": "n" * 48}
 
 
 @pytest.fixture(scope="module")
 def compose() -> Any:
-    return load_yaml(ROOT / "compose.yaml")
+    """As Compose reads it: with the variables in their places."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    read = re.sub(r"(?<!\$)\$\{(\w+)(:\?[^}]+)?\}", lambda match: PASSWORDS[match[1]], text)
+    return YAML(typ="safe").load(read.replace("$$", "$"))
+
+
+def test_compose_begins_with_no_password_missing() -> None:
+    """Compose refuses to, and says what to do, where a variable with ``:?`` is not set."""
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    required = dict(re.findall(r"\$\{(\w+):\?([^}]+)\}", text))
+    assert set(required) == set(re.findall(r"(?<!\$)\$\{(\w+)", text)) == set(PASSWORDS)
+    assert set(required.values()) == {"run scripts/secrets first"}
+
+
+def test_secrets_are_random_private_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name in ("a", "b"):
+        directory = tmp_path / name
+        directory.mkdir()
+        for _ in range(2):
+            done = subprocess.run([ROOT / "scripts" / "secrets"], cwd=directory, capture_output=True, check=True)
+            made.append(((directory / ".env").read_text(), (directory / "secrets" / "hs_stream_token").read_text()))
+            assert not any(secret.encode() in done.stdout + done.stderr for secret in made[-1])
+        assert (directory / ".env").stat().st_mode & 0o777 == 0o600
+        assert (directory / "secrets").stat().st_mode & 0o777 == 0o700
+    assert made[0] == made[1] != made[2] == made[3]
+    values = dict(line.split("=") for line in made[0][0].splitlines())
+    assert set(values) == set(PASSWORDS)
+    assert len({*values.values(), made[0][1]}) == 3
+    assert all(re.fullmatch("[0-9a-f]{48}", value) for value in (*values.values(), made[0][1]))
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {".env", "secrets/"} <= set(ignored)
+
+
+def test_compose_broker_wants_its_password(compose: Any, tmp_path: Path) -> None:
+    """The command and the health check of compose.yaml, with only paths and port replaced."""
+    service = compose["services"]["mosquitto"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = (CONFIG / "compose" / "mosquitto.conf").read_text(encoding="utf-8")
+    settings = settings.replace("/mosquitto/data", str(tmp_path)).replace("listener 1883", f"listener {port} 127.0.0.1")
+    (tmp_path / "mosquitto.conf").write_text(settings + "user root\n" * (os.getuid() == 0), encoding="utf-8")
+    command = [part.replace("/mosquitto/data", str(tmp_path)) for part in service["command"]]
+    command = [part.replace("/mosquitto/config", str(tmp_path)).replace("chown", "true") for part in command]
+    program("mosquitto"), program("mosquitto_sub")
+    environment = service["environment"] | {"PATH": PATH}
+    broker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        kind, check = service["healthcheck"]["test"]
+        assert kind == "CMD-SHELL"
+        check = check.replace("mosquitto_sub", f"mosquitto_sub -p {port}")
+        deadline = time.monotonic() + 10
+        while subprocess.run(["sh", "-c", check], env=environment, capture_output=True, check=False).returncode:
+            assert broker.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for user in ([], ["-u", "hs_stream", "-P", "wrong"]):
+            sub = ["mosquitto_sub", "-p", str(port), "-t", "#", "-W", "3", *user]
+            done = subprocess.run(sub, env=environment, capture_output=True, text=True, check=False)
+            assert "not authori" in done.stderr, done
+        passwords = tmp_path / "passwords"
+        assert passwords.stat().st_mode & 0o777 == 0o600
+        assert PASSWORDS["MQTT_PASSWORD"] not in passwords.read_text(encoding="utf-8")
+    finally:
+        broker.terminate()
+        broker.wait(10)
 
 
 def test_compose_has_the_four_services_each_with_a_health_check(compose: Any) -> None:
@@ -233,8 +339,12 @@ def test_compose_settings_of_the_service_are_accepted(compose: Any, monkeypatch:
         monkeypatch.setenv(name, str(value))
     settings = load_settings(CONFIG / "hs-stream.toml")
     assert settings.http.host == "0.0.0.0"
-    hosts = {settings.store.url.split("/")[2].split(":")[0], settings.mqtt.url.split("/")[2].split(":")[0]}
-    assert hosts <= set(compose["services"])
+    urls = urlsplit(settings.store.url), urlsplit(settings.mqtt.url)
+    assert {url.hostname for url in urls} == {"mongo", "mosquitto"}
+    made = compose["services"]["mongo"]["environment"]
+    user = (made["MONGO_INITDB_ROOT_USERNAME"], made["MONGO_INITDB_ROOT_PASSWORD"])
+    assert (urls[0].username, urls[0].password) == user
+    assert (urls[1].username, urls[1].password) == ("hs_stream", PASSWORDS["MQTT_PASSWORD"])
     secret = Path(settings.http.token_file)
     assert secret.parent == Path("/run/secrets")
     assert secret.name in compose["services"]["hs_stream"]["secrets"]

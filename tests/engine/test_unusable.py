@@ -10,6 +10,7 @@ from hs_stream.engine.unusable import (
     BYTES_PER_SECOND,
     CUT_PAYLOAD,
     EXAMPLES,
+    MOST_TEXT,
     PER_SECOND,
     Allowance,
     Unusable,
@@ -77,6 +78,13 @@ def test_payloads_have_a_bound_together() -> None:
     assert cut.message == f"broken (payload cut to {CUT_PAYLOAD} bytes: too many dead letters)"
     later = allowance.kept([letter(payload)] * 10, NOW + int(2 * len(payload) / BYTES_PER_SECOND * 1000))
     assert [len(one.payload) for one in later] == [len(payload)] * 2 + [CUT_PAYLOAD] * 8
+
+
+def test_texts_have_a_bound_each() -> None:
+    """A topic may have 65,535 bytes: ten thousand letters would be 655 MB of them."""
+    [one] = Allowance().kept([DeadLetter(NOW, "climate", "json", "m" * 5000, "t" * 65_535)], NOW)
+    assert one.topic == "t" * MOST_TEXT + "..."
+    assert one.message == "m" * MOST_TEXT + "..."
 
 
 async def test_all_are_counted_and_few_are_stored(bench: Bench) -> None:

@@ -290,3 +290,28 @@ def test_single_loggers_have_levels_of_their_own(tmp_path: Path) -> None:
         "then service info",
         "then pymongo warning",
     ]
+
+
+def test_nonsense_of_http_clients_is_few_lines_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches the port sends it, without a token, and each was a line."""
+    path = tmp_path / "hs.log"
+    configure_logging("info", "json", file=LogFile(str(path)))
+    logger = logging.getLogger("uvicorn.error")
+    now = 0.0
+    monkeypatch.setattr(logger.filters[0], "_clock", lambda: now)
+
+    def lines() -> list[str]:
+        return [json.loads(line)["event"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    for _ in range(1000):
+        logger.warning("Invalid HTTP request received.")
+    assert lines() == ["Invalid HTTP request received."]
+    for number in range(1000):
+        logger.log(logging.WARNING, " ".join(("kind", str(number))))
+    assert len(lines()) < 30
+    logger.error("an error")
+    logger.error("an error")
+    assert lines()[-2:] == ["an error"] * 2
+    now = 61.0
+    logger.warning("Invalid HTTP request received.")
+    assert lines()[-1] == "Invalid HTTP request received. (999 more since the last time)"

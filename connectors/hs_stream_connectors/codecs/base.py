@@ -5,7 +5,9 @@
    own is ``None``: the engine gives it its arrival, or a millisecond behind the newest instance of its stream where
    that is later, so that readings that come together stay apart and in order.
 2. With a time field, an object is one reading and an array is a batch of them. An element that is no reading does not
-   lose the others: `BatchError` carries both. Without ``fields`` the value is the object without its time field.
+   lose the others: `BatchError` carries both. Of a message with `MOST_REFUSED` such elements or other parts what is
+   behind them is not looked at (``too_many``): each costs time, and a device decides how many it sends. Without
+   ``fields`` the value is the object without its time field.
 3. With ``time: arrival`` any payload is exactly one reading without a time of its own; an array is then a value. (As a
    batch its elements would lie one millisecond apart, which nobody measured.) A retained message says nothing about
    when it was measured, so it is no reading: reason ``retained``. With a time in the payload it is one; a repeat
@@ -48,6 +50,7 @@ __all__ = [
     "DEFAULT_EARLIEST",
     "DEFAULT_MAX_PAYLOAD",
     "MISSING",
+    "MOST_REFUSED",
     "REASONS",
     "BatchError",
     "Codec",
@@ -91,6 +94,7 @@ REASONS: Final = frozenset(
         "time_invalid",
         "time_missing",
         "too_large",
+        "too_many",
         "type",
         "value",
     }
@@ -108,6 +112,9 @@ _SHOWN: Final = 20
 _SHOWN_LENGTH: Final = 60
 _EXAMPLES: Final = 3
 """Bad parts of a message that are told of, for each reason."""
+MOST_REFUSED: Final = 10_000
+"""Bad parts of a message after which no more of it is looked at. An element of an array that is no object costs nothing
+and is none of them."""
 _PLATE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -350,6 +357,9 @@ class CodecOptions:
         gathered = Gathered()
         known = self._ordered(items, arrival) if self.time.zone is not None else {}
         for index, item in enumerate(items):
+            if type(item) is not dict and gathered.refused("type") >= _EXAMPLES:
+                gathered.refuse_another("type")
+                continue
             try:
                 gathered.readings.append(self.reading(item, arrival, retained, known.get(index)))
             except PayloadError as error:
@@ -373,21 +383,40 @@ class CodecOptions:
 
 
 class Gathered:
-    """The readings of one payload, part by part: a part that is none does not lose the others."""
+    """The readings of one payload, part by part: a part that is none does not lose the others, up to `MOST_REFUSED`."""
 
-    __slots__ = ("_counts", "_errors", "readings")
+    __slots__ = ("_counts", "_errors", "_left", "readings")
 
     def __init__(self) -> None:
         self.readings: Decoded = []
         self._errors: list[PayloadError] = []
         self._counts: dict[str, int] = {}
+        self._left = MOST_REFUSED
 
     def refuse(self, part: str, error: PayloadError) -> None:
-        """``part`` is no reading, because of ``error``. A device decides how many there are: few are kept."""
+        """``part`` is no reading, because of ``error``. A device decides how many there are: few are kept.
+
+        `BatchError` with all that came before where there are too many.
+        """
         count = self._counts.get(error.reason, 0)
         self._counts[error.reason] = count + 1
         if count < _EXAMPLES:
             self._errors.append(PayloadError(error.reason, f"{part[:80]}: {error.message}"))
+        self._left -= 1
+        if not self._left:
+            text = f"{MOST_REFUSED} parts of this message are no readings; what is behind {part[:80]} was not looked at"
+            self._errors.append(PayloadError("too_many", text))
+            self._counts["too_many"] = 1
+        if self._left <= 0:
+            self.done()
+
+    def refused(self, reason: str) -> int:
+        """How many parts are none because of ``reason``."""
+        return self._counts.get(reason, 0)
+
+    def refuse_another(self, reason: str) -> None:
+        """The same for a part that is told of no more and cost nothing."""
+        self._counts[reason] += 1
 
     def done(self) -> Decoded:
         """All readings. `BatchError` when a part was none."""

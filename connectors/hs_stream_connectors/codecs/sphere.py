@@ -17,11 +17,21 @@ of several messages with the same ``bt`` are one value with all names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from hs_stream.core.errors import PayloadError
-from hs_stream_connectors.codecs.base import CodecOptions, Decoded, Gathered, Placing, TimeSpec, no_time, to_value
+from hs_stream_connectors.codecs.base import (
+    BatchError,
+    CodecOptions,
+    Decoded,
+    Gathered,
+    Placing,
+    TimeSpec,
+    no_time,
+    to_value,
+)
 from hs_stream_connectors.codecs.objects import load_json
 
 __all__ = ["SphereCodec"]
@@ -61,11 +71,15 @@ class SphereCodec:
             raise PayloadError("time_missing", "the object has no bt")
         time = _TIME.instant(item["bt"], self.options.earliest)
         gathered = Gathered()
-        found = self._entries(item["e"], gathered)
+        found: dict[str, Any] = {}
+        with suppress(BatchError):  # of too many bad ones: `done` says it again, with what was found before
+            self._entries(item["e"], found, gathered)
         if self.each:
+            words = dict(item)
             for name, value in found.items():
+                words[_NAME] = name
                 try:
-                    gathered.readings.append((time, to_value(value), self.options.bound(item | {_NAME: name})))
+                    gathered.readings.append((time, to_value(value), self.options.bound(words)))
                 except PayloadError as error:
                     gathered.refuse(name, error)
         elif found:
@@ -74,9 +88,8 @@ class SphereCodec:
             gathered.readings.append((time, value, meta) if meta else (time, value))
         return gathered.done()
 
-    def _entries(self, entries: list[Any], gathered: Gathered) -> dict[str, Any]:
+    def _entries(self, entries: list[Any], found: dict[str, Any], gathered: Gathered) -> None:
         fields = self.options.fields
-        found: dict[str, Any] = {}
         for index, entry in enumerate(entries):
             name = entry.get("n") if type(entry) is dict else None
             if not isinstance(name, str) or "v" not in entry:
@@ -85,4 +98,3 @@ class SphereCodec:
                 gathered.refuse(f"entry {index}", PayloadError("value", f"{name[:60]!r} is there already"))
             elif fields is None or name in fields:
                 found[name] = entry["v"]
-        return found

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 MAX_DEAD_PAYLOAD: Final = 64 * 1024
 _CACHED_TOPICS: Final = 20_000
+_CACHED_LENGTH: Final = 500
+"""Bytes of a topic that is remembered: MQTT lets one have 65,535, and whoever publishes chooses."""
 _UNSEEN_MESSAGES: Final = 20
 _ARRIVAL, _UPDATE = Placing.ARRIVAL, Placing.UPDATE
 
@@ -282,9 +284,9 @@ class MqttSource:
                     routes.append(_Route(identifier, spec.name, topic, meta, decode, placing, None))
         if not routes:
             self._statistics.unmatched += 1
-        elif len(self._routes) >= _CACHED_TOPICS:
-            del self._routes[next(iter(self._routes))]
-        if routes:
+        elif len(raw) <= _CACHED_LENGTH:
+            if len(self._routes) >= _CACHED_TOPICS:
+                del self._routes[next(iter(self._routes))]
             self._routes[raw] = routes
         return routes
 
