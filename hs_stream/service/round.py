@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
+from hs_stream.core.size import Use
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value
@@ -362,6 +363,13 @@ class Round:
         """How many fields each source names that no message has had."""
         found = self._source.statistics().missing if self._source is not None else {}
         return {source: len(fields) for source, fields in found.items()}
+
+    def memory(self) -> dict[str, Use]:
+        """Bytes that are held of data whose size others decide, by the keys of `[memory]`."""
+        found = self.engine.memory()
+        if self._source is not None:
+            found["codecs"] = self._source.remembered_bytes()
+        return found
 
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
