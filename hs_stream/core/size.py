@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from sys import getsizeof
 from typing import Final, NamedTuple
 
@@ -18,11 +18,13 @@ from hs_stream.core.batch import Batch, Values
 from hs_stream.core.time import TimeInterval
 from hs_stream.core.value import Value
 
-__all__ = ["Use", "is_full", "size_of", "size_of_batch", "size_of_values"]
+__all__ = ["PAGE", "POINTER", "Use", "fitting", "is_full", "size_of", "size_of_batch", "size_of_values"]
 
-_POINTER: Final = 8
-_FIXED: Final[dict[type, int]] = {type(None): _POINTER, bool: _POINTER, float: 24 + _POINTER, int: 32 + _POINTER}
-_OTHER: Final = 48 + _POINTER
+POINTER: Final = 8
+PAGE: Final = 8 << 20
+"""The bytes of what is read and shown at once, where nobody says otherwise."""
+_FIXED: Final[dict[type, int]] = {type(None): POINTER, bool: POINTER, float: 24 + POINTER, int: 32 + POINTER}
+_OTHER: Final = 48 + POINTER
 """A datetime."""
 _INTERVAL: Final = _OTHER + 2 * 32
 
@@ -46,19 +48,19 @@ def size_of(value: Value) -> int:
     if fixed is not None:
         return fixed
     if kind is dict:
-        total = getsizeof(value) + _POINTER
+        total = getsizeof(value) + POINTER
         for key, item in value.items():
             fixed = _FIXED.get(type(item))
             total += getsizeof(key) + (size_of(item) if fixed is None else fixed)
         return total
     if kind is list or kind is tuple:
-        total = 56 + _POINTER
+        total = 56 + POINTER
         for item in value:
             fixed = _FIXED.get(type(item))
             total += size_of(item) if fixed is None else fixed
         return total
     if kind is str or kind is bytes:
-        return getsizeof(value) + _POINTER
+        return getsizeof(value) + POINTER
     return _INTERVAL if kind is TimeInterval else _OTHER
 
 
@@ -78,8 +80,31 @@ def size_of_batch(batch: Batch) -> int:
     return int(batch.times.nbytes) + size_of_values(batch.values)
 
 
+def fitting(values: Iterable[Value], budget: int) -> int:
+    """How many instances with these ``values`` come before ``budget`` bytes are full, with the one that fills them.
+
+    >>> fitting(["x" * 1000] * 9, 2500), fitting(["x" * 1000], 1), fitting([], 1)
+    (3, 1, 0)
+    """
+    count, left = 0, budget
+    for value in values:
+        count += 1
+        left -= size_of(value) + POINTER
+        if left <= 0:
+            break
+    return count
+
+
 def is_full(batch: Batch, limit: int | None, budget: int | None) -> bool:
-    """Whether a read of at most ``limit`` instances, within ``budget`` bytes, ended there: there may be more."""
+    """Whether a read of at most ``limit`` instances, within ``budget`` bytes, ended there: there may be more.
+
+    As in `fitting`, a number has the size of an object, also in an array.
+    """
     if limit is not None and len(batch) >= limit:
         return True
-    return budget is not None and size_of_batch(batch) >= budget
+    if budget is None or not batch:
+        return False
+    values = batch.values
+    if isinstance(values, np.ndarray):
+        return len(values) * (size_of(values[0].item()) + POINTER) >= budget
+    return sum(map(size_of, values)) + POINTER * len(values) >= budget

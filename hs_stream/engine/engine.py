@@ -546,10 +546,17 @@ class Engine:
     # --- output ---
 
     async def read(
-        self, stream: StreamId, start: int, end: int, *, limit: int | None = None, newest: bool = False
+        self,
+        stream: StreamId,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
     ) -> Batch:
-        """Stored instances in ``(start, end]``. Raises `NotFound`."""
-        return await self.store.read(self._stream(stream).id, start, end, limit=limit, newest=newest)
+        """Stored instances in ``(start, end]``, as `hs_stream.engine.ports.Store.read` has them. Raises `NotFound`."""
+        return await self.store.read(self._stream(stream).id, start, end, limit=limit, newest=newest, budget=budget)
 
     def find(self, stream: StreamId) -> StreamStatus:
         """The status of ``stream``. Raises `NotFound`."""

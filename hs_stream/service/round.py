@@ -26,6 +26,7 @@ from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.outgoing import Backlog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
@@ -98,8 +99,10 @@ class Round:
             sink=self._sink,
             guard=lease,
         )
-        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
+        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
+        self.backlog: Backlog | None = None
+        """Of the HTTP server, which outlives rounds."""
         self._accounts = telemetry.accounts
         self._session = SessionBook(
             store,
@@ -366,7 +369,9 @@ class Round:
 
     def memory(self) -> dict[str, Use]:
         """Bytes that are held of data whose size others decide, by the keys of `[memory]`."""
-        found = self.engine.memory()
+        found = self.engine.memory() | {"live": self.hub.use()}
+        if self.backlog is not None:
+            found["sending"] = self.backlog.use()
         if self._source is not None:
             found["codecs"] = self._source.remembered_bytes()
         return found

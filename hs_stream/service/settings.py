@@ -28,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.size import PAGE
 from hs_stream.core.time import parse_duration, parse_time
 from hs_stream.core.urls import checked_url, redacted
 from hs_stream.entry_points import STORES
@@ -215,17 +216,16 @@ class MemorySettings(_Section):
     """``[memory]``, in bytes: what is held of data whose size others decide. Whatever has more is forgotten or waits.
 
     ``tails``: the newest instances of all streams. ``in_flight``: payloads that are not durable yet. ``codecs``: what
-    the codecs of all sources remember of messages before. ``live_events``: the latest events of all live streams.
-    ``live_sending``: of what is sent to those who listen, what they have not read. ``page``: one page of instances or
-    dead letters.
+    the codecs of all sources remember of messages before. ``live``: the latest events of all live streams.
+    ``sending``: what clients of HTTP were sent and have not read. ``page``: one page of instances or dead letters.
     """
 
     tails: Bytes = 64 << 20
     in_flight: Bytes = 16 << 20
     codecs: Bytes = 32 << 20
-    live_events: Bytes = 64 << 20
-    live_sending: Bytes = 64 << 20
-    page: Bytes = 8 << 20
+    live: Bytes = 64 << 20
+    sending: Bytes = 64 << 20
+    page: Bytes = PAGE
 
 
 class FileSettings(_Section):
