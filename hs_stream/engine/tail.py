@@ -5,9 +5,11 @@
    `LEAST` and at most `MOST` instances, and forgets the rest in large pieces.
 3. ``version`` rises with every change, so that a slow read from the store never overwrites newer contents.
 4. All tails of an engine have a `Room` in bytes, and one of them at most `ONE` of it. A tail that grows beyond that
-   keeps the newest half of what it may have, perhaps nothing. When all are too large together, `Room.clear` shortens
-   the largest ones, between two steps. What is forgotten is read from the store: slower, never different.
-5. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): nothing is measured twice.
+   keeps the newest half of what it may have, perhaps nothing. When all are too large together, or there was no room for
+   what was read, `Room.clear` shortens the largest ones, between two steps. What is forgotten is read from the store:
+   slower, never different.
+5. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): an instance is measured once each time, and a
+   column of numbers by its length.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ LEAST: Final = 64
 MOST: Final = 8192
 ROOM: Final = 64 << 20
 ONE: Final = 1 / 8
+_TIME: Final = 8
 _LEFT: Final = 3 / 4
 """What is left of the room when it was cleared: so much has to come before the next time."""
 
@@ -34,16 +37,31 @@ _LEFT: Final = 3 / 4
 class Room:
     """How many bytes all tails of an engine may have, ``used``, and how often they were shortened for it."""
 
-    __slots__ = ("limit", "one", "shortened", "used")
+    __slots__ = ("limit", "one", "refused", "shortened", "used")
 
     def __init__(self, limit: int = ROOM) -> None:
         self.limit = limit
         self.one = int(limit * ONE)
         self.used = 0
+        self.refused = False
+        """Something that was read could not be kept since it was last cleared."""
         self.shortened = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether to `clear` it."""
+        return self.used > self.limit or self.refused
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes fit."""
+        if self.used + size <= self.limit:
+            return True
+        self.refused = True
+        return False
 
     def clear(self, tails: Iterable[Tail]) -> None:
         """Shorten the largest of ``tails``, all there are, until they fit. Not while a step is under way."""
+        self.refused = False
         for tail in sorted(tails, key=_size, reverse=True):
             if self.used <= self.limit * _LEFT:
                 break
@@ -67,7 +85,7 @@ class Tail:
         self.version = 0
         self.room = Room() if room is None else room
         self.size = 0
-        self._hold(batch, size_of_batch(batch))
+        self._hold(batch, batch)
 
     def need(self, keep_ms: int, keep_count: int) -> None:
         """A reader looks back this far from the newest instance."""
@@ -82,20 +100,17 @@ class Tail:
         """Contents read from the store, complete behind ``low``, if nothing changed since ``version``."""
         if version == self.version and low < self.low and len(batch) <= MOST:
             size = size_of_batch(batch)
-            if size <= self.room.one:
+            if size <= self.room.one and self.room.has(size - self.size):
                 self.low = low
-                self._hold(batch, size)
+                self._hold(batch, batch, self.batch)
 
     def extend(self, frontier: int, new: Batch) -> None:
         """``new`` lies behind ``frontier``, and so far nothing did: also a tail that knew nothing knows this much."""
         self.version += 1
-        size = self._measure(new)
         if self.low >= MAX_TIME:
             self.low = frontier
-            self._hold(new, size)
-        else:
-            batch = self.batch
-            self._hold(Batch.concat((batch, new)) if batch.times.size else new, self.size + size)
+        batch = self.batch
+        self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
         self._trim()
 
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> None:
@@ -106,14 +121,11 @@ class Tail:
         batch = self.batch
         if spans[0][0] < self.low:
             new = new.slice(self.low, MAX_TIME)
-        size = self.size + self._measure(new)
         if not batch.times.size or batch.times[-1] <= spans[0][0]:
-            self._hold(Batch.concat((batch, new)) if batch.times.size else new, size)
+            self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
         else:
             inside = [(max(start, self.low), end) for start, end in spans if end > self.low]
-            if isinstance(batch.values, list):
-                size -= size_of_batch(batch.within(inside))
-            self._hold(batch.replace(inside, new), size)
+            self._hold(batch.replace(inside, new), new, batch.within(inside))
         self._trim()
 
     def update(self, new: Batch) -> None:
@@ -122,11 +134,8 @@ class Tail:
         known = new.slice(self.low, MAX_TIME)
         if known:
             batch = self.batch
-            size = self.size + self._measure(known)
-            if isinstance(batch.values, list):
-                at = np.flatnonzero(np.isin(batch.times, known.times, assume_unique=True))
-                size -= size_of_batch(batch.take(at))
-            self._hold(batch.update(known), size)
+            gone = batch.take(np.flatnonzero(np.isin(batch.times, known.times, assume_unique=True)))
+            self._hold(batch.update(known), known, gone)
             self._trim()
 
     def shorten(self, size: int) -> None:
@@ -163,25 +172,26 @@ class Tail:
         times, values = batch.times, batch.values
         self.low = int(times[first - 1])
         if first >= len(times):
-            self._hold(NOTHING, 0)
+            self._hold(NOTHING, NOTHING, batch)
             return
         # A copy, so that the forgotten part is freed.
         left = Batch(times[first:].copy(), values[first:] if isinstance(values, list) else values[first:].copy())
-        self._hold(left, self.size - size_of_batch(batch.slice_index(0, first)))
+        self._hold(left, NOTHING, batch.slice_index(0, first))
 
-    def _measure(self, new: Batch) -> int:
-        """The bytes that ``new`` will have here: beside what is no number, numbers are objects."""
-        if isinstance(self.batch.values, list) and self.batch.values and not isinstance(new.values, list):
-            new = Batch(new.times, new.plain())
-        return size_of_batch(new)
-
-    def _hold(self, batch: Batch, size: int) -> None:
-        """``size`` counts where values are no plain numbers."""
-        before = self.batch.values
+    def _hold(self, batch: Batch, new: Batch, gone: Batch = NOTHING) -> None:
+        """Hold ``batch`` from now on, in which ``new`` came and ``gone`` is not any more (rule 5)."""
+        before, values = self.batch.values, batch.values
         self.batch = batch
-        if not isinstance(batch.values, list):
-            size = batch.times.nbytes + batch.values.nbytes
+        if not isinstance(values, list):
+            size = batch.times.size * (values.itemsize + _TIME)
         elif not isinstance(before, list):
-            size = size_of_batch(batch)  # numbers that are objects from now on
+            size = size_of_batch(batch)  # numbers are objects from now on, beside what is none
+        else:
+            size = self.size + _size_as_objects(new) - size_of_batch(gone)
         self.room.used += size - self.size
         self.size = size
+
+
+def _size_as_objects(batch: Batch) -> int:
+    """Beside what is no number, numbers are objects."""
+    return size_of_batch(batch if isinstance(batch.values, list) else Batch(batch.times, batch.plain()))

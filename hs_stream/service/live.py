@@ -45,6 +45,8 @@ _MOST_BYTES: Final = 8 << 20
 EVENTS: Final = 64 << 20
 _PIECE: Final = 256 << 10
 """Bytes that are sent at once, about: so much waits for each who does not read. One event or instance may have more."""
+_AT_ONCE: Final = 8 << 20
+"""Bytes that are sent to all subscribers of a stream in one turn of the loop, about."""
 _PIECES: Final = 16
 """Of each ring, that are kept for who is as far."""
 _BESIDE: Final = 400
@@ -94,7 +96,6 @@ class _Ring:
         self._pace = pace
         self._events: deque[_Event] = deque()
         self.bytes = 0
-        self.forgotten = 0
         self._pieces: dict[int, tuple[bytes, int]] = {}
         self._due: asyncio.TimerHandle | None = None
 
@@ -133,15 +134,22 @@ class _Ring:
         """Forget the oldest events that are too many."""
         events = self._events
         while events and (self.bytes > self.limit or len(events) > _MOST_EVENTS):
-            self.forgotten += self.bytes > self.limit
             self.bytes -= len(events.popleft().whole) + _BESIDE
             self.first += 1
 
     def wake(self) -> None:
         """Tell the subscribers that there is something."""
         self._due = None
-        for subscription in self.subscribers:
+        self._wake_some(list(self.subscribers))
+
+    def _wake_some(self, subscribers: list[Subscription]) -> None:
+        """As many at once as do not take too much together: what each is sent is a copy until the loop has turned."""
+        size = len(self._events[-1].whole) if self._events else 1
+        count = _AT_ONCE // size + 1
+        for subscription in subscribers[:count]:
             subscription.news.set()
+        if len(subscribers) > count:
+            asyncio.get_running_loop().call_later(0.001, self._wake_some, subscribers[count:])
 
     def holds(self, number: int) -> bool:
         """Whether everything behind event ``number`` is here."""
@@ -184,7 +192,6 @@ class Hub:
         events: int = EVENTS,
     ) -> None:
         self._events = events
-        self._dropped = 0
         self.engine = engine
         self.limit = limit
         self.count = 0
@@ -248,11 +255,8 @@ class Hub:
             ring.trim()
 
     def use(self) -> Use:
-        """The bytes of all rings, and how many events were forgotten for them."""
-        rings = self._rings.values()
-        return Use(
-            sum(ring.bytes for ring in rings), self._events, self._dropped + sum(ring.forgotten for ring in rings)
-        )
+        """The bytes of all rings. That they forget is no sign of anything."""
+        return Use(sum(ring.bytes for ring in self._rings.values()), self._events)
 
     def _pace(self) -> float:
         return min(_PACE * self.count, _SLOWEST_PACE)
@@ -275,7 +279,6 @@ class Hub:
         if timer is not None:
             timer.cancel()
             ring = self._rings.pop(stream)
-            self._dropped += ring.forgotten
             self.engine.feed.ignore(stream, ring.add)
             self._share_out()
 

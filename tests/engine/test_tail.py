@@ -83,6 +83,19 @@ def test_a_tail_of_numbers_is_cut_where_it_is_full(count: int) -> None:
     assert count <= 100 or len(tail.batch) >= 50, "half of what it may have is kept"
 
 
+def test_what_is_read_is_kept_only_where_there_is_room() -> None:
+    room = Room(8 * 1600)
+    idle = [Tail(batch=Batch.of((time, 1.0) for time in range(90)), room=room) for _ in range(8)]
+    tail, read = Tail(MAX_TIME, room=room), Batch.of((time, 1.0) for time in range(1, 91))
+    tail.fill(0, read, 0)
+    assert (tail.low, room.crowded) == (MAX_TIME, True)
+    room.clear([*idle, tail])
+    assert not room.crowded
+    tail.fill(0, read, 0)
+    assert tail.batch == read
+    assert room.used == sum(one.size for one in (*idle, tail)) <= room.limit
+
+
 async def test_results_are_right_without_room(bench: Bench) -> None:
     flow = bench.workflow(
         bench.node("watts", "component@^1", ["power"], key="watts"),

@@ -280,7 +280,8 @@ class MqttSource:
 
     def _too_large(self, message: Message) -> PayloadError:
         size = len(message.payload) + message.left_out
-        return PayloadError("too_large", f"the payload has about {size} bytes; of no message {self._largest} are read")
+        text = f"the payload has about {size} bytes; a message may have {self._largest} at most"
+        return PayloadError("too_large", text)
 
     def _look(self, source: str, payload: bytes, decoded: Decoded) -> None:
         """Take the fields that ``decoded`` has from those that are missing."""
