@@ -30,24 +30,29 @@ class OneTail(RuleBasedStateMachine):
         self.tail = Tail(room=self.room)
         self.other = Tail(batch=Batch.of((time, 0.5) for time in range(64)), room=self.room)
         self.all: dict[int, Any] = {}
+        self.frontier = 0
 
     @rule(new=st.lists(values, min_size=1, max_size=40))
     def extend(self, new: list[Any]) -> None:
-        last = max(self.all, default=0)
-        batch = Batch.of(enumerate(new, last + 1))
-        self.tail.extend(last, batch)
+        batch = Batch.of(enumerate(new, self.frontier + 1))
+        self.tail.extend(self.frontier, batch)
+        self._stored(batch)
+
+    def _stored(self, batch: Batch) -> None:
         self.all |= dict(batch)
+        self.frontier = max([self.frontier, *batch.times.tolist()])
 
     @rule(start=st.integers(0, 200), new=st.dictionaries(st.integers(1, 40), values))
     def replace(self, start: int, new: dict[int, Any]) -> None:
         batch = Batch.of((start + time, value) for time, value in new.items())
         self.tail.replace(((start, start + 40),), batch)
-        self.all = {time: value for time, value in self.all.items() if not start < time <= start + 40} | dict(batch)
+        self.all = {time: value for time, value in self.all.items() if not start < time <= start + 40}
+        self._stored(batch)
 
     @rule(new=st.dictionaries(st.integers(1, 200), values, min_size=1))
     def update(self, new: dict[int, Any]) -> None:
         self.tail.update(Batch.of(new.items()))
-        self.all |= new
+        self._stored(Batch.of(new.items()))
 
     @rule(low=st.integers(0, 200))
     def fill(self, low: int) -> None:
