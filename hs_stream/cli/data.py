@@ -35,6 +35,7 @@ from hs_stream.cli.plot import plot
 from hs_stream.cli.work import compute_through
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, NotFound
+from hs_stream.core.size import PAGE
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, format_time
 from hs_stream.core.visible import visible_json
@@ -194,7 +195,7 @@ async def _pages(store: Store, record: StreamRecord, start: int, end: int, last:
         yield await store.read(record.id, start, end, limit=last, newest=True)
         return
     while start < end:
-        page = await store.read(record.id, start, end, limit=_PAGE)
+        page = await store.read(record.id, start, end, limit=_PAGE, budget=PAGE)
         if not page:
             return
         yield page

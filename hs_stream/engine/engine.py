@@ -18,6 +18,7 @@ from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import NotFound, StoreUnavailable, ToolError, Unavailable
 from hs_stream.core.plate import PlateFull
+from hs_stream.core.size import Use
 from hs_stream.core.stream import SUGGESTED, StreamId, nearest_streams, suggestion
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.tool import OnGrid
@@ -35,6 +36,7 @@ from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Reading, Recovery, Sink, Store, StreamRecord
 from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
+from hs_stream.engine.tail import ROOM, Room
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unpublished import Unsent
 
@@ -48,7 +50,10 @@ _AT_ONCE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`."""
+    """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`.
+
+    In bytes: ``tails`` for the newest instances of all streams, ``in_flight`` for the payloads that are not durable.
+    """
 
     lateness: int = 0
     idle: int = 10_000
@@ -56,6 +61,8 @@ class EngineSettings:
     max_in_flight: int = 20_000
     recompute_on: Literal["minor", "major"] = "minor"
     chunk: int = CHUNK
+    tails: int = ROOM
+    in_flight: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +165,11 @@ class Engine:
         await self.feed.open()
         records = await self.store.streams()
         settings = self.settings
-        self._graph = Graph(records, restrict_to_major=settings.recompute_on == "major")
+        self._graph = Graph(
+            records,
+            restrict_to_major=settings.recompute_on == "major",
+            tails=Room(settings.tails),
+        )
         silence = Silence(settings.idle, MIN_TIME if recovery.proven is None else recovery.proven)
         self._executor = Executor(
             self._graph,
@@ -181,6 +192,7 @@ class Engine:
             lateness=settings.lateness,
             max_future=settings.max_future,
             max_in_flight=settings.max_in_flight,
+            max_bytes=settings.in_flight,
         )
         self._outbox = Outbox(
             *(self._graph, self._patient, self._sink, self.clock, self._telemetry),
@@ -536,10 +548,17 @@ class Engine:
     # --- output ---
 
     async def read(
-        self, stream: StreamId, start: int, end: int, *, limit: int | None = None, newest: bool = False
+        self,
+        stream: StreamId,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
     ) -> Batch:
-        """Stored instances in ``(start, end]``. Raises `NotFound`."""
-        return await self.store.read(self._stream(stream).id, start, end, limit=limit, newest=newest)
+        """Stored instances in ``(start, end]``, as `hs_stream.engine.ports.Store.read` has them. Raises `NotFound`."""
+        return await self.store.read(self._stream(stream).id, start, end, limit=limit, newest=newest, budget=budget)
 
     def find(self, stream: StreamId) -> StreamStatus:
         """The status of ``stream``. Raises `NotFound`."""
@@ -613,6 +632,14 @@ class Engine:
     def store_trouble(self) -> str:
         """What the store said when it last failed; empty while it works."""
         return "" if self._patient.available else self._patient.trouble
+
+    def memory(self) -> dict[str, Use]:
+        """What grows with what is sent, in bytes."""
+        tails, ingest = self._graph.tails, self._ingest
+        return {
+            "tails": Use(tails.used, tails.limit, tails.shortened),
+            "in_flight": Use(ingest.in_flight_bytes, self.settings.in_flight),
+        }
 
     def statistics(self) -> EngineStatistics:
         """What happened and what waits."""

@@ -264,6 +264,8 @@ class Executor:
             await self._commit(step, consumed, arrival or now)
         finally:
             self._under_way = 0
+        if self.graph.tails.crowded:
+            self.graph.tails.clear(stream.tail for stream in self.graph.by_id.values())
         for identity in arrived:
             self.graph.by_id[identity].young = False
         return True

@@ -17,7 +17,7 @@ from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeInter
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
 from hs_stream.engine.streams import Outlet, Stream
-from hs_stream.engine.tail import Tail
+from hs_stream.engine.tail import Room, Tail
 
 __all__ = ["Graph"]
 
@@ -30,7 +30,9 @@ class Graph:
         records: Iterable[StreamRecord] = (),
         *,
         restrict_to_major: bool = False,
+        tails: Room | None = None,
     ) -> None:
+        self.tails = Room() if tails is None else tails
         self.records = {record.stream: record for record in records}
         self.streams: dict[StreamId, Stream] = {}
         self.by_id: dict[int, Stream] = {}
@@ -190,9 +192,9 @@ class Graph:
     def _make(self, stream: StreamId, kind: Literal["raw", "derived"], record: StreamRecord | None) -> Stream:
         identity = self._next_id if record is None else record.id
         self._next_id += record is None
-        made = Stream(identity, stream, kind)
+        tail = Tail(MIN_TIME if record is None else MAX_TIME, room=self.tails)
+        made = Stream(identity, stream, kind, tail)
         if record is not None:
-            made.tail = Tail(low=MAX_TIME)
             last = MIN_TIME if record.upper is None else record.upper
             if kind == "raw":
                 made.upper = last

@@ -68,9 +68,12 @@ class Ingest:
         lateness: int,
         max_future: int,
         max_in_flight: int,
+        max_bytes: int,
     ) -> None:
         self.seq = append_seq
         self.in_flight = 0
+        self.in_flight_bytes = 0
+        """Of their payloads."""
         self.readings = 0
         self.dead_letters = 0
         self.late = 0
@@ -85,7 +88,7 @@ class Ingest:
         self._telemetry = telemetry
         self._lateness = lateness
         self._max_future = max_future
-        self._limit = max_in_flight
+        self._limit, self._most_bytes = max_in_flight, max_bytes
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self.lock = asyncio.Lock()
         self._broken: BaseException | None = None
@@ -96,11 +99,15 @@ class Ingest:
         self._placer = Placer(store, self._fields_of)
 
     async def deliver(self, delivery: Delivery) -> None:
-        """Take ``delivery`` in as soon as fewer than ``max_in_flight`` readings wait to become durable."""
-        while self.in_flight >= self._limit:
+        """Take ``delivery`` in as soon as fewer than ``max_in_flight`` readings wait to become durable.
+
+        And, of payloads, fewer than ``max_bytes``.
+        """
+        while self.in_flight >= self._limit or self.in_flight_bytes >= self._most_bytes:
             self._room.clear()
             await self._room.wait()
         self.in_flight += max(len(delivery.readings), 1)
+        self.in_flight_bytes += delivery.size
         if self._executor.undurable is None:
             self._executor.undurable = delivery.arrival
         self._queue.put_nowait(delivery)
@@ -207,6 +214,7 @@ class Ingest:
         for delivery in deliveries:
             delivery.ack()
             self.in_flight -= max(len(delivery.readings), 1)
+            self.in_flight_bytes -= delivery.size
         # What arrived meanwhile is younger than this round.
         self._executor.undurable = now if self.in_flight else None
         self._room.set()

@@ -13,7 +13,7 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, Protocol
@@ -45,6 +45,7 @@ __all__ = [
     "ToolRecord",
     "Unpublished",
     "gist",
+    "within",
 ]
 
 
@@ -108,6 +109,17 @@ class DeadLetter:
     topic: str = ""
     payload: bytes = b""
     count: int = 1
+
+
+def within(letters: Iterable[DeadLetter], budget: int | None) -> Iterator[DeadLetter]:
+    """The first of ``letters``, with the one with which their payloads and messages fill ``budget`` bytes."""
+    left = budget
+    for letter in letters:
+        yield letter
+        if left is not None:
+            left -= len(letter.payload) + len(letter.message)
+            if left <= 0:
+                return
 
 
 def gist(examples: Sequence[str], count: int) -> str:
@@ -270,8 +282,22 @@ class Store(Protocol):
     async def advance(self, uppers: Mapping[int, int]) -> None:
         """Remember watermarks of raw streams (a convenience for readers; need not be durable at once)."""
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
-        """Instances in ``(start, end]``, ascending; with ``limit`` the first (or with ``newest`` the last) of them."""
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
+        """Instances in ``(start, end]``, ascending; with ``limit`` the first (or with ``newest`` the last) of them.
+
+        With ``budget``, a number of bytes, no more than the one with which those that are read have so many by
+        `hs_stream.core.size`: values may be of any size. What follows is not loaded first. Whether there may be more
+        says `hs_stream.core.size.is_full`.
+        """
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
         """The last ``count`` instances at or before ``instant``, ascending."""
@@ -297,8 +323,8 @@ class Store(Protocol):
     async def published(self, seq: int) -> None:
         """Every entry up to ``seq`` is published, and may be forgotten."""
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """The newest dead letters, newest first."""
+    async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
+        """The newest dead letters, newest first; with ``budget`` no more than the one that fills so many bytes."""
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
         """The newest history entries, newest first."""

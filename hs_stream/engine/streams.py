@@ -123,7 +123,9 @@ class Stream:
         "young",
     )
 
-    def __init__(self, identity: int, stream: StreamId, kind: Literal["raw", "derived"]) -> None:
+    def __init__(
+        self, identity: int, stream: StreamId, kind: Literal["raw", "derived"], tail: Tail | None = None
+    ) -> None:
         self.id = identity
         self.stream = stream
         self.kind = kind
@@ -199,7 +201,7 @@ class Stream:
         """Instances inserted, revised or retracted since the start."""
         self.changes_behind = 0
         """How often something at or before the newest instance was among them."""
-        self.tail = Tail()
+        self.tail = Tail() if tail is None else tail
         self.fold: Head | None = None
         self.wary = False
         """Of a fold: its tool has raised, so that its states are copied before the tool gets them."""

@@ -4,35 +4,88 @@
 2. It keeps what its readers need (``keep_ms`` before its newest instance, and ``keep_count`` instances), at least
    `LEAST` and at most `MOST` instances, and forgets the rest in large pieces.
 3. ``version`` rises with every change, so that a slow read from the store never overwrites newer contents.
+4. All tails of an engine have a `Room` in bytes, and one of them at most `ONE` of it. A tail that grows beyond that
+   keeps the newest half of what it may have, perhaps nothing. When all are too large together, or there was no room for
+   what was read, `Room.clear` shortens the largest ones, between two steps. What is forgotten is read from the store:
+   slower, never different.
+5. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): an instance is measured once each time, and a
+   column of numbers by its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.size import size_of, size_of_batch
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 
-__all__ = ["Tail"]
+__all__ = ["ROOM", "Room", "Tail"]
 
 LEAST: Final = 64
 MOST: Final = 8192
+ROOM: Final = 64 << 20
+ONE: Final = 1 / 8
+_TIME: Final = 8
+_LEFT: Final = 3 / 4
+"""What is left of the room when it was cleared: so much has to come before the next time."""
+
+
+class Room:
+    """How many bytes all tails of an engine may have, ``used``, and how often they were shortened for it."""
+
+    __slots__ = ("limit", "one", "refused", "shortened", "used")
+
+    def __init__(self, limit: int = ROOM) -> None:
+        self.limit = limit
+        self.one = int(limit * ONE)
+        self.used = 0
+        self.refused = False
+        """Something that was read could not be kept since it was last cleared."""
+        self.shortened = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether to `clear` it."""
+        return self.used > self.limit or self.refused
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes fit."""
+        if self.used + size <= self.limit:
+            return True
+        self.refused = True
+        return False
+
+    def clear(self, tails: Iterable[Tail]) -> None:
+        """Shorten the largest of ``tails``, all there are, until they fit. Not while a step is under way."""
+        self.refused = False
+        for tail in sorted(tails, key=_size, reverse=True):
+            if self.used <= self.limit * _LEFT:
+                break
+            tail.shorten(tail.size // 2)
+
+
+def _size(tail: Tail) -> int:
+    return tail.size
 
 
 class Tail:
     """See the module's rules. A new tail of a stream that holds nothing has ``low = MIN_TIME``."""
 
-    __slots__ = ("batch", "keep_count", "keep_ms", "low", "version")
+    __slots__ = ("batch", "keep_count", "keep_ms", "low", "room", "size", "version")
 
-    def __init__(self, low: int = MIN_TIME, batch: Batch = NOTHING) -> None:
+    def __init__(self, low: int = MIN_TIME, batch: Batch = NOTHING, room: Room | None = None) -> None:
         self.low = low
-        self.batch = batch
+        self.batch = NOTHING
         self.keep_ms = 0
         self.keep_count = 1
         self.version = 0
+        self.room = Room() if room is None else room
+        self.size = 0
+        self._hold(batch, batch)
 
     def need(self, keep_ms: int, keep_count: int) -> None:
         """A reader looks back this far from the newest instance."""
@@ -46,15 +99,18 @@ class Tail:
     def fill(self, low: int, batch: Batch, version: int) -> None:
         """Contents read from the store, complete behind ``low``, if nothing changed since ``version``."""
         if version == self.version and low < self.low and len(batch) <= MOST:
-            self.low, self.batch = low, batch
+            size = size_of_batch(batch)
+            if size <= self.room.one and self.room.has(size - self.size):
+                self.low = low
+                self._hold(batch, batch, self.batch)
 
     def extend(self, frontier: int, new: Batch) -> None:
         """``new`` lies behind ``frontier``, and so far nothing did: also a tail that knew nothing knows this much."""
         self.version += 1
         if self.low >= MAX_TIME:
-            self.low, self.batch = frontier, new
-        else:
-            self.batch = Batch.concat((self.batch, new)) if self.batch.times.size else new
+            self.low = frontier
+        batch = self.batch
+        self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
         self._trim()
 
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> None:
@@ -63,13 +119,13 @@ class Tail:
         if spans[-1][1] <= self.low:
             return
         batch = self.batch
+        if spans[0][0] < self.low:
+            new = new.slice(self.low, MAX_TIME)
         if not batch.times.size or batch.times[-1] <= spans[0][0]:
-            if spans[0][0] < self.low:
-                new = new.slice(self.low, MAX_TIME)
-            self.batch = Batch.concat((batch, new)) if batch.times.size else new
+            self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
         else:
             inside = [(max(start, self.low), end) for start, end in spans if end > self.low]
-            self.batch = batch.replace(inside, new.slice(self.low, MAX_TIME))
+            self._hold(batch.replace(inside, new), new, batch.within(inside))
         self._trim()
 
     def update(self, new: Batch) -> None:
@@ -77,19 +133,65 @@ class Tail:
         self.version += 1
         known = new.slice(self.low, MAX_TIME)
         if known:
-            self.batch = self.batch.update(known)
+            batch = self.batch
+            gone = batch.take(np.flatnonzero(np.isin(batch.times, known.times, assume_unique=True)))
+            self._hold(batch.update(known), known, gone)
             self._trim()
+
+    def shorten(self, size: int) -> None:
+        """Keep the newest instances with at most ``size`` bytes together."""
+        batch = self.batch
+        values = batch.values
+        if isinstance(values, list):
+            first, kept = len(values), 0
+            while first:
+                kept += size_of(values[first - 1]) + batch.times.itemsize
+                if kept > size:
+                    break
+                first -= 1
+        else:
+            first = len(values) - size // (values.itemsize + batch.times.itemsize)
+        if first > 0:
+            self.room.shortened += 1
+            self._forget(first)
 
     def _trim(self) -> None:
         size = self.batch.times.size
-        if size <= 2 * LEAST:
+        if size > 2 * LEAST:
+            times = self.batch.times
+            first = int(np.searchsorted(times, times[-1] - self.keep_ms, "right"))
+            first = max(min(first, size - max(self.keep_count + 1, LEAST)), size - MOST)
+            if first * 2 > size or size > MOST:
+                self._forget(max(first, size - MOST))
+        if self.size > self.room.one:
+            self.shorten(self.room.one // 2)
+
+    def _forget(self, first: int) -> None:
+        """The first so many instances."""
+        batch = self.batch
+        times, values = batch.times, batch.values
+        self.low = int(times[first - 1])
+        if first >= len(times):
+            self._hold(NOTHING, NOTHING, batch)
             return
-        times = self.batch.times
-        first = int(np.searchsorted(times, times[-1] - self.keep_ms, "right"))
-        first = max(min(first, size - max(self.keep_count + 1, LEAST)), size - MOST)
-        if first * 2 > size or size > MOST:
-            first = max(first, size - MOST)
-            self.low = int(times[first - 1])
-            # A copy, so that the forgotten part is freed.
-            values = self.batch.values[first:]
-            self.batch = Batch(times[first:].copy(), values if isinstance(values, list) else values.copy())
+        # A copy, so that the forgotten part is freed.
+        left = Batch(times[first:].copy(), values[first:] if isinstance(values, list) else values[first:].copy())
+        self._hold(left, NOTHING, batch.slice_index(0, first))
+
+    def _hold(self, batch: Batch, new: Batch, gone: Batch = NOTHING) -> None:
+        """Hold ``batch`` from now on, in which ``new`` came and ``gone`` is not any more (rule 5)."""
+        before, values = self.batch.values, batch.values
+        self.batch = batch
+        if not isinstance(values, list):
+            size = batch.times.size * (values.itemsize + _TIME)
+        elif not isinstance(before, list):
+            size = size_of_batch(batch)  # numbers are objects from now on, beside what is none
+        else:
+            size = self.size + _size_as_objects(new) - size_of_batch(gone)
+        self.room.used += size - self.size
+        self.size = size
+
+
+def _size_as_objects(batch: Batch) -> int:
+    """Beside what is no number, numbers are objects."""
+    return size_of_batch(batch if isinstance(batch.values, list) else Batch(batch.times, batch.plain()))

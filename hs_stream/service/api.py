@@ -37,6 +37,7 @@ from hs_stream.core.errors import (
     Unavailable,
 )
 from hs_stream.core.registry import ToolRegistry
+from hs_stream.core.size import PAGE
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.catalog import FromFile, Plan, Unread
 from hs_stream.service.gate import Gate
@@ -103,6 +104,8 @@ class ApiContext:
     changes: Changes | None = None
     witness: Callable[[], Witness | None] = lambda: None
     """What came of each source since this round began."""
+    page: int = PAGE
+    """How many bytes of values one answer has, about; the next page goes on behind it."""
     lease: str = ""
     """`hs_stream.service.lease.name_of` who writes to the store."""
 

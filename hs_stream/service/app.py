@@ -39,6 +39,7 @@ from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
+from hs_stream.service.outgoing import Backlog
 from hs_stream.service.round import Round
 from hs_stream.service.security import GOOD, SHORTEST, Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
@@ -95,6 +96,7 @@ class Service:
         self._unread: Unread | None = None
         self._doubted: frozenset[str] = frozenset()
         self._gate = Gate()
+        self._backlog: Backlog | None = None
         self._lease: Lease
         self._round: Round
         self._context: ApiContext
@@ -191,6 +193,7 @@ class Service:
         await made.open()
         await self._catalog.record(self.store)
         self._doubt(workflows)
+        made.backlog = self._backlog
         self._round = made
         self.telemetry.attach(made)
 
@@ -222,10 +225,13 @@ class Service:
             gate=self._gate,
             changes=self,
             witness=self.witness,
+            page=self.settings.memory.page,
             lease=name_of(self._lease.owner),
         )
         api = create_api(self._context, self._viewer)
-        server = HttpServer(api, listener, self.settings.http.cert_file, self.settings.http.key_file)
+        section = self.settings.http
+        server = HttpServer(api, listener, section.cert_file, section.key_file, self.settings.memory.sending)
+        self._backlog = self._round.backlog = server.backlog
         try:
             async with asyncio.TaskGroup() as group:
                 keep = self._side.keep

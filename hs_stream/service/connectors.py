@@ -201,7 +201,7 @@ def mqtt_options(settings: Settings) -> MqttOptions:
 def mqtt(settings: Settings) -> MqttConnector:
     """The connector ``mqtt``."""
     defaults = {"earliest": settings.watermark.earliest, "max_payload": settings.mqtt.max_payload}
-    return MqttConnector(partial(mqtt_options, settings), defaults)
+    return MqttConnector(partial(mqtt_options, settings), defaults, memory=settings.memory.codecs)
 
 
 def csv_files(settings: Settings) -> CsvConnector:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError
+from hs_stream.service.outgoing import SENDING, Backlog, Outgoing
 
 __all__ = ["HttpServer", "bind", "check_certificate"]
 
@@ -75,11 +76,15 @@ class _Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """A connection on which no request has come `_REQUEST_SECONDS` after it was made is closed.
 
     Where there are more than `_MOST_CONNECTIONS`, so is the oldest of those without a request under way. Sockets cost
-    nothing to whoever opens them, and must not keep others out.
+    nothing to whoever opens them, and must not keep others out. What it sends and nobody reads: `outgoing`.
     """
+
+    backlog: Backlog
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.outgoing = Outgoing(self.backlog, transport)
+        self.app_state: dict[str, Any] = {**self.app_state, "outgoing": self.outgoing}  # each scope has a copy
         self.made = self.loop.time()
         self.deadline = self.loop.call_later(_REQUEST_SECONDS, self._too_late)
         if len(self.connections) > _MOST_CONNECTIONS:
@@ -98,13 +103,28 @@ class _Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def connection_lost(self, error: Exception | None) -> None:
         self.deadline.cancel()
+        self.outgoing.resumed()
         super().connection_lost(error)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.outgoing.paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.outgoing.resumed()
 
 
 class HttpServer:
-    """Serves ``app`` on ``listener`` from `run` until `stop`. `run` may be called again when it has raised."""
+    """Serves ``app`` on ``listener`` from `run` until `stop`. `run` may be called again when it has raised.
 
-    def __init__(self, app: FastAPI, listener: socket.socket, cert_file: str = "", key_file: str = "") -> None:
+    ``sending``: how many bytes may be on their way to clients that do not read them.
+    """
+
+    def __init__(
+        self, app: FastAPI, listener: socket.socket, cert_file: str = "", key_file: str = "", sending: int = SENDING
+    ) -> None:
+        self.backlog = Backlog(sending)
         self._listener = listener
         self._config: dict[str, Any] = {
             "app": app,
@@ -112,7 +132,7 @@ class HttpServer:
             "access_log": False,
             "lifespan": "auto",
             "server_header": False,
-            "http": _Impatient,
+            "http": type("_Connection", (_Impatient,), {"backlog": self.backlog}),
             # What a client says of its own address counts for nothing.
             "proxy_headers": False,
             "timeout_graceful_shutdown": _STOP_SECONDS,

@@ -25,6 +25,7 @@ from typing import Final
 import structlog
 
 from hs_stream.core.errors import NotFound, StoreUnavailable, Unavailable
+from hs_stream.core.size import Use, is_full
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time
 from hs_stream.core.value import Value
 from hs_stream.engine.engine import Engine, StreamStatus
@@ -32,7 +33,7 @@ from hs_stream.engine.feed import News
 from hs_stream.service.json_values import dumps, encode
 from hs_stream.service.sse import event
 
-__all__ = ["Hub", "Subscription"]
+__all__ = ["EVENTS", "Hub", "Subscription"]
 
 logger = structlog.get_logger(__name__)
 
@@ -41,8 +42,15 @@ _KEEP_ALIVE: Final = 15.0
 _RETRY_MS: Final = 1000
 _MOST_EVENTS: Final = 50_000
 _MOST_BYTES: Final = 8 << 20
-_LEAST_BYTES: Final = 64 << 10
-_ALL_BYTES: Final = 128 << 20
+EVENTS: Final = 64 << 20
+_PIECE: Final = 256 << 10
+"""Bytes that are sent at once, about: so much waits for each who does not read. One event or instance may have more."""
+_AT_ONCE: Final = 8 << 20
+"""Bytes that are sent to all subscribers of a stream in one turn of the loop, about."""
+_PIECES: Final = 16
+"""Of each ring, that are kept for who is as far."""
+_BESIDE: Final = 400
+"""What an event takes besides its bytes."""
 _LINGER: Final = 600.0
 """Seconds that a ring outlives its last subscriber, so that a short absence costs nothing."""
 _MOST_IDLE: Final = 256
@@ -58,14 +66,21 @@ def _instance(time: int, value: Value, revision: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """``data`` is JSON. ``gone``: nothing is left in this interval. ``block`` has no id, ``whole`` has one."""
+    """``gone``: nothing is left in this interval. ``block`` has no id, ``whole`` has one."""
 
     time: int
     kind: str
-    data: bytes
-    block: bytes
     whole: bytes
     gone: tuple[int, int] | None = None
+
+    @property
+    def block(self) -> bytes:
+        return self.whole[self.whole.index(b"\n") + 1 :]
+
+    @property
+    def data(self) -> bytes:
+        """JSON, which has no line ends in it."""
+        return self.whole[self.whole.rindex(b"\ndata: ") + 7 : -2]
 
 
 class _Ring:
@@ -80,7 +95,7 @@ class _Ring:
         self.subscribers: set[Subscription] = set()
         self._pace = pace
         self._events: deque[_Event] = deque()
-        self._bytes = 0
+        self.bytes = 0
         self._pieces: dict[int, tuple[bytes, int]] = {}
         self._due: asyncio.TimerHandle | None = None
 
@@ -102,9 +117,6 @@ class _Ring:
             data = _instance(change.time, change.value, change.revision)
             self._put(change.time, change.kind, data, news.epoch, middle if rest else news.after)
         self._pieces.clear()
-        while self._events and (self._bytes > self.limit or len(self._events) > _MOST_EVENTS):
-            self._bytes -= len(self._events.popleft().whole)
-            self.first += 1
         if self._due is None and self.subscribers:
             self._due = asyncio.get_running_loop().call_later(self._pace(), self.wake)
 
@@ -112,16 +124,32 @@ class _Ring:
         self, time: int, kind: str, data: bytes, epoch: int, newest: int, gone: tuple[int, int] | None = None
     ) -> None:
         self.last += 1
-        block = b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
-        whole = b"id: %s\n%s" % (self.identity(self.last, epoch, newest).encode(), block)
-        self._events.append(_Event(time, kind, data, block, whole, gone))
-        self._bytes += len(whole)
+        identity = self.identity(self.last, epoch, newest).encode()
+        whole = b"id: %s\nevent: %s\ndata: %s\n\n" % (identity, kind.encode(), data)
+        self._events.append(_Event(time, kind, whole, gone))
+        self.bytes += len(whole) + _BESIDE
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget the oldest events that are too many."""
+        events = self._events
+        while events and (self.bytes > self.limit or len(events) > _MOST_EVENTS):
+            self.bytes -= len(events.popleft().whole) + _BESIDE
+            self.first += 1
 
     def wake(self) -> None:
         """Tell the subscribers that there is something."""
         self._due = None
-        for subscription in self.subscribers:
+        self._wake_some(list(self.subscribers))
+
+    def _wake_some(self, subscribers: list[Subscription]) -> None:
+        """As many at once as do not take too much together: what each is sent is a copy until the loop has turned."""
+        size = len(self._events[-1].whole) if self._events else 1
+        count = _AT_ONCE // size + 1
+        for subscription in subscribers[:count]:
             subscription.news.set()
+        if len(subscribers) > count:
+            asyncio.get_running_loop().call_later(0.001, self._wake_some, subscribers[count:])
 
     def holds(self, number: int) -> bool:
         """Whether everything behind event ``number`` is here."""
@@ -135,15 +163,35 @@ class _Ring:
         """The next of them as one piece of bytes, shared by all who are as far as that, and up to which number."""
         found = self._pieces.get(number)
         if found is None:
-            events = [one.whole for one in islice(self.after(number), _PAGE)]
-            found = self._pieces[number] = b"".join(events), number + len(events)
+            events: list[bytes] = []
+            size = 0
+            for one in islice(self.after(number), _PAGE):
+                size += len(one.whole)
+                if size > _PIECE and events:
+                    break
+                events.append(one.whole)
+            if len(self._pieces) >= _PIECES:
+                del self._pieces[next(iter(self._pieces))]
+            joined = events[0] if len(events) == 1 else b"".join(events)
+            found = self._pieces[number] = joined, number + len(events)
         return found
 
 
 class Hub:
-    """Every live subscription of the service. ``ended(reason)`` counts; ``limit`` bounds how many there are."""
+    """Every live subscription of the service. ``ended(reason)`` counts; ``limit`` bounds how many there are.
 
-    def __init__(self, engine: Engine, limit: int = 500, ended: Callable[[str], None] = lambda _: None) -> None:
+    ``events``: how many bytes the rings of all streams may have.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        limit: int = 500,
+        ended: Callable[[str], None] = lambda _: None,
+        *,
+        events: int = EVENTS,
+    ) -> None:
+        self._events = events
         self.engine = engine
         self.limit = limit
         self.count = 0
@@ -201,9 +249,14 @@ class Hub:
         return ring
 
     def _share_out(self) -> None:
-        share = max(_ALL_BYTES // max(len(self._rings), 1), _LEAST_BYTES)
+        share = self._events // max(len(self._rings), 1)
         for ring in self._rings.values():
             ring.limit = min(share, _MOST_BYTES)
+            ring.trim()
+
+    def use(self) -> Use:
+        """The bytes of all rings. That they forget is no sign of anything."""
+        return Use(sum(ring.bytes for ring in self._rings.values()), self._events)
 
     def _pace(self) -> float:
         return min(_PACE * self.count, _SLOWEST_PACE)
@@ -397,10 +450,10 @@ class Subscription:
     async def _page(self, low: int, end: int) -> tuple[dict[int, bytes], int]:
         """Encoded instances behind ``low``, and up to where they are all. Every write that they may show is told."""
         engine = self._hub.engine
-        batch = await engine.store.read(self.ring.stream, low, end, limit=_PAGE)
+        batch = await engine.store.read(self.ring.stream, low, end, limit=_PAGE, budget=_PIECE)
         revisions: dict[int, int] = {}
         if self._status.kind == "derived" and batch:
             revisions = await engine.store.revisions(self.ring.stream, batch.times.tolist())
         await engine.feed.settled()
         rows = {time: _instance(time, value, revisions.get(time, 0)) for time, value in batch}
-        return rows, batch.last_time if len(batch) == _PAGE else end
+        return rows, batch.last_time if is_full(batch, _PAGE, _PIECE) else end

@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from hs_stream.core.size import Use
 from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.ports import DeadLetter
@@ -53,6 +54,7 @@ class Gauges(Protocol):
     def ignored(self) -> dict[str, int]: ...
     def remembered(self) -> dict[str, int]: ...
     def missing(self) -> dict[str, int]: ...
+    def memory(self) -> dict[str, Use]: ...
 
 
 class _Bounded:
@@ -322,6 +324,7 @@ class _GaugeCollector(Collector):
         for source, count in _first(gauges.missing()):
             missing.add_metric([source], count)
         yield missing
+        yield from _memory(gauges.memory())
         lag = GaugeMetricFamily("hs_event_lag_seconds", "How far results are behind the clock", labels=["workflow"])
         for workflow, seconds in _first(statistics.lag):
             lag.add_metric([workflow], seconds)
@@ -334,6 +337,19 @@ class _GaugeCollector(Collector):
         for workflow, seconds in _first(statistics.watermark):
             complete.add_metric([workflow], seconds)
         yield complete
+
+
+def _memory(parts: Mapping[str, Use]) -> Iterator[Metric]:
+    used = GaugeMetricFamily("hs_memory_bytes", "Bytes held of data whose size others decide", labels=["what"])
+    limit = GaugeMetricFamily("hs_memory_limit_bytes", "How many there may be, by [memory]", labels=["what"])
+    forgotten = CounterMetricFamily(
+        "hs_memory_forgotten", "How often something was forgotten or cut off to keep to it", labels=["what"]
+    )
+    for what, use in sorted(parts.items()):
+        used.add_metric([what], use.used)
+        limit.add_metric([what], use.limit)
+        forgotten.add_metric([what], use.forgotten)
+    yield from (used, limit, forgotten)
 
 
 def _first(values: Mapping[str, float]) -> list[tuple[str, float]]:

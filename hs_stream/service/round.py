@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
+from hs_stream.core.size import Use
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value
@@ -25,6 +26,7 @@ from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.outgoing import Backlog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
@@ -97,8 +99,10 @@ class Round:
             sink=self._sink,
             guard=lease,
         )
-        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended)
+        self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
+        self.backlog: Backlog | None = None
+        """Of the HTTP server, which outlives rounds."""
         self._accounts = telemetry.accounts
         self._session = SessionBook(
             store,
@@ -362,6 +366,15 @@ class Round:
         """How many fields each source names that no message has had."""
         found = self._source.statistics().missing if self._source is not None else {}
         return {source: len(fields) for source, fields in found.items()}
+
+    def memory(self) -> dict[str, Use]:
+        """Bytes that are held of data whose size others decide, by the keys of `[memory]`."""
+        found = self.engine.memory() | {"live": self.hub.use()}
+        if self.backlog is not None:
+            found["sending"] = self.backlog.use()
+        if self._source is not None:
+            found["codecs"] = self._source.remembered_bytes()
+        return found
 
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]

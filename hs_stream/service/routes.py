@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from hs_stream.core.errors import ConfigurationError, NotFound, ToolError, Unavailable, did_you_mean
+from hs_stream.core.size import is_full
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import canonical
@@ -153,9 +154,10 @@ class Routes:
     async def dead_letters(self, limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _PAGE) -> Response:
         """What could not be used, newest first, with its reason. ``payload`` is text, or ``{"$binary": base64}``.
 
-        ``overwritten``: by source, the readings that another value of the same time replaced since the start.
+        Fewer than ``limit`` where payloads are large. ``overwritten``: by source, the readings that another value of
+        the same time replaced since the start.
         """
-        letters = await self._context.store.dead_letters(limit)
+        letters = await self._context.store.dead_letters(limit, budget=self._context.page)
         overwritten = [overwritten_json(found) for found in self._context.engine.overwritten()]
         return JsonResponse({"dead_letters": [letter_json(letter) for letter in letters], "overwritten": overwritten})
 
@@ -240,7 +242,8 @@ class Routes:
     ) -> Response:
         """Instances in ``(start, end]``, ascending in time, with the states of that interval.
 
-        Where there are more, ``next`` is the cursor of the next page. ``revision`` is there when it is not 0.
+        Where there are more, ``next`` is the cursor of the next page. A page ends earlier where values are large, by
+        ``memory.page`` of the settings. ``revision`` is there when it is not 0.
         """
         status = find_stream(self._context, stream)
         first, last = parse_span(start, end, self._context.clock.now())
@@ -252,9 +255,10 @@ class Routes:
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
             raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
-        batch = await self._context.engine.read(status.stream, low, last, limit=limit + 1, newest=newest)
-        more = len(batch) > limit
-        page = batch.slice_index(1 if newest else 0, limit + (1 if newest else 0)) if more else batch
+        budget = self._context.page
+        batch = await self._context.engine.read(status.stream, low, last, limit=limit + 1, newest=newest, budget=budget)
+        more = is_full(batch, limit + 1, budget)
+        page = batch.slice_index(1 if newest else 0, limit + (1 if newest else 0)) if len(batch) > limit else batch
         times = page.times.tolist()
         revisions = await self._context.store.revisions(status.id, times) if status.kind == "derived" and times else {}
         rows = [

@@ -28,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.size import PAGE
 from hs_stream.core.time import parse_duration, parse_time
 from hs_stream.core.urls import checked_url, redacted
 from hs_stream.entry_points import STORES
@@ -208,6 +209,25 @@ class ExecutorSettings(_Section):
     max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
 
 
+Bytes = Annotated[int, Field(ge=65_536, le=1 << 40)]
+
+
+class MemorySettings(_Section):
+    """``[memory]``, in bytes: what is held of data whose size others decide. Whatever has more is forgotten or waits.
+
+    ``tails``: the newest instances of all streams. ``in_flight``: payloads that are not durable yet. ``codecs``: what
+    the codecs of all sources remember of messages before. ``live``: the latest events of all live streams.
+    ``sending``: what clients of HTTP were sent and have not read. ``page``: one page of instances or dead letters.
+    """
+
+    tails: Bytes = 64 << 20
+    in_flight: Bytes = 16 << 20
+    codecs: Bytes = 32 << 20
+    live: Bytes = 64 << 20
+    sending: Bytes = 64 << 20
+    page: Bytes = PAGE
+
+
 class FileSettings(_Section):
     """``[files]``. ``directory``: sources read files in it or below, and no others; empty for any.
 
@@ -268,6 +288,7 @@ class Settings(BaseSettings):
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
     executor: ExecutorSettings = ExecutorSettings()
+    memory: MemorySettings = MemorySettings()
     files: FileSettings = FileSettings()
     watermark: WatermarkSettings = WatermarkSettings()
     tools: ToolSettings = ToolSettings()

@@ -1,7 +1,7 @@
 """Server-sent events over ASGI.
 
 A piece of bytes is sent as it is, so one encoding serves many clients. A client that does not read holds up nobody
-else, and is given up after `PATIENCE` seconds.
+else, and is given up after `PATIENCE` seconds, or earlier where too much waits (`hs_stream.service.outgoing`).
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hs_stream.service.json_values import dumps
+from hs_stream.service.outgoing import PATIENCE, Outgoing
 
 __all__ = ["PATIENCE", "EventStream", "event"]
-
-PATIENCE: Final = 30.0
 
 
 def event(kind: str, document: Any, identity: str = "") -> bytes:
@@ -43,8 +42,10 @@ class EventStream(Response):
         self._chunks = chunks
         self._close = close
         self._in_time = True
+        self._outgoing: Outgoing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outgoing = self._outgoing = scope.get("state", {}).get("outgoing", self._outgoing)
         pump = asyncio.create_task(self._pump(send), name="events")
         leaving = asyncio.create_task(_disconnected(receive), name="events: client")
         try:
@@ -53,7 +54,7 @@ class EventStream(Response):
             pump.cancel()
             leaving.cancel()
             await asyncio.wait((pump, leaving))
-            self._close(self._in_time)
+            self._close(self._in_time and not (outgoing is not None and outgoing.given_up))
         if not pump.cancelled():
             pump.result()
 
@@ -66,11 +67,16 @@ class EventStream(Response):
         await self._sent(send, b"", more=False)
 
     async def _sent(self, send: Send, chunk: bytes, *, more: bool) -> bool:
+        outgoing = self._outgoing
+        if outgoing is not None:
+            outgoing.wait(len(chunk))
         try:
             async with asyncio.timeout(PATIENCE):
                 await send({"type": "http.response.body", "body": chunk, "more_body": more})
         except TimeoutError:
             self._in_time = False
+        if outgoing is not None:
+            outgoing.wait(0)
         return self._in_time
 
 

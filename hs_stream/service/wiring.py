@@ -73,6 +73,8 @@ def engine_settings(settings: Settings) -> EngineSettings:
         max_future=settings.watermark.max_future,
         max_in_flight=settings.executor.max_in_flight,
         recompute_on=settings.tools.recompute_on,
+        tails=settings.memory.tails,
+        in_flight=settings.memory.in_flight,
     )
 
 

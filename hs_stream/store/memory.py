@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,7 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.packing import pack, unpack
+from hs_stream.core.size import fitting
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import (
@@ -32,6 +34,7 @@ from hs_stream.engine.ports import (
     Snapshot,
     StreamChange,
     StreamRecord,
+    within,
 )
 from hs_stream.store.changes import changes_of, complete, merge_marks, touched
 
@@ -244,11 +247,24 @@ class MemoryStore:
 
     # --- reads ---
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         contents = self._of(stream)
         low, high = bisect_right(contents.times, start), bisect_right(contents.times, end)
         if limit is not None:
             low, high = (max(low, high - limit), high) if newest else (low, min(high, low + limit))
+        if budget is not None and low < high:
+            values = reversed(contents.values[low:high]) if newest else iter(contents.values[low:high])
+            count = fitting(values, budget)
+            low, high = (high - count, high) if newest else (low, low + count)
         return contents.batch(low, high)
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
@@ -304,9 +320,9 @@ class MemoryStore:
         while self._outbox and (oldest := next(iter(self._outbox))) <= self._published_seq:
             del self._outbox[oldest]
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+    async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
         self._require_open()
-        return [*reversed(self._dead_letters)][:limit]
+        return list(within(islice(reversed(self._dead_letters), max(limit, 0)), budget))
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
         self._require_open()

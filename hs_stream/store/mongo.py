@@ -68,6 +68,7 @@ __all__ = ["MongoStore"]
 
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
+_LETTERS_AT_ONCE: Final = 100
 _STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None}
 
 
@@ -526,9 +527,18 @@ class MongoStore:
 
     # --- reads ---
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         where = span(stream, start, end)
-        return await self._steady(lambda: self._link.batch(where, limit=limit, newest=newest))
+        return await self._steady(lambda: self._link.batch(where, limit=limit, newest=newest, budget=budget))
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
         # The document with only ``s`` is before every one with ``t`` too.
@@ -588,15 +598,25 @@ class MongoStore:
             self._pending.published(seq)
             self._schedule()
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+    async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
         if limit <= 0:
             return []
         with self._link.talking():
             cursor = self._link.collection("dead_letters").find().sort("_id", -1).limit(limit)
-            return [
-                DeadLetter(int(one["time"]), one["source"], one["reason"], one["message"], one["topic"], one["payload"])
-                async for one in cursor
-            ]
+            found: list[DeadLetter] = []
+            left = budget
+            async for one in cursor.batch_size(_LETTERS_AT_ONCE):
+                found.append(
+                    DeadLetter(
+                        int(one["time"]), one["source"], one["reason"], one["message"], one["topic"], one["payload"]
+                    )
+                )
+                if left is not None:
+                    left -= len(found[-1].payload) + len(found[-1].message)
+                    if left <= 0:
+                        break
+            await cursor.close()
+            return found
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
         if limit <= 0:

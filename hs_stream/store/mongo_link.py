@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing
 from typing import Any, Final
 
 import bson
@@ -19,11 +19,12 @@ from pymongo.write_concern import WriteConcern
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.size import POINTER, size_of
 from hs_stream.core.urls import ENCODE, check_login, host_of, said_of
 from hs_stream.core.value import Value
 from hs_stream.store import mongo_errors
 from hs_stream.store.mongo_replies import aggregate_raw, find_raw
-from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode
+from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode, instances_in
 
 __all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "lookup", "questions", "span"]
 
@@ -327,23 +328,45 @@ class Link:
 
     # --- reads ---
 
-    async def batch(self, where: Mapping[str, Any], *, limit: int | None = None, newest: bool = False) -> Batch:
-        """The instances that match, ascending; with ``limit`` the first, or the last, of them."""
+    async def batch(
+        self, where: Mapping[str, Any], *, limit: int | None = None, newest: bool = False, budget: int | None = None
+    ) -> Batch:
+        """The instances that match, ascending; with ``limit`` or ``budget`` the first, or the last, of them."""
         if limit is not None and limit <= 0:
             return NOTHING
+        descending = newest and (bool(limit) or budget is not None)
         with self.talking():
             found = find_raw(
                 self.database,
                 "instances",
                 where,
-                descending=newest and bool(limit),
+                descending=descending,
                 limit=limit or 0,
                 at_once=_READ_AT_ONCE,
             )
+            if budget is not None:
+                return await self._within(found, budget, descending=descending)
             batches = [batch_of(raw) async for raw in found]
             if newest and limit:
                 batches = [Batch(one.times[::-1], one.values[::-1]) for one in reversed(batches)]
             return await self._large_too(Batch.concat(batches))
+
+    async def _within(self, found: AsyncGenerator[bytes, None], budget: int, *, descending: bool) -> Batch:
+        """The first of the instances that come, with the one that fills ``budget``. One reply is at most 16 MiB."""
+        times: list[int] = []
+        values: list[Value] = []
+        left = budget
+        async with aclosing(found):
+            async for raw in found:
+                for time, stored in instances_in(raw):
+                    times.append(time)
+                    values.append(await self.whole(stored))
+                    left -= size_of(values[-1]) + POINTER
+                    if left <= 0:
+                        break
+                if left <= 0:
+                    break
+        return Batch.build(times[::-1], values[::-1]) if descending else Batch.build(times, values)
 
     async def batch_at(self, stream: int, times: Sequence[int]) -> Batch:
         """The instances at exactly ``times``, ascending."""

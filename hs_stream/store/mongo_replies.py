@@ -7,7 +7,8 @@ document whose keys are ``"0"``, ``"1"``, ... (bsonspec.org).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +36,7 @@ async def find_raw(
     descending: bool,
     limit: int,
     at_once: int,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """What matches in order of ``_id``, as concatenated BSON documents, reply by reply. ``limit`` 0 is no limit."""
     command: dict[str, Any] = {
         "find": collection,
@@ -45,8 +46,9 @@ async def find_raw(
     }
     if limit:
         command |= {"limit": limit, "singleBatch": limit <= at_once}
-    async for documents in _replies(database, command, collection, at_once):
-        yield documents
+    async with aclosing(_replies(database, command, collection, at_once)) as replies:
+        async for documents in replies:
+            yield documents
 
 
 async def aggregate_raw(
@@ -60,12 +62,17 @@ async def aggregate_raw(
 
 async def _replies(
     database: AsyncDatabase[Any], command: dict[str, Any], collection: str, at_once: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     while True:
         reply = await database.command(command, codec_options=_RAW)
         batch, identity = _batch(bytes(reply["cursor"].raw))
-        if batch:
-            yield documents_in(batch)
+        try:
+            if batch:
+                yield documents_in(batch)
+        except GeneratorExit:
+            if identity:
+                await database.command({"killCursors": collection, "cursors": [Int64(identity)]})
+            raise
         if not identity:
             return
         command = {"getMore": Int64(identity), "collection": collection, "batchSize": at_once}

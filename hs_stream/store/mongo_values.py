@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -41,6 +41,7 @@ __all__ = [
     "documents_of",
     "encode",
     "encode_intervals",
+    "instances_in",
     "unbound",
 ]
 
@@ -163,6 +164,16 @@ def _windows(windows: Iterable[TimeInterval]) -> list[dict[str, Any]]:
         return [encode(TimeInterval(start, end)) for start, end in zip(starts, ends, strict=True)]
     bounds = zip(dates(np.array(starts, np.int64)), dates(np.array(ends, np.int64)), strict=True)
     return [{_TAG: "interval", "start": start, "end": end} for start, end in bounds]
+
+
+def instances_in(raw: bytes) -> Iterator[tuple[int, Value]]:
+    """Times and values of concatenated BSON instance documents, one after the other. Large values stay `Large`."""
+    fast = _columns(raw)
+    if fast is not None:
+        yield from fast
+        return
+    for document in bson.decode_iter(raw, CODEC):
+        yield int(document["_id"]["t"]), decode(document["v"])
 
 
 _HEAD: Final = struct.Struct("<i5si3si3s")

@@ -19,9 +19,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -42,10 +43,11 @@ from hs_stream.engine.ports import (
     StreamChange,
     StreamRecord,
     ToolRecord,
+    within,
 )
 from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import changes_of, complete, merge_marks, missing, touched
-from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, rows_of, unavailable
+from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, batch_within, rows_of, unavailable
 
 __all__ = ["SqliteStore"]
 
@@ -381,13 +383,29 @@ class SqliteStore:
     async def _select(self, sql: str, *parameters: Any) -> list[Any]:
         return await self._run(lambda: self._db.execute(sql, parameters).fetchall())
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         sql = "SELECT t, v FROM instances WHERE s = ? AND t > ? AND t <= ? ORDER BY t"
-        if limit is None:
+        if limit is None and budget is None:
             return await self._run(lambda: batch_of(self._db.execute(sql, (stream, start, end)).fetchall()))
         sql += " DESC LIMIT ?" if newest else " LIMIT ?"
-        rows = await self._select(sql, stream, start, end, max(limit, 0))
+        parameters = (stream, start, end, -1 if limit is None else max(limit, 0))
+        if budget is not None:
+            return await self._run(self._read_within, sql, parameters, budget, newest)
+        rows = await self._select(sql, *parameters)
         return batch_of(rows[::-1] if newest else rows)
+
+    def _read_within(self, sql: str, parameters: tuple[int, ...], budget: int, newest: bool) -> Batch:
+        with closing(self._db.execute(sql, parameters)) as rows:
+            return batch_within(rows, budget, newest=newest)
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
         sql = "SELECT t, v FROM instances WHERE s = ? AND t <= ? ORDER BY t DESC LIMIT ?"
@@ -435,9 +453,13 @@ class SqliteStore:
     def _published(self, seq: int) -> None:
         self._state["published"] = max(self._state["published"] or 0, seq)
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+    async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
+        return await self._run(self._dead_letters, max(limit, 0), budget)
+
+    def _dead_letters(self, limit: int, budget: int | None) -> list[DeadLetter]:
         sql = "SELECT time, source, reason, message, topic, payload FROM dead_letters ORDER BY id DESC LIMIT ?"
-        return [DeadLetter(*row) for row in await self._select(sql, max(limit, 0))]
+        with closing(self._db.execute(sql, (limit,))) as rows:
+            return list(within(starmap(DeadLetter, rows), budget))
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
         sql = 'SELECT time, stream, tool, start, "end", instances, changed, cause, session FROM history '

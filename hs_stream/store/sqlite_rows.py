@@ -17,9 +17,10 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.packing import pack, unpack
+from hs_stream.core.size import fitting
 from hs_stream.core.value import Value
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "UPGRADES", "batch_of", "rows_of", "unavailable"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "UPGRADES", "batch_of", "batch_within", "rows_of", "unavailable"]
 
 SCHEMA_VERSION: Final = 2
 SCHEMA: Final = """
@@ -80,6 +81,21 @@ def batch_of(rows: list[tuple[int, Any]]) -> Batch:
     return Batch.build(
         np.array(times, np.int64), [_unpacked(value) if type(value) is bytes else value for value in values]
     )
+
+
+def batch_within(rows: Iterable[tuple[int, Any]], budget: int, *, newest: bool) -> Batch:
+    """The batch of the first ``rows``, with the one that fills ``budget`` bytes; ``newest``: they descend in time."""
+    times: list[int] = []
+
+    def values() -> Iterator[Value]:
+        for time, value in rows:
+            times.append(time)
+            found.append(_unpacked(value) if type(value) is bytes else value)
+            yield found[-1]
+
+    found: list[Value] = []
+    fitting(values(), budget)
+    return Batch.build(times[::-1], found[::-1]) if newest else Batch.build(times, found)
 
 
 def _unpacked(value: bytes) -> Value:

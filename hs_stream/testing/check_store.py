@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import LawViolation
+from hs_stream.core.size import fitting, is_full
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
 from hs_stream.core.value import MAX_DEPTH, Value, same
@@ -181,6 +182,29 @@ async def _ranges(b: _Bench) -> None:
         "get is ascending, only what exists",
     )
     _equal(await b.store.get(stream, []), NOTHING, "get of no times is empty")
+
+
+async def _budgets(b: _Bench) -> None:
+    """With a budget a read ends behind the instance that fills it, from either end, and is full by `is_full`."""
+    texts = ["x" * size for size in (10, 5_000, 20, 7_000, 30, 9_000)]
+    numbers = [t / 2 for t in range(300)]
+    for values in (texts, [{"text": text} for text in texts], numbers, [value > 9 for value in numbers]):
+        stream, items = await b.stream("raw"), Batch.of(enumerate(values))
+        await b.append({stream: items})
+        for budget in (1, 100, 5_100, 6_000, 20_000, 1 << 20):
+            for limit in (None, 3, 1000):
+                count = min(fitting(values, budget), limit or len(values))
+                found = await b.store.read(stream, MIN_TIME, MAX_TIME, limit=limit, budget=budget)
+                _equal(found, items.slice_index(0, count), "a budget ends a read behind the one that fills it")
+                _must(is_full(found, limit, budget) or count == len(values), "a read that ended by its budget is full")
+                count = min(fitting(reversed(values), budget), limit or len(values))
+                found = await b.store.read(stream, MIN_TIME, MAX_TIME, limit=limit, newest=True, budget=budget)
+                wanted = items.slice_index(len(values) - count, len(values))
+                _equal(found, wanted, "with newest, a budget ends a read at the one that fills it from behind")
+    letters = [DeadLetter(n, "mqtt", "json", "no JSON", "a/b", b"x" * 1000) for n in range(10)]
+    await b.append({}, dead_letters=letters)
+    _equal(await b.store.dead_letters(100, budget=3_000), letters[:-4:-1], "a budget ends dead letters")
+    _equal(await b.store.dead_letters(2, budget=1 << 20), letters[:-3:-1], "a limit ends dead letters")
 
 
 async def _values(b: _Bench) -> None:
@@ -545,6 +569,7 @@ async def _absence(b: _Bench) -> None:
 CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "absence": _absence,
     "ranges": _ranges,
+    "budgets": _budgets,
     "values": _values,
     "times": _times,
     "many": _many,

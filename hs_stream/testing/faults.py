@@ -159,8 +159,17 @@ class FaultyStore:
     async def advance(self, uppers: Mapping[int, int]) -> None:
         await self._ask(lambda store: store.advance(uppers))
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
-        return await self._ask(lambda store: store.read(stream, start, end, limit=limit, newest=newest))
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
+        return await self._ask(lambda store: store.read(stream, start, end, limit=limit, newest=newest, budget=budget))
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
         return await self._ask(lambda store: store.last(stream, instant, count))
@@ -186,8 +195,8 @@ class FaultyStore:
     async def published(self, seq: int) -> None:
         await self._ask(lambda store: store.published(seq))
 
-    async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        return await self._ask(lambda store: store.dead_letters(limit))
+    async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
+        return await self._ask(lambda store: store.dead_letters(limit, budget=budget))
 
     async def history(self, limit: int, stream: str | None = None) -> list[HistoryEntry]:
         return await self._ask(lambda store: store.history(limit, stream))

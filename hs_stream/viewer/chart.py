@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nicegui import background_tasks, events, ui
 
 from hs_stream.core.errors import HsStreamError, NotFound
+from hs_stream.core.size import PAGE
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME
 from hs_stream.viewer.pages import Pages
@@ -251,7 +252,7 @@ class LiveChart(Pages):
         for at, last in enumerate(newest):
             points = []
             if last is not None and last > self._last[at]:
-                batch = await self._engine.read(self._streams[at], self._last[at], high, limit=_MOST_NEW)
+                batch = await self._engine.read(self._streams[at], self._last[at], high, limit=_MOST_NEW, budget=PAGE)
                 points = [[time, number_at(value, self.field)] for time, value in batch]
                 if batch:
                     self._last[at] = batch.last_time

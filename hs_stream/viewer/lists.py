@@ -275,7 +275,7 @@ class ListPages(Pages):
     async def dead_letters(self) -> None:
         """What could not be used, with reason and payload."""
         with frame("Dead letters", "/dead-letters"):
-            letters = await self._context.store.dead_letters(_LETTERS)
+            letters = await self._context.store.dead_letters(_LETTERS, budget=self._context.page)
             if overwritten := self._engine.overwritten():
                 with section("Overwritten readings"):
                     ui.label(

@@ -1,7 +1,8 @@
 """What a chart shows of a stream: at most some thousand points, whatever is stored.
 
-1. Up to `MOST` instances of the interval are read, and drawn as they are or, above `POINTS`, thinned out so that
-   extremes stay (MinMaxLTTB: Van Der Donckt et al., 2023). Such a series is *exact* or *thinned*.
+1. Up to `MOST` instances of the interval, with at most `PAGE` bytes, are read, and drawn as they are or, above
+   `POINTS`, thinned out so that extremes stay (MinMaxLTTB: Van Der Donckt et al., 2023). Such a series is *exact* or
+   *thinned*.
 2. Of more, the first `_EACH` of `_BINS` equal parts of the interval are read: the series is *sampled*, and says so.
    The cost of opening a chart is bounded, and never delays live data by more than one such read.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from tsdownsample import NaNMinMaxLTTBDownsampler
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.size import PAGE, is_full
 from hs_stream.core.value import Value
 
 if TYPE_CHECKING:
@@ -69,25 +71,31 @@ def numeric_fields(values: Sequence[Value]) -> list[str]:
 
 async def read_series(engine: Engine, stream: StreamId, start: int, end: int, field: str | None = None) -> Series:
     """The series of ``(start, end]``. Raises `NotFound`."""
-    batch = await engine.read(stream, start, end, limit=MOST + 1)
-    if len(batch) <= MOST:
-        return _series(batch, field, "exact")
+    batch = await engine.read(stream, start, end, limit=MOST + 1, budget=PAGE)
+    if not is_full(batch, MOST + 1, PAGE):
+        return _series(_numbers(batch, field), "exact")
     first = max(start, batch.first_time - 1)
     edges = np.linspace(first, end, _BINS + 1).astype(np.int64).tolist()
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def part(low: int, high: int) -> Batch:
         async with gate:
-            return await engine.read(stream, low, high, limit=_EACH)
+            # The values, which may be large, are not kept.
+            return _numbers(await engine.read(stream, low, high, limit=_EACH, budget=PAGE // _AT_ONCE), field)
 
     parts = await asyncio.gather(*(part(low, high) for low, high in itertools.pairwise(edges)))
-    newest = await engine.read(stream, start, end, limit=_EACH, newest=True)
-    return _series(Batch.concat([*parts]).update(newest), field, "sampled")
+    newest = await engine.read(stream, start, end, limit=_EACH, newest=True, budget=PAGE // _AT_ONCE)
+    return _series(Batch.concat([*parts]).update(_numbers(newest, field)), "sampled")
 
 
-def _series(batch: Batch, field: str | None, kind: Literal["exact", "sampled"]) -> Series:
+def _numbers(batch: Batch, field: str | None) -> Batch:
+    """What is drawn of ``batch``: ``None`` where it is no number."""
+    return Batch.build(batch.times, [number_at(value, field) for value in batch.plain()])
+
+
+def _series(batch: Batch, kind: Literal["exact", "sampled"]) -> Series:
     times = batch.times
-    numbers = [number_at(value, field) for _, value in batch]
+    numbers = batch.plain()
     points: list[Point] = [[time, number] for time, number in zip(times.tolist(), numbers, strict=True)]
     numeric = any(number is not None for number in numbers)
     last = batch.last_time if batch else None

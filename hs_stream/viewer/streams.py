@@ -10,7 +10,9 @@ from urllib.parse import quote, urlencode
 
 from nicegui import ui
 
+from hs_stream.core.batch import Batch
 from hs_stream.core.errors import HsStreamError
+from hs_stream.core.size import is_full
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.core.value import Value
@@ -174,6 +176,11 @@ class StreamPages(Pages):
             "coverage": _bar(partition(status, now - _COVERED, now), now - _COVERED, now),
         }
 
+    async def _read_newest(self, stream: StreamId, low: int = MIN_TIME, high: int = MAX_TIME) -> Batch:
+        """What a table shows."""
+        budget = self._context.page
+        return await self._engine.read(stream, low, high, limit=_TABLE, newest=True, budget=budget)
+
     def _values(self, plate: str) -> list[str]:
         found = {value[plate] for tree in self._engine.plates().values() for value in tree.get(plate, ())}
         return sorted(found)[:500]
@@ -190,7 +197,7 @@ class StreamPages(Pages):
                 empty(f"There is no stream {name}.", getattr(error, "hint", "") or str(error))
                 ui.link("All streams", "/streams")
             return
-        newest = await self._engine.read(stream, MIN_TIME, MAX_TIME, limit=_TABLE, newest=True)
+        newest = await self._read_newest(stream)
         values = [value for _, value in newest]
         fields = numeric_fields(values)
         stepped = bool(values) and all(isinstance(value, (bool, str)) for value in values)
@@ -280,7 +287,7 @@ class StreamPages(Pages):
                 if high <= low:
                     return
                 try:
-                    batch = await self._engine.read(stream, low, high, limit=_TABLE, newest=True)
+                    batch = await self._read_newest(stream, low, high)
                     identity = self._engine.find(stream)
                     times = batch.times.tolist()
                     revisions = (
@@ -299,10 +306,12 @@ class StreamPages(Pages):
 
             async def export() -> None:
                 low, high = chart.window
-                batch = await self._engine.read(stream, low, high, limit=_EXPORT + 1)
-                if len(batch) > _EXPORT:
+                budget = self._context.page
+                batch = await self._engine.read(stream, low, high, limit=_EXPORT + 1, budget=budget)
+                if is_full(batch, _EXPORT + 1, budget):
                     ui.notify(
-                        f"More than {_EXPORT:,} instances: export with hs-stream export, or zoom in", type="warning"
+                        f"More than {_EXPORT:,} instances, or large ones: export with hs-stream export, or zoom in",
+                        type="warning",
                     )
                     return
                 text = io.StringIO()
@@ -398,7 +407,7 @@ class StreamPages(Pages):
                         LiveChart(self._context, [StreamId.parse(name)], field=field, height="15rem")
 
     async def _field_of(self, stream: StreamId) -> str | None:
-        batch = await self._engine.read(stream, MIN_TIME, MAX_TIME, limit=_TABLE, newest=True)
+        batch = await self._read_newest(stream)
         values = [value for _, value in batch]
         if any(number_at(value, None) is not None for value in values):
             return None

@@ -10,15 +10,15 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from hs_stream_connectors.mqtt.packets import PINGREQ, Message, PacketReader, ProtocolError, puback, publish
+from hs_stream_connectors.mqtt.packets import LARGEST, PINGREQ, Message, PacketReader, ProtocolError, puback, publish
 
 
 class Log:
-    def __init__(self, *, v5: bool) -> None:
+    def __init__(self, *, v5: bool, largest: int = LARGEST) -> None:
         self.acks: list[tuple[int, int]] = []
         self.others: list[bytes] = []
         self.reader = PacketReader(
-            v5=v5, confirmed=lambda mid, code: self.acks.append((mid, code)), other=self.others.append
+            v5=v5, confirmed=lambda mid, code: self.acks.append((mid, code)), other=self.others.append, largest=largest
         )
 
 
@@ -64,7 +64,7 @@ def test_paho_reads_what_we_pack(v5: bool, size: int) -> None:
     assert (decoded.topic, len(decoded.payload), decoded.mid, decoded.qos) == (b"a/b", size, 77, 1)
     assert decoded.retain
     assert not decoded.dup
-    log = Log(v5=v5)
+    log = Log(v5=v5, largest=4_000_000)
     log.reader.feed(packet)
     assert log.reader.messages[0].payload == b"x" * size
 
@@ -137,3 +137,41 @@ def test_random_bytes_never_crash(stream: bytes, v5: bool) -> None:
     except ProtocolError:
         return
     assert len(log.reader.messages) <= len(stream)
+
+
+@pytest.mark.parametrize("v5", [True, False])
+@pytest.mark.parametrize("cut", [1, 70_000, 262_144])
+def test_of_a_message_that_is_too_large_only_the_beginning_is_kept(v5: bool, cut: int) -> None:
+    small = publish(b"a/small", b"21.5", mid=6, retain=False, dup=False, v5=v5)
+    stream = small + publish(b"a/large", b"x" * 2_000_000, mid=7, retain=True, dup=False, v5=v5) + small
+    log, most = Log(v5=v5, largest=1_000_000), 0
+    cuts = [*range(0, 300, cut), *range(300, len(stream), max(cut, 9_000))]
+    for start, end in zip(cuts, [*cuts[1:], len(stream)], strict=True):
+        log.reader.feed(stream[start:end])
+        most = max(most, log.reader._kept_size)
+        if end < len(stream) - len(small):
+            assert len(log.reader.messages) <= 1, "it is not acknowledged before all of it has come"
+    first, large, last = log.reader.messages
+    assert first == last == Message(b"a/small", b"21.5", 6, 1, False, False)
+    assert (large.topic, large.mid, large.qos, large.retain) == (b"a/large", 7, 1, True)
+    assert set(large.payload) == {ord("x")}
+    assert len(large.payload) + large.left_out == 2_000_000
+    assert most < 200_000
+    assert 65_536 <= len(large.payload) < 200_000
+
+
+def test_properties_that_are_too_large_are_not_kept_either() -> None:
+    properties = b"\x26" + b"\x00\x01k" + b"\xff\xff" + b"v" * 65_535
+    body = b"\x00\x01a\x00\x07" + bytes([0xC4, 0x80, 0x28]) + (properties * 10)[: 0x28 << 14 | 0x44] + b"21.5"
+    length = len(body)
+    log = Log(v5=True, largest=100_000)
+    packet = bytes([0x32, length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14]) + body
+    for start in range(0, len(packet), 10_000):
+        log.reader.feed(packet[start : start + 10_000])
+    assert [(one.topic, one.mid, one.payload) for one in log.reader.messages] == [(b"a", 7, b"")]
+    assert log.reader.messages[0].left_out > 400_000
+
+
+def test_a_large_packet_that_is_no_message_ends_the_connection() -> None:
+    with pytest.raises(ProtocolError):
+        Log(v5=True).reader.feed(b"\xe0\xff\xff\xff\x7f")

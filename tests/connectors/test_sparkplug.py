@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -246,6 +247,32 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [TEMPERATURE | {"name": f"m{n}", "alias": n} for n in range(51)]
     which.decode("spBv1.0/p/DBIRTH/huge/plc", payload(0, *many), NOW, False)
     assert which.remembered <= 70
+
+
+def test_memory_is_bounded_in_bytes() -> None:
+    which = codec("sparkplug", **DEVICES)
+    assert isinstance(which, SparkplugCodec)
+    which.remember_within(60_000)
+    name = "m" * 100
+    metrics = [TEMPERATURE | {"name": f"{name}{n}", "alias": n} for n in range(20)]
+    for n in range(100):
+        which.decode(f"spBv1.0/{'g' * 500}/DBIRTH/edge{n}/plc", payload(0, *metrics), NOW, False)
+        sequence = {"name": "bdSeq", "datatype": 12, "string": f"{n}" * 1_000}
+        which.decode(f"spBv1.0/p/NBIRTH/node{n}", payload(0, sequence), NOW, False)
+        use = which.remembered_bytes
+        assert use.used <= use.limit
+    assert use.forgotten >= 100 + 100 - which.remembered
+    last = which.decode(f"spBv1.0/{'g' * 500}/DDATA/edge99/plc", payload(1, data(1.0)), NOW, False)
+    assert len(last) == 1, "who spoke last is remembered"
+    many = [TEMPERATURE | {"name": f"{name}{n}", "alias": n} for n in range(60)]
+    before = which.remembered
+    which.decode("spBv1.0/p/DBIRTH/huge/plc", payload(0, *many), NOW, False)
+    assert which.remembered == before + 1, "one that takes too much itself pushes nobody out"
+    with pytest.raises(PayloadError, match="alias 7"):
+        which.decode("spBv1.0/p/DDATA/huge/plc", payload(1, data(1.0)), NOW, False)
+    assert which.requests() == [("spBv1.0/p/NCMD/huge", REBIRTH[1])]
+    kept = list(which._memory.edges.items())
+    assert which.remembered_bytes.used == sum(edge.size + sum(map(sys.getsizeof, key)) for key, edge in kept)
 
 
 # --- the wire format ---

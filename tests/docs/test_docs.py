@@ -143,6 +143,8 @@ def test_metrics_named_in_the_texts_exist() -> None:
             return EngineStatistics(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, True, {"w": 0.0}, {"w": 0.0})
 
         def __getattr__(self, name: str) -> Any:
+            if name == "memory":
+                return dict
             return lambda: {"w": 0.0} if name in ("ignored", "missing", "remembered") else 0
 
     telemetry = ServiceTelemetry()

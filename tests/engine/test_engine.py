@@ -695,6 +695,21 @@ async def test_a_store_that_is_away_means_back_pressure_and_no_loss(bench: Bench
     assert len(await bench.contents("power[room=a]")) == 10
 
 
+async def test_payloads_in_flight_are_bounded_in_bytes(bench: Bench) -> None:
+    store = bench.store = Flaky()
+    await bench.start(bench.workflow(), in_flight=1000)
+    store.down = 50
+    async with asyncio.timeout(10):
+        for index in range(20):
+            reading = Reading("power", (("room", "a"),), START + index, "x" * 400)
+            await bench.engine.deliver(Delivery([reading], [], bench.clock.now(), lambda: None, 400))
+            use = bench.engine.memory()["in_flight"]
+            assert use.used <= use.limit + 400, "what one delivery brought"
+        await bench.engine.settle()
+    assert bench.engine.memory()["in_flight"].used == 0
+    assert len(await bench.contents("power[room=a]")) == 20
+
+
 async def test_stopping_while_the_store_is_away_does_not_hang(bench: Bench) -> None:
     store = bench.store = Flaky()
     await bench.start(bench.workflow())

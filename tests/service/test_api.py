@@ -265,6 +265,30 @@ async def test_dead_letters_are_shown_with_their_payload(api: Api) -> None:
     assert len((await api.get("/api/deadletters?limit=1"))["dead_letters"]) == 1
 
 
+async def test_pages_of_large_values_end_by_their_bytes(api: Api) -> None:
+    api.context.page = 100_000
+    sizes = [10, 70_000, 70_000, 20, 30, 500_000, 40, 50]
+    items = [(NOW - 900 + index, {"x": "z" * size}) for index, size in enumerate(sizes)]
+    await api.deliver("climate", {"house": "2", "room": "hall"}, items)
+    path, found, pages = "/api/streams/climate%5Bhouse=2,room=hall%5D/instances?limit=1000", [], []
+    cursor = ""
+    while True:
+        page = await api.get(path + cursor)
+        found += [len(row["value"]["x"]) for row in page["instances"]]
+        pages.append(len(page["instances"]))
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert found == sizes
+    assert pages == [3, 3, 2]
+    newest = await api.get(path + "&newest=true")
+    assert [len(row["value"]["x"]) for row in newest["instances"]] == [500_000, 40, 50]
+    letters = [DeadLetter(NOW, "climate", "json", "not JSON", "t", b"x" * 60_000) for _ in range(9)]
+    await api.engine.deliver(Delivery([], letters, NOW, lambda: None))
+    await api.engine.settle()
+    assert len((await api.get("/api/deadletters"))["dead_letters"]) == 2
+
+
 async def test_overwritten_readings_are_told_by_source(api: Api) -> None:
     assert (await api.get("/api/deadletters"))["overwritten"] == []
     for value in ({"temperature": 1.0}, {"temperature": 2.0}, {"temperature": 2.0}, {"temperature": 3.0}):

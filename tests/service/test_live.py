@@ -409,9 +409,18 @@ class Hesitant(MemoryStore):
         await super().commit(commit)
         await self._pause()
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         await self._pause()
-        found = await super().read(stream, start, end, limit=limit, newest=newest)
+        found = await super().read(stream, start, end, limit=limit, newest=newest, budget=budget)
         await self._pause()
         return found
 
@@ -544,3 +553,31 @@ async def test_whatever_happens_a_simple_client_has_what_is_stored(
     walk = Walk(seed, lateness)
     await walk.run(250)
     await asyncio.sleep(0)
+
+
+async def test_a_ring_and_a_piece_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who falls out of the ring begins where the ids say, and has all of it in the end."""
+    monkeypatch.setattr(live, "_PIECE", 10_000)
+    site, client = await Site().start(), Client()
+    site.hub = Hub(site.engine, limit=20, ended=site.ended.append, events=200_000)
+    await site.deliver({NOW - 20_000: 1.0})
+    line = await site.subscribe("raw", client, MIN_TIME)
+    await line.read()
+    for first in range(0, 400, 20):
+        texts = {NOW - 10_000 + first + index: "x" * 2_000 for index in range(20)}
+        await site.deliver(texts)  # type: ignore[arg-type]
+        use = site.hub.use()
+        assert use.used <= use.limit
+        if first == 20:
+            sizes = [len(line.subscription.ring.piece(number)[0]) for number in range(1, 30)]
+            assert 4_000 < max(sizes) <= 10_000
+        if first < 40:
+            await line.read()
+    assert line.subscription.ring.first > 200
+    await line.read()
+    assert client.end == "slow"
+    await line.close()
+    line = await site.subscribe("raw", client)
+    await line.read()
+    assert client.table == await site.contents("raw")
+    await line.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import httpx
 import pytest
 
 from hs_stream.core.stream import StreamId
-from hs_stream.service import sse
+from hs_stream.service import outgoing, sse
 from hs_stream.service.api import create_api
 from hs_stream.service.http import HttpServer, bind
 from hs_stream.service.live import Hub
+from hs_stream.service.outgoing import SENDING, Backlog
 from tests.service.live_client import Client
 from tests.service.test_api import NOW, SMOOTH, Context, make_context
 
@@ -28,20 +30,23 @@ class Served:
     api: Context
     hub: Hub
     client: httpx.AsyncClient
+    backlog: Backlog
+    ended: list[str]
 
 
 @asynccontextmanager
-async def served(limit: int = 10) -> AsyncIterator[Served]:
+async def served(limit: int = 10, sending: int = SENDING) -> AsyncIterator[Served]:
     async with make_context() as api:
         await api.deliver("climate", ROOM, [(NOW - 5000, {"t": 1.0})])
-        hub = Hub(api.engine, limit)
+        ended: list[str] = []
+        hub = Hub(api.engine, limit, ended.append)
         api.context.hub = hub
         listener = bind("127.0.0.1", 0)
-        server = HttpServer(create_api(api.context), listener)
+        server = HttpServer(create_api(api.context), listener, sending=sending)
         running = asyncio.create_task(server.run())
         await server.wait_started()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as client:
-            yield Served(api, hub, client)
+            yield Served(api, hub, client, server.backlog, ended)
         hub.stop()
         server.stop()
         await running
@@ -121,6 +126,76 @@ async def test_who_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
         await until(lambda: site.hub.count == 0)
         writer.close()
         del reader
+
+
+@asynccontextmanager
+async def silent(site: Served, path: str, number: int = 1) -> AsyncIterator[list[socket.socket]]:
+    """Clients that ask for ``path``, and read nothing."""
+    made = []
+    for _ in range(number):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((site.client.base_url.host, site.client.base_url.port))
+        client.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        made.append(client)
+    yield made
+    for client in made:
+        client.close()
+
+
+async def test_who_reads_nothing_takes_no_memory_from_others() -> None:
+    """Values of 400 kB: of four that read nothing, the oldest are cut off; who reads has all of it."""
+    path, reading = SMOOTH.replace("smooth", "climate"), Client()
+    async with served(sending=2_000_000) as site, silent(site, f"{path}/live", 4):
+        await until(lambda: site.hub.count == 4)
+        reading.connect()
+        async with site.client.stream("GET", f"{path}/live?from=-inf") as answer:
+
+            async def read() -> None:
+                async for piece in answer.aiter_raw():
+                    reading.feed(piece)
+
+            task = asyncio.create_task(read())
+            await until(lambda: reading.ready)
+            for index in range(30):
+                await site.api.deliver("climate", ROOM, [(NOW - 4000 + index, {"x": "z" * 400_000})])
+                await until(lambda seen=index: len(reading.table) == 2 + seen)
+                use = site.backlog.use()
+                assert use.used <= use.limit
+            task.cancel()
+            await asyncio.wait((task,))
+        assert use.forgotten > 0
+        assert site.ended.count("slow") == use.forgotten, "and none of them for another reason"
+        assert not reading.oddities
+
+
+async def test_a_page_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "PATIENCE", 0.2)
+    async with served() as site:
+        items = [(NOW - 4000 + index, {"x": "z" * 1_000_000}) for index in range(7)]
+        await site.api.deliver("climate", ROOM, items)
+        path = SMOOTH.replace("smooth", "climate")
+        async with silent(site, f"{path}/instances?start=-inf&end=inf"):
+            await until(lambda: site.backlog.use().used > 0)
+            await until(lambda: site.backlog.use().used == 0)
+
+
+async def test_who_reads_slowly_is_not_given_up() -> None:
+    async with served() as site:
+        items = [(NOW - 4000 + index, {"x": "z" * 1_000_000}) for index in range(7)]
+        await site.api.deliver("climate", ROOM, items)
+        path = SMOOTH.replace("smooth", "climate")
+        async with silent(site, f"{path}/instances?start=-inf&end=inf") as (client,):
+            client.setblocking(False)
+            await until(lambda: site.backlog.use().used > 0)
+            (one,) = site.backlog._stuck
+            before = one.size
+            while one.size == before:
+                assert await asyncio.get_running_loop().sock_recv(client, 1 << 20)
+            one._look()
+            assert not one.given_up
+            one._look()
+            assert one.given_up, "nothing was read since"
 
 
 LATER = {"streams": ["wrong"], "start": "2027-01-15T07:00:00Z", "end": "2027-01-15T08:00:00Z"}

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from hs_stream.core.size import Use
 from hs_stream.core.time import MAX_TIME
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.ports import DeadLetter
@@ -44,6 +45,9 @@ class Figures:
 
     def missing(self) -> dict[str, int]:
         return {"climate": 1}
+
+    def memory(self) -> dict[str, Use]:
+        return {"tails": Use(100, 200, 3)}
 
 
 def exercised() -> ServiceTelemetry:
@@ -137,6 +141,9 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         'hs_ignored_messages_total{source="climate"} 6.0',
         'hs_missing_fields{source="climate"} 1.0',
         'hs_codec_entries{source="plc"} 8.0',
+        'hs_memory_bytes{what="tails"} 100.0',
+        'hs_memory_limit_bytes{what="tails"} 200.0',
+        'hs_memory_forgotten_total{what="tails"} 3.0',
     ],
 )
 def test_every_metric_by_its_name(sample: str) -> None:

@@ -38,12 +38,23 @@ class _Broken(MemoryStore):
 
     fault = ""
 
-    async def read(self, stream: int, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        stream: int,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         if self.fault == "start included":
             start -= 1
         if self.fault == "newest ignored":
             newest = False
-        batch = await super().read(stream, start, end, limit=limit, newest=newest)
+        if self.fault == "budget ignored":
+            budget = None
+        batch = await super().read(stream, start, end, limit=limit, newest=newest, budget=budget)
         if self.fault == "ints become floats":
             return Batch.of((t, float(v) if type(v) is int else v) for t, v in batch)
         return batch
@@ -83,6 +94,7 @@ class _Broken(MemoryStore):
 FAULTS = {
     "start included": "ranges",
     "newest ignored": "ranges",
+    "budget ignored": "budgets",
     "ints become floats": "values",
     "marks lost": "marks",
     "append repeated": "appends",

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -415,3 +416,20 @@ async def test_mongo_leaves_no_socket_open_where_nobody_listens() -> None:
             with pytest.raises(StoreUnavailable):
                 await MongoStore(f"mongodb://127.0.0.1:{held.getsockname()[1]}/hs", server_timeout=0.2).open()
             gc.collect()
+
+
+async def test_what_a_budget_leaves_out_is_not_loaded(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "large.db")
+    await store.open()
+    await store.register([StreamRecord(1, StreamId("raw"), "raw")])
+    letters = [DeadLetter(1, "raw", "json", "no JSON", "t", b"x" * 60_000) for _ in range(100)]
+    values = [(time, {"text": f"{time % 10}" * 500_000}) for time in range(1, 21)]
+    await store.append(Append(1, inserts=[(1, Batch.of(values))], dead_letters=letters))
+    del values, letters
+    tracemalloc.start()
+    assert len(await store.read(1, MIN_TIME, MAX_TIME, limit=1000, budget=1_000_000)) == 2
+    assert len(await store.dead_letters(1000, budget=200_000)) == 4
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000, "and not the 10 MB and 6 MB of all"
+    await store.close()

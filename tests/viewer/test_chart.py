@@ -32,8 +32,17 @@ class _Engine:
     def find(self, stream: StreamId) -> SimpleNamespace:
         return SimpleNamespace(id=1, stream=stream, kind="raw", changes_behind=7, newest=NOW)
 
-    async def read(self, _: StreamId, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
-        del limit, newest
+    async def read(
+        self,
+        _: StreamId,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
+        del limit, newest, budget
         self.reads += 1
         await asyncio.sleep(0.05)
         if self.broken:

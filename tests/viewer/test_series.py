@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.size import fitting, size_of_batch
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME
 from hs_stream.engine.engine import Engine
@@ -30,7 +31,7 @@ def test_numbers_and_components() -> None:
 
 
 def test_few_instances_are_drawn_as_they_are() -> None:
-    found = series._series(Batch.of([(1, 2.0), (5, None), (9, 4)]), None, "exact")
+    found = series._series(Batch.of([(1, 2.0), (5, None), (9, 4)]), "exact")
     assert found.points == [[1, 2.0], [5, None], [9, 4]]
     assert (found.kind, found.read, found.numeric, found.last_time) == ("exact", 3, True, 9)
 
@@ -40,7 +41,7 @@ def test_many_are_thinned_out_and_keep_their_extremes() -> None:
     values = np.sin(times / 1e6)
     values[12_345] = 50.0
     values[7_000] = np.nan
-    found = series._series(Batch(times, values), None, "exact")
+    found = series._series(series._numbers(Batch(times, values), None), "exact")
     assert found.kind == "thinned"
     assert len(found.points) <= POINTS
     assert [12_345_000, 50.0] in found.points
@@ -53,12 +54,26 @@ class _Counted:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.reads: list[int] = []
+        self.bytes: list[int] = []
 
-    async def read(self, _: StreamId, start: int, end: int, *, limit: int | None = None, newest: bool = False) -> Batch:
+    async def read(
+        self,
+        _: StreamId,
+        start: int,
+        end: int,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        budget: int | None = None,
+    ) -> Batch:
         found = self.batch.slice(start, end)
         if limit is not None and len(found) > limit:
             found = found.slice_index(len(found) - limit, len(found)) if newest else found.slice_index(0, limit)
+        if budget is not None:
+            count = fitting(reversed(found.plain()) if newest else found.plain(), budget)
+            found = found.slice_index(len(found) - count, len(found)) if newest else found.slice_index(0, count)
         self.reads.append(len(found))
+        self.bytes.append(size_of_batch(found))
         return found
 
 
@@ -82,6 +97,16 @@ def test_values_are_one_short_line() -> None:
         "1.23457", "true", "null", "x", '{"a": [1]}',
     ]  # fmt: skip
     assert len(shown("x" * 1000)) == 60
+
+
+async def test_large_values_cost_a_bounded_read_too() -> None:
+    value = {"number": 1.0, "text": "x" * 100_000}  # one, and counted each time
+    counted = _Counted(Batch.of((1000 * at, value) for at in range(1, 5001)))
+    found = await read_series(cast("Engine", counted), StreamId("raw", ()), MIN_TIME, 5_000_000, "number")
+    assert found.kind == "sampled"
+    assert max(counted.bytes) < 9_000_000
+    assert found.numeric
+    assert found.last_time == 5_000_000
 
 
 def test_the_graph_is_drawn_from_left_to_right() -> None:

@@ -25,7 +25,15 @@ from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream_connectors.codecs.bare import NumberCodec, TextCodec
-from hs_stream_connectors.codecs.base import REASONS, BatchError, Codec, CodecOptions, Decoded, TimeSpec
+from hs_stream_connectors.codecs.base import (
+    DEFAULT_MAX_PAYLOAD,
+    REASONS,
+    BatchError,
+    Codec,
+    CodecOptions,
+    Decoded,
+    TimeSpec,
+)
 from hs_stream_connectors.codecs.objects import JsonCodec, MsgpackCodec
 from hs_stream_connectors.codecs.shelly import ShellyCodec
 from hs_stream_connectors.codecs.sparkplug import SparkplugCodec
@@ -45,6 +53,7 @@ __all__ = [
     "TimeSpec",
     "codec",
     "fields_of",
+    "max_payload_of",
 ]
 
 CODECS: Final[Mapping[str, Callable[[Mapping[str, Any]], Codec]]] = {
@@ -80,5 +89,16 @@ def codec(name: str, **options: Any) -> Codec:
 
 def fields_of(made: Codec) -> tuple[str, ...]:
     """The ``fields`` that a workflow file chooses; none where all are taken, or the codec has no such option."""
+    options = _options_of(made)
+    return () if options is None else options.fields or ()
+
+
+def max_payload_of(made: Codec) -> int:
+    """How many bytes a payload may have."""
+    options = _options_of(made)
+    return DEFAULT_MAX_PAYLOAD if options is None else options.max_payload
+
+
+def _options_of(made: Codec) -> CodecOptions | None:
     options = getattr(getattr(made, "parts", made), "options", None)
-    return (options.fields or ()) if isinstance(options, CodecOptions) else ()
+    return options if isinstance(options, CodecOptions) else None

@@ -20,8 +20,9 @@
 4. A birth that was missed could give an alias another meaning. So the sequence number of each edge node's messages is
    followed, and at a gap everything known of the edge node is forgotten (then as in 3). A message that is delivered
    twice by the broker counts as a gap, unless it follows itself at once.
-5. At most `MAX_METRICS` metrics and `MAX_EDGES` edge nodes are remembered; the one that was silent for the longest is
-   forgotten first (then as in 3). `SparkplugCodec.remembered` is the metric of it.
+5. At most `MAX_METRICS` metrics and `MAX_EDGES` edge nodes are remembered, in so many bytes as `remember_within` says;
+   the one that was silent for the longest is forgotten first (then as in 3). One that needs more than `ONE_EDGE` of
+   the bytes is forgotten at once. `SparkplugCodec.remembered` and `remembered_bytes` are the metrics of it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any, Final, NamedTuple, Self
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.size import Use
 from hs_stream_connectors.codecs.base import Decoded, Gathered, Placing, TimeSpec
 from hs_stream_connectors.codecs.parts import PartOptions, must_identify
 from hs_stream_connectors.codecs.sparkplug_payload import (
@@ -43,10 +46,15 @@ from hs_stream_connectors.codecs.sparkplug_payload import (
     value_of,
 )
 
-__all__ = ["MAX_EDGES", "MAX_METRICS", "SparkplugCodec"]
+__all__ = ["MAX_EDGES", "MAX_METRICS", "ONE_EDGE", "SparkplugCodec"]
 
 MAX_METRICS: Final = 100_000
 MAX_EDGES: Final = 10_000
+MAX_BYTES: Final = 32 << 20
+ONE_EDGE: Final = 1 / 4
+_EMPTY_EDGE: Final = 1_000
+_ENTRY: Final = 170
+"""What a name with its data type, or an alias with its name, costs in a dictionary, without the text of the name."""
 _WORDS: Final = ("device", "name")
 _SCOPES: Final = ("node", "device")
 _TYPES: Final = frozenset({"NBIRTH", "NDEATH", "NDATA", "DBIRTH", "DDEATH", "DDATA"})
@@ -76,7 +84,7 @@ class _Topic(NamedTuple):
 
 @dataclass(slots=True)
 class _Edge:
-    """What is known of one edge node: data types by device and name, names by device and alias."""
+    """What is known of one edge node: data types by device and name, names by device and alias; ``size`` in bytes."""
 
     seq: int | None = None
     last: int = 0
@@ -84,15 +92,23 @@ class _Edge:
     asked: int | None = None
     types: dict[tuple[str, str], int] = field(default_factory=dict)
     aliases: dict[tuple[str, int], str] = field(default_factory=dict)
+    size: int = _EMPTY_EDGE
+
+    def measure(self) -> None:
+        """Behind every change of what is known."""
+        names = sum([getsizeof(name) for _, name in self.types])
+        devices = sum([getsizeof(device) for device in {device for device, _ in self.types}])
+        self.size = _EMPTY_EDGE + _ENTRY * (len(self.types) + len(self.aliases)) + names + devices
 
     def forget(self, device: str | None = None) -> None:
         """The metrics of ``device``, or all."""
         if device is None:
-            self.types.clear()
-            self.aliases.clear()
+            self.types, self.aliases = {}, {}  # `clear` would keep the room of the largest
+            self.size = _EMPTY_EDGE
             return
         self.types = {key: kind for key, kind in self.types.items() if key[0] != device}
         self.aliases = {key: name for key, name in self.aliases.items() if key[0] != device}
+        self.measure()
 
     def follow(self, seq: int | None, payload: bytes) -> None:
         """Rule 4."""
@@ -110,27 +126,41 @@ class _Memory:
     def __init__(self) -> None:
         self.edges: OrderedDict[tuple[str, str], _Edge] = OrderedDict()
         self.requests: list[tuple[str, bytes]] = []
+        self.limit = MAX_BYTES
+        self.used = 0
+        self.forgotten = 0
+        self._count = 0
 
     def edge(self, key: tuple[str, str]) -> _Edge:
         """The edge node ``key``, which has just said something."""
         edge = self.edges.get(key)
         if edge is None:
             edge = self.edges[key] = _Edge()
+            self.used += edge.size + getsizeof(key[0]) + getsizeof(key[1])
         self.edges.move_to_end(key)
         return edge
 
-    def trim(self) -> None:
-        """Forget the longest silent ones, never the last that spoke, unless it alone is too large."""
-        metrics = self.metrics()
-        while len(self.edges) > MAX_EDGES or (metrics > MAX_METRICS and len(self.edges) > 1):
-            _, gone = self.edges.popitem(last=False)
-            metrics -= len(gone.types)
-        if metrics > MAX_METRICS:
-            next(iter(self.edges.values())).forget()
+    def account(self, size: int, count: int, edge: _Edge) -> None:
+        """``edge``, the last that spoke, had ``size`` and ``count`` metrics before. Keep to rule 5."""
+        self.used += edge.size - size
+        self._count += len(edge.types) - count
+        if edge.size > self.limit * ONE_EDGE or len(edge.types) > MAX_METRICS:
+            self.forgotten += 1
+            self.used -= edge.size
+            self._count -= len(edge.types)
+            edge.forget()
+            self.used += edge.size
+        while len(self.edges) > 1 and (
+            len(self.edges) > MAX_EDGES or self._count > MAX_METRICS or self.used > self.limit
+        ):
+            key, gone = self.edges.popitem(last=False)
+            self.forgotten += 1
+            self.used -= gone.size + getsizeof(key[0]) + getsizeof(key[1])
+            self._count -= len(gone.types)
 
     def metrics(self) -> int:
         """How many metrics are known."""
-        return sum(len(edge.types) for edge in self.edges.values())
+        return self._count
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +204,16 @@ class SparkplugCodec:
         """How many metrics and edge nodes are in memory."""
         return self._memory.metrics() + len(self._memory.edges)
 
+    @property
+    def remembered_bytes(self) -> Use:
+        """How many bytes that takes, of how many, and how often an edge node was forgotten for it."""
+        memory = self._memory
+        return Use(memory.used, memory.limit, memory.forgotten)
+
+    def remember_within(self, size: int) -> None:
+        """Remember at most so many bytes, from the next message on."""
+        self._memory.limit = size
+
     def requests(self) -> list[tuple[str, bytes]]:
         """Topics and payloads to publish at QoS 0, each once."""
         requests, self._memory.requests = self._memory.requests, []
@@ -187,6 +227,7 @@ class SparkplugCodec:
         self.parts.options.check_size(payload)
         message = parse(payload)
         edge = self._memory.edge((where.group, where.edge))
+        size, count = edge.size, len(edge.types)
         if where.kind == "NDEATH":
             if _birth_of(message) == edge.birth:
                 edge.forget()
@@ -200,8 +241,7 @@ class SparkplugCodec:
             _remember(edge, where.device, message)
         elif where.kind == "DDEATH":
             edge.forget(where.device)
-        if where.kind.endswith("BIRTH") or len(self._memory.edges) > MAX_EDGES:
-            self._memory.trim()
+        self._memory.account(size, count, edge)
         if where.kind.endswith("DEATH") or bool(where.device) != self.device:
             return []
         return self._metrics(where, message, edge, arrival)
@@ -241,7 +281,9 @@ class SparkplugCodec:
 
 
 def _birth_of(message: Payload) -> Any:
-    return next((metric.content for metric in message.metrics if metric.name == BIRTH_SEQUENCE), None)
+    """What tells a birth from others: the hash of its number, which may be anything of any size."""
+    found = next((metric.content for metric in message.metrics if metric.name == BIRTH_SEQUENCE), None)
+    return None if found is None else hash(found)
 
 
 def _remember(edge: _Edge, device: str, message: Payload) -> None:
@@ -251,6 +293,7 @@ def _remember(edge: _Edge, device: str, message: Payload) -> None:
             edge.types[device, metric.name] = metric.datatype
             if metric.alias is not None:
                 edge.aliases[device, metric.alias] = metric.name
+    edge.measure()
 
 
 def _identify(device: str, metric: Metric, edge: _Edge) -> tuple[str, int]:

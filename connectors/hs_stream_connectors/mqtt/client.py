@@ -17,7 +17,7 @@ from functools import partial
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.connection import BrokerRefuses, Connection, open_socket
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
-from hs_stream_connectors.mqtt.packets import Message
+from hs_stream_connectors.mqtt.packets import LARGEST, Message
 from hs_stream_connectors.mqtt.replies import reason_text
 
 __all__ = ["ClientStatistics", "MqttClient"]
@@ -56,7 +56,8 @@ class MqttClient:
     the connection is good and every filter was answered, ``lost()`` when a ready connection is gone,
     ``missed()`` when one did not become ready, ``confirmed(mid, reason code)`` per PUBACK, ``goodbye(connection)``
     before we close a ready connection. ``explain()`` says what to do about connections that are lost again and again,
-    where the caller knows. All callbacks are on the loop's thread.
+    where the caller knows. All callbacks are on the loop's thread. Of a message above ``largest`` bytes only the
+    beginning is kept (`Message.left_out`).
 
     A client without filters acknowledges whatever comes all the same, and forgets it: brokers and their bridges do not
     always do what they should.
@@ -74,11 +75,13 @@ class MqttClient:
         confirmed: Callable[[int, int], None] | None = None,
         goodbye: Callable[[Connection], None] | None = None,
         explain: Callable[[], str] | None = None,
+        largest: int = LARGEST,
     ) -> None:
         self.options = options
         self._clean, self._will = clean, will
         self._ready, self._lost, self._confirmed, self._goodbye = ready, lost, confirmed, goodbye
         self._missed, self._explain = missed, explain
+        self._largest = largest
         self._again: asyncio.TimerHandle | None = None
         """Subscribes again to what was refused."""
         self._refusals = 0
@@ -182,6 +185,7 @@ class MqttClient:
             subscribed_cb=self._on_subscribed,
             confirmed_cb=self._on_confirmed,
             burst_cb=self._on_burst,
+            largest=self._largest,
             lost_cb=lost,
         )
         self._connection = connection

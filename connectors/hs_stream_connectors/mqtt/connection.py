@@ -27,7 +27,16 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
-from hs_stream_connectors.mqtt.packets import DISCONNECT, PINGREQ, Message, PacketReader, ProtocolError, puback, publish
+from hs_stream_connectors.mqtt.packets import (
+    DISCONNECT,
+    LARGEST,
+    PINGREQ,
+    Message,
+    PacketReader,
+    ProtocolError,
+    puback,
+    publish,
+)
 from hs_stream_connectors.mqtt.replies import FAILURE, connack, disconnect, reason_text, suback
 from hs_stream_connectors.mqtt.topics import identifier_of
 
@@ -195,6 +204,7 @@ class Connection:
         confirmed_cb: Callable[[int, int], None],
         burst_cb: Callable[[], None],
         lost_cb: Callable[[BrokerUnavailable], None],
+        largest: int = LARGEST,
     ) -> None:
         self.options = options
         self.is_open = True
@@ -207,7 +217,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._sock = BufferedSocket(sock)
         self._v5 = options.version == 5
-        self._reader = PacketReader(v5=self._v5, confirmed=confirmed_cb, other=self._on_other)
+        self._reader = PacketReader(v5=self._v5, confirmed=confirmed_cb, other=self._on_other, largest=largest)
         self._fd = sock.fileno()
         self._connected_cb, self._subscribed_cb = connected_cb, subscribed_cb
         self._burst_cb, self._lost_cb = burst_cb, lost_cb

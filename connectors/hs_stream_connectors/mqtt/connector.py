@@ -21,11 +21,14 @@ class MqttConnector:
     """Sources such as ``{mqtt: "home/{room}/climate", codec: json, time: {field: ts, unit: ms}}``.
 
     ``options`` are only asked for by `connect`, since they read the password. ``defaults``: codec options
-    (``earliest``, ``max_payload``) of sources that do not say otherwise.
+    (``earliest``, ``max_payload``) of sources that do not say otherwise. ``memory``: bytes for what codecs remember.
     """
 
-    def __init__(self, options: Callable[[], MqttOptions], defaults: Mapping[str, Any]) -> None:
+    def __init__(
+        self, options: Callable[[], MqttOptions], defaults: Mapping[str, Any], *, memory: int = 32 << 20
+    ) -> None:
         self._options = options
+        self._memory = memory
         self._defaults = dict(defaults)
 
     def plates(self, source: str, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,7 +53,8 @@ class MqttConnector:
 
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> MqttSource:
         """One connection and one session for all ``sources``."""
-        return MqttSource("mqtt", self._options(), [self._spec(name, options) for name, options in sources.items()])
+        specs = [self._spec(name, options) for name, options in sources.items()]
+        return MqttSource("mqtt", self._options(), specs, memory=self._memory)
 
     def _spec(self, name: str, options: Mapping[str, Any]) -> SourceSpec:
         for key in options:

@@ -19,8 +19,8 @@ _CONNECT_SECONDS = 10.0
 async def listen(options: MqttOptions, seconds: float, heard: Callable[[str, bytes, int], None]) -> None:
     """Call ``heard(topic, payload, arrival)`` for each message of ``seconds``, retained ones included.
 
-    Raises `BrokerUnavailable` when there is no connection at first; later it reconnects. Topics that are not UTF-8 are
-    left out.
+    Raises `BrokerUnavailable` when there is no connection at first; later it reconnects. Topics that are not UTF-8, and
+    messages above 1 MiB, are left out.
     """
     client = MqttClient(options.with_client_id(f"hs-discover-{secrets.token_hex(4)}"), clean=True)
     client.set_filters(["#"])
@@ -33,6 +33,8 @@ async def listen(options: MqttOptions, seconds: float, heard: Callable[[str, byt
                     connection, messages = await client.receive()
                     arrival = time.time_ns() // 1_000_000
                     for message in messages:
+                        if message.left_out:
+                            continue
                         with contextlib.suppress(UnicodeDecodeError):
                             heard(message.topic.decode(), message.payload, arrival)
                     connection.acknowledge(messages)

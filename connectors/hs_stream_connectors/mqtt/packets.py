@@ -5,6 +5,9 @@
 2. Of the properties of an MQTT 5 PUBLISH only the subscription identifiers count: none of the others changes what a
    reading is. (We never allow topic aliases.)
 3. `ProtocolError` for bytes that no broker may send, such as QoS 2, which we never subscribe with.
+4. A PUBLISH larger than ``largest`` is read and not kept, but for its topic and the first bytes of its payload: whoever
+   sends 200 MB costs their time on the wire, and no memory. It is a `Message` once all of it has come, so that it is
+   acknowledged as others are. Any other packet of that size is a `ProtocolError`.
 
 paho's own parser costs several times as much per PUBLISH, and ten times with MQTT 5, where it builds a table of all
 properties per packet (see docs/decisions/0002-one-mqtt-client.md).
@@ -20,6 +23,7 @@ from hs_stream.core.errors import BrokerUnavailable
 
 __all__ = [
     "DISCONNECT",
+    "LARGEST",
     "PINGREQ",
     "Message",
     "PacketReader",
@@ -44,6 +48,9 @@ _FIXED: Final = {0x01: 1, 0x02: 4, 0x23: 2}
 _TEXTS: Final = {0x03: 1, 0x08: 1, 0x09: 1, 0x26: 2}
 """How many strings: of the content type, the response topic, the correlation data and a user property."""
 _LONGEST_IDENTIFIER: Final = 5
+LARGEST: Final = 1 << 20
+_KEPT: Final = 192 * 1024
+"""Of what is larger: the longest topic, properties of usual length, and a payload as long as a dead letter keeps."""
 _CACHED: Final = 1_000
 
 
@@ -54,7 +61,8 @@ class ProtocolError(BrokerUnavailable):
 class Message(NamedTuple):
     """One PUBLISH that came in. ``topic`` is as on the wire; ``mid`` is 0 at QoS 0.
 
-    ``identifiers``: of the subscriptions that this copy is for; empty where the broker does not say.
+    ``identifiers``: of the subscriptions that this copy is for; empty where the broker does not say. ``left_out``:
+    bytes that were not kept, since the packet was too large: about so much of the payload is missing.
     """
 
     topic: bytes
@@ -64,15 +72,23 @@ class Message(NamedTuple):
     retain: bool
     dup: bool
     identifiers: tuple[int, ...] = ()
+    left_out: int = 0
 
 
 class PacketReader:
     """Feed it bytes; it appends to ``messages`` and calls ``confirmed(mid, reason)`` and ``other(packet)`` in order.
 
-    Of an unfinished packet it keeps the bytes so far, and joins them once.
+    Of an unfinished packet it keeps the bytes so far, and joins them once. ``largest`` in bytes: see rule 4.
     """
 
-    def __init__(self, *, v5: bool, confirmed: Callable[[int, int], None], other: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        *,
+        v5: bool,
+        confirmed: Callable[[int, int], None],
+        other: Callable[[bytes], None],
+        largest: int = LARGEST,
+    ) -> None:
         self.messages: list[Message] = []
         self._v5 = v5
         self._confirmed, self._other = confirmed, other
@@ -80,9 +96,19 @@ class PacketReader:
         self._kept: list[bytes] = []
         self._kept_size = 0
         self._needed = 0
+        self._largest = largest
+        self._begun: Message | None = None
+        """A message that is too large, and of which ``_rest`` bytes have still to come."""
+        self._rest = 0
 
     def feed(self, data: bytes) -> None:
         """Raises `ProtocolError`; the reader is of no use after that."""
+        if self._begun is not None:
+            if len(data) < self._rest:
+                self._rest -= len(data)
+                return
+            self.messages.append(self._begun)
+            data, self._begun, self._rest = data[self._rest :], None, 0
         if self._kept:
             self._kept.append(data)
             self._kept_size += len(data)
@@ -107,10 +133,18 @@ class PacketReader:
                     break
                 length, start = header
             end = start + length
-            if end > size:
-                self._needed = end - position
-                break
             kind = head >> 4
+            if end > size:
+                if length <= self._largest:
+                    self._needed = end - position
+                elif kind != _PUBLISH:
+                    raise ProtocolError(f"the broker sent {length} bytes that are no message")
+                elif size - position >= _KEPT:
+                    self._begun, self._rest = self._beginning(head, data, start, end), end - size
+                    return size
+                else:
+                    self._needed = _KEPT
+                break
             if kind == _PUBLISH:
                 self.messages.append(self._message(head, data, start, end))
             elif head == _PUBACK:
@@ -121,6 +155,19 @@ class PacketReader:
                 self._other(data[position:end])
             position = end
         return position
+
+    def _beginning(self, head: int, data: bytes, start: int, end: int) -> Message:
+        """Of a message of which ``data`` holds the first part only: what is kept of it."""
+        kept = min(len(data), start + _KEPT)
+        try:
+            begun = self._message(head, data, start, kept)
+        except IndexError:
+            # Its properties alone are longer than that.
+            topic = start + 2 + (data[start] << 8 | data[start + 1])
+            qos = head >> 1 & 3
+            mid = data[topic] << 8 | data[topic + 1] if qos else 0
+            begun = Message(data[start + 2 : topic], b"", mid, qos, bool(head & 1), bool(head & 8))
+        return begun._replace(left_out=end - kept)
 
     def _message(self, head: int, data: bytes, start: int, end: int) -> Message:
         qos = head >> 1 & 3

@@ -24,8 +24,9 @@ from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
 from hs_stream.core.errors import ConfigurationError, PayloadError
+from hs_stream.core.size import Use
 from hs_stream.engine.ports import DeadLetter, Delivery, Placing, Reading, gist
-from hs_stream_connectors.codecs import BatchError, Codec, Decoded, fields_of
+from hs_stream_connectors.codecs import BatchError, Codec, Decoded, fields_of, max_payload_of
 from hs_stream_connectors.codecs.base import has
 from hs_stream_connectors.codecs.objects import load_json
 from hs_stream_connectors.mqtt.client import ClientStatistics, MqttClient
@@ -42,6 +43,8 @@ MAX_DEAD_PAYLOAD: Final = 64 * 1024
 _CACHED_TOPICS: Final = 20_000
 _CACHED_LENGTH: Final = 500
 """Bytes of a topic that is remembered: MQTT lets one have 65,535, and whoever publishes chooses."""
+_BESIDE: Final = 128 * 1024
+"""Bytes that a packet may have besides its payload: the longest topic, and properties."""
 _UNSEEN_MESSAGES: Final = 20
 _ARRIVAL, _UPDATE = Placing.ARRIVAL, Placing.UPDATE
 
@@ -102,15 +105,31 @@ class Remembering(Protocol):
     def remembered(self) -> int:
         """How much it remembers."""
 
+    @property
+    def remembered_bytes(self) -> Use:
+        """How many bytes that takes."""
+
+    def remember_within(self, size: int) -> None:
+        """Remember at most so many bytes."""
+
     def requests(self) -> list[tuple[str, bytes]]:
         """Topics and payloads to publish at QoS 0, each once."""
 
 
 class MqttSource:
-    """Implements `hs_stream.engine.ports.Source` for all ``specs`` over one connection. ``now`` gives arrivals (ms)."""
+    """Implements `hs_stream.engine.ports.Source` for all ``specs`` over one connection. ``now`` gives arrivals (ms).
+
+    ``memory``: how many bytes all codecs together may remember.
+    """
 
     def __init__(
-        self, name: str, options: MqttOptions, specs: Iterable[SourceSpec], *, now: Callable[[], int] = _now
+        self,
+        name: str,
+        options: MqttOptions,
+        specs: Iterable[SourceSpec],
+        *,
+        now: Callable[[], int] = _now,
+        memory: int = 32 << 20,
     ) -> None:
         self.name = name
         self._specs = list(specs)
@@ -118,6 +137,9 @@ class MqttSource:
         if len(set(names)) != len(names):
             raise ConfigurationError(f"MQTT source {name}: two sources have the same name")
         self._remembering = {spec.name: spec.codec for spec in self._specs if isinstance(spec.codec, Remembering)}
+        self._memory = memory
+        for codec in self._remembering.values():
+            codec.remember_within(memory // len(self._remembering))
         self._now = now
         self._routes: dict[bytes, list[_Route]] = {}
         self._connected: Callable[[bool], None] = lambda _: None
@@ -126,7 +148,10 @@ class MqttSource:
         self._unseen = dict.fromkeys(self._statistics.missing, 0)
         """Messages with readings of the sources with a missing field."""
         self._filters = [spec.template.filter for spec in self._specs]
-        self._client = MqttClient(options, ready=self._ready, lost=lambda: self._connected(False))
+        self._largest = _BESIDE + max([max_payload_of(spec.codec) for spec in self._specs], default=0)
+        self._client = MqttClient(
+            options, largest=self._largest, ready=self._ready, lost=lambda: self._connected(False)
+        )
         self._client.set_filters(self._filters)
 
     def _ready(self, connection: Connection) -> None:
@@ -185,6 +210,11 @@ class MqttSource:
         """How much the codec of each source remembers, of those that have a memory."""
         return {name: codec.remembered for name, codec in self._remembering.items()}
 
+    def remembered_bytes(self) -> Use:
+        """How many bytes all codecs remember, of how many."""
+        found = [codec.remembered_bytes for codec in self._remembering.values()]
+        return Use(sum(use.used for use in found), self._memory, sum(use.forgotten for use in found))
+
     async def _deliver(self, deliver: Callable[[Delivery], Awaitable[None]]) -> None:
         while True:
             connection, messages = await self._client.receive()
@@ -213,6 +243,9 @@ class MqttSource:
                 self._statistics.unmatched += bool(routes and not wanted)
                 routes = wanted
             for route in routes:
+                if message.left_out:
+                    dead.append(_letter(route, payload, arrival, self._too_large(message), message.left_out))
+                    continue
                 if route.error is not None:
                     dead.append(_letter(route, payload, arrival, route.error))
                     continue
@@ -246,6 +279,11 @@ class MqttSource:
         statistics.dead_letters += sum([letter.count for letter in dead])
         statistics.redelivered += sum([message.dup for message in messages])
         return Delivery(readings, dead, arrival, ack, size, origins)
+
+    def _too_large(self, message: Message) -> PayloadError:
+        size = len(message.payload) + message.left_out
+        text = f"the payload has about {size} bytes; a message may have {self._largest} at most"
+        return PayloadError("too_large", text)
 
     def _look(self, source: str, payload: bytes, decoded: Decoded) -> None:
         """Take the fields that ``decoded`` has from those that are missing."""
@@ -311,8 +349,9 @@ def _letters(route: _Route, payload: bytes, arrival: int, error: BatchError) -> 
         yield replace(_letter(route, payload, arrival, PayloadError(reason, gist(examples, count))), count=count)
 
 
-def _letter(route: _Route, payload: bytes, arrival: int, error: PayloadError) -> DeadLetter:
+def _letter(route: _Route, payload: bytes, arrival: int, error: PayloadError, left_out: int = 0) -> DeadLetter:
     message = error.message
-    if len(payload) > MAX_DEAD_PAYLOAD:
-        message += f" (payload cut to {MAX_DEAD_PAYLOAD} of {len(payload)} bytes)"
+    if len(payload) > MAX_DEAD_PAYLOAD or left_out:
+        kept = min(len(payload), MAX_DEAD_PAYLOAD)
+        message += f" (payload cut to {kept} of {len(payload) + left_out} bytes)"
     return DeadLetter(arrival, route.source, error.reason, message, route.topic, payload[:MAX_DEAD_PAYLOAD])
