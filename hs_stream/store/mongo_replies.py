@@ -42,10 +42,11 @@ async def find_raw(
         "find": collection,
         "filter": where,
         "sort": {"_id": -1 if descending else 1},
-        "batchSize": min(limit or at_once, at_once),
+        "batchSize": at_once,
     }
     if limit:
-        command |= {"limit": limit, "singleBatch": limit <= at_once}
+        # Not in a single batch: one of large documents is full at 16 MiB, and the rest would be left out.
+        command |= {"limit": limit, "batchSize": min(limit + 1, at_once)}
     async with aclosing(_replies(database, command, collection, at_once)) as replies:
         async for documents in replies:
             yield documents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import bson
@@ -71,6 +72,22 @@ async def test_several_replies_of_a_real_mongod(
         assert [document["_id"] for raw in found for document in bson.decode_all(raw)] == expected
         assert len(found) == replies
         assert [raw async for raw in find_raw(database, "none", {}, descending=False, limit=0, at_once=9)] == []
+        status = await client.admin.command("serverStatus")
+        assert status["metrics"]["cursor"]["open"]["total"] == 0
+
+
+async def test_a_reply_that_is_full_before_its_limit_is_not_all(mongo_url: str) -> None:
+    """A reply has 16 MiB; who wants no more lets go of the rest."""
+    async with AsyncMongoClient[dict[str, Any]](mongo_url) as client:
+        database = client.get_default_database()
+        await database["large"].insert_many([{"_id": at, "v": "x" * 1_000_000} for at in range(20)])
+        found = find_raw(database, "large", {}, descending=False, limit=1000, at_once=100_000)
+        assert [one["_id"] async for raw in found for one in bson.decode_all(raw)] == list(range(20))
+        found = find_raw(database, "large", {}, descending=False, limit=1000, at_once=100_000)
+        async with aclosing(found):
+            async for raw in found:
+                assert len(bson.decode_all(raw)) < 20
+                break
         status = await client.admin.command("serverStatus")
         assert status["metrics"]["cursor"]["open"]["total"] == 0
 
