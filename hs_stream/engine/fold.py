@@ -145,7 +145,7 @@ class Folder:
         source = stream.inputs[0]
         began = time.perf_counter()
         state = await self._state_at(stream, start, invalid, step)
-        batch, complete = await self._read(source, start, end, lost, invalid)
+        batch, complete = await self._read(source, start, end, lost, invalid, step.most(self._chunk))
         step.spent += len(batch) + 1
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
@@ -206,15 +206,15 @@ class Folder:
             return  # a state that cannot be stored is rebuilt from an older one
 
     async def _read(
-        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
+        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None, limit: int
     ) -> tuple[Batch, bool]:
-        """The first input instances of ``(start, end]``: few where rule 3 will probably stop soon."""
+        """The first ``limit`` input instances of ``(start, end]``: fewer where rule 3 will probably stop soon."""
         if lost and invalid is not None:
-            few = min(_FEW, self._chunk)
+            few = min(_FEW, limit)
             batch, complete = await self._contents.read_some(source, start, end, limit=few, newest=False)
             if complete or (batch and batch.last_time > invalid[1]):
                 return batch, complete
-        return await self._contents.read_some(source, start, end, limit=self._chunk, newest=False)
+        return await self._contents.read_some(source, start, end, limit=limit, newest=False)
 
     def _converge(
         self,
