@@ -456,8 +456,7 @@ class Engine:
             for stream in involved:
                 stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
-            while self._executor.owes(self._graph.requested(token), token):
-                await self._executor.step()
+            while await self._executor.step() and self._executor.owes(self._graph.requested(token), token):
                 if self._stopping.is_set():
                     raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:

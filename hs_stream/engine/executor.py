@@ -233,13 +233,11 @@ class Executor:
         return min((spans.start for spans in (*self._arrived.values(), *owed) if spans), default=MAX_TIME)
 
     def owes(self, streams: Iterable[Stream], token: int) -> bool:
-        """Whether any of ``streams`` has something left that can be computed of what was asked for with ``token``.
-
-        Or something is new, of which that is not known yet.
-        """
-        if self._arrived or self._touched:
-            return True
-        return any(stream in self._backlog and stream.owed & stream.requests[token] for stream in streams)
+        """Whether any of ``streams`` has something left that can be computed of what was asked for with ``token``."""
+        return any(
+            stream.id in self._touched or (stream in self._backlog and stream.owed & stream.requests[token])
+            for stream in streams
+        )
 
     def next_due(self) -> int | None:
         """The horizon at which silence makes something computable; ``None`` when there is nothing of the kind."""

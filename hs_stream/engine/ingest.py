@@ -390,6 +390,8 @@ class Ingest:
 
     async def _hold_back(self, stream: Stream, readings: Sequence[Came], placed: Placed) -> bool:
         """Rule 7: some of ``readings`` are old. Returns whether the stream's record has to say so, or says too much."""
+        if stream.since <= MIN_TIME and all(delivery.asked for _, delivery, _ in readings):
+            return False
         refused = {id(one) for (one, _, _), _ in placed.refused}
         times = [
             (reading.time, reading.time if delivery.asked else max(reading.time, delivery.arrival - self._backdate))
