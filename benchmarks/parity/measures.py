@@ -71,7 +71,7 @@ class Bench:
 
 async def store_readings(engine: Engine, readings: list[Reading]) -> None:
     """Durable, and not computed: nobody has asked for it."""
-    await engine.deliver(Delivery(readings, [], engine.clock.now(), lambda: None))
+    await engine.deliver(Delivery(readings, [], engine.clock.now(), lambda: None, asked=True))
     await engine.settle()
 
 

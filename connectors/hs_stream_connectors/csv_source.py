@@ -271,7 +271,7 @@ class CsvSource:
                 continue
             origins.append((len(readings), where, row.text))
             readings.append(Reading(spec.name, row.meta, row.time, row.value))
-        await deliver(Delivery(readings, dead, arrival, _no_ack, size, origins))
+        await deliver(Delivery(readings, dead, arrival, _no_ack, size, origins, asked=True))
 
 
 def _no_ack() -> None:

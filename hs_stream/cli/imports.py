@@ -178,7 +178,9 @@ def take_in(settings: Settings, target: StreamId, rounds: Iterable[list[Reading]
                 try:
                     for readings in rounds:
                         now = engine.clock.now()
-                        await engine.deliver(Delivery(readings, [], now, _no_ack, refused=refused.add_letter))
+                        await engine.deliver(
+                            Delivery(readings, [], now, _no_ack, refused=refused.add_letter, asked=True)
+                        )
                         show(len(readings), "")
                     show(0, "(computing)")
                     await engine.settle()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from hs_stream.compute.run import run
@@ -53,11 +53,13 @@ class EngineSettings:
     """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`.
 
     In bytes: ``tails`` for the newest instances of all streams, ``in_flight`` for the payloads that are not durable.
+    ``backdate``: so far before its arrival a reading may say that streams without inputs begin.
     """
 
     lateness: int = 0
     idle: int = 10_000
     max_future: int = 5_000
+    backdate: int = 31 * 86_400_000
     max_in_flight: int = 20_000
     recompute_on: Literal["minor", "major"] = "minor"
     chunk: int = CHUNK
@@ -73,6 +75,7 @@ class StreamStatus:
     computed once and is not right any more. ``newest`` is the newest instance that was ever stored. ``changes`` counts
     instances written since the start, ``changes_behind`` how often that was at or before the newest one. What lies at
     or before ``floor`` is forgotten, and no change at or before ``limit`` is taken; ``None`` while nothing is.
+    ``since``, of a raw stream: its readings before it came too late to say where streams without inputs begin.
     """
 
     id: int
@@ -92,6 +95,7 @@ class StreamStatus:
     changes_behind: int = 0
     floor: int | None = None
     limit: int | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class EngineStatistics:
     """Counters since the start, and what waits right now.
 
     Per workflow, in seconds before now: ``lag`` is the newest reading, ``watermark`` the instant up to which every raw
-    stream is complete.
+    stream is complete. ``owed``: of how many streams of each workflow something is left that did not fit into a step.
     """
 
     pending_steps: int
@@ -116,6 +120,7 @@ class EngineStatistics:
     lag: Mapping[str, float]
     watermark: Mapping[str, float]
     overwritten: int = 0
+    owed: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine:
@@ -191,6 +196,7 @@ class Engine:
             append_seq=recovery.append_seq,
             lateness=settings.lateness,
             max_future=settings.max_future,
+            backdate=settings.backdate,
             max_in_flight=settings.max_in_flight,
             max_bytes=settings.in_flight,
         )
@@ -390,7 +396,7 @@ class Engine:
 
         async def taken() -> None:
             now = self.clock.now()
-            await self.deliver(Delivery(list(readings), [], now, durable.set, refused=refused.append))
+            await self.deliver(Delivery(list(readings), [], now, durable.set, refused=refused.append, asked=True))
             if not self._running:
                 await self._ingest.drain()
             await durable.wait()
@@ -463,7 +469,7 @@ class Engine:
             for stream in involved:
                 stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
-            while await self._executor.step() or self._executor.owes(self._graph.requested(token)):
+            while await self._executor.step() and self._executor.owes(self._graph.requested(token), token):
                 if self._stopping.is_set():
                     raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:
@@ -537,12 +543,12 @@ class Engine:
             self._executor.begin_at(workflow, MAX_TIME if first is None else first)
 
     async def _earliest(self, workflow: str) -> int | None:
-        """The time of the earliest reading of any raw stream of ``workflow``."""
+        """The time of the earliest reading of any raw stream of ``workflow`` that did not come too late to count."""
         firsts = []
         for stream in self._graph.streams.values():
             if stream.kind == "raw" and workflow in self._graph.readers(stream):
                 found = await self._patient("read", self.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
-                firsts += [found.first_time] if found else []
+                firsts += [max(found.first_time, stream.since)] if found else []
         return min(firsts, default=None)
 
     # --- output ---
@@ -667,6 +673,7 @@ class Engine:
             {name: max(now - at, 0) / 1000 for name, at in newest.items()},
             {name: max(now - at, 0) / 1000 for name, at in complete.items()},
             sum(found.count for found in self._ingest.overwritten.values()),
+            self._executor.owed(),
         )
 
     def _stream(self, stream: StreamId) -> Stream:
@@ -700,6 +707,7 @@ class Engine:
             stream.changes_behind,
             None if stream.floor <= MIN_TIME else stream.floor,
             None if stream.limit <= MIN_TIME else stream.limit,
+            None if stream.since <= MIN_TIME else stream.since,
         )
 
 

@@ -3,8 +3,9 @@
 1. **Changed -> affected.** A change of an input takes the affected part of the output out of its coverage, before
    anything is recomputed. What was stored there stays readable, and is what the new results are compared with.
 2. **Owed** is ``available & demanded - covered``. It is evaluated, newest first, in bounded pieces; what does not fit
-   into the step is done in later steps, behind live data. An instant that failed is covered: it is known that nothing
-   came of it, so that nobody waits for it.
+   into the step is done in later ones. A step takes either what is new, or one turn of what is owed, of one workflow
+   (`hs_stream.engine.backlog`). So what is new waits for one turn at the most. An instant that failed is covered: it is
+   known that nothing came of it, so that nobody waits for it.
 3. **Cut off.** Only the difference between old and new contents is a change for the consumers, and is published.
 4. A step ends with one atomic commit. Coverage in the commit is the only record of what is owed: after a crash, what
    is not covered is simply owed again. Marks of late readings are forgotten by the commit whose coverages reflect them.
@@ -16,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -30,6 +30,8 @@ from hs_stream.core.stream import Difference, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
+from hs_stream.engine.backlog import Backlog, Lane, Pace
+from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.feed import Feed
@@ -44,12 +46,10 @@ from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Executor"]
 
-_STEP_BUDGET: Final = 60_000
-"""Input instances per step, beyond which what is left is done by later steps."""
+_LEAST_NEW: Final = 4_000
+"""Input instances that a step may always spend on what is new."""
 _UPPERS_EVERY: Final = 1000
 """Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
-_MOST_BACKLOG: Final = 256
-"""Streams of the backlog that one step may look at; it does what the budget allows of them."""
 _MOST_IN_GROUP: Final = 512
 """Small intervals that are evaluated together at the most."""
 _PER_INTERVAL: Final = 64
@@ -104,7 +104,9 @@ class Executor:
         self._arrived: dict[int, TimeIntervals] = {}
         self._oldest_arrival = 0
         self._touched: dict[int, tuple[Stream, str]] = {}
-        self._backlog: dict[int, Stream] = {}
+        self._backlog = Backlog()
+        self._pace = Pace(least=_LEAST_NEW)
+        self._breath = Breath()
         self._uppers: dict[int, int] = {}
         self._uppers_at = MIN_TIME
         self._due: list[tuple[int, int]] = []
@@ -152,6 +154,10 @@ class Executor:
                 if known is not None:
                     stream.moved |= TimeIntervals.of(MIN_TIME, max(known, first) - 1)
                 self.look_at([stream], "arrival")
+
+    def has_clocks(self, workflow: str) -> bool:
+        """Whether a stream without inputs begins with the readings of ``workflow``."""
+        return any(stream.workflow == workflow and stream.begin is None for stream in self.sourceless)
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage.
@@ -206,7 +212,11 @@ class Executor:
     @property
     def backlog(self) -> Iterable[Stream]:
         """Streams of which something is owed that did not fit into a step."""
-        return self._backlog.values()
+        return self._backlog
+
+    def owed(self) -> Mapping[str, int]:
+        """Per workflow, of how many streams something is owed that did not fit into a step."""
+        return self._backlog.counts()
 
     def horizon(self, now: int) -> int:
         """What silence proves at ``now``: nothing later than the oldest delivery that is not durable yet."""
@@ -220,13 +230,16 @@ class Executor:
 
     def quiet_until(self) -> int:
         """No reading before it waits to be taken account of, and nothing that is owed."""
-        waiting = (*self._backlog.values(), *(stream for stream, _ in self._touched.values()))
+        waiting = (*self._backlog, *(stream for stream, _ in self._touched.values()))
         owed = (stream.wanted() - stream.coverage for stream in waiting)
         return min((spans.start for spans in (*self._arrived.values(), *owed) if spans), default=MAX_TIME)
 
-    def owes(self, streams: Iterable[Stream]) -> bool:
-        """Whether any of ``streams`` has something left that can be computed."""
-        return any(stream.id in self._backlog or stream.id in self._touched for stream in streams)
+    def owes(self, streams: Iterable[Stream], token: int) -> bool:
+        """Whether any of ``streams`` has something left that can be computed of what was asked for with ``token``."""
+        return any(
+            stream.id in self._touched or (stream in self._backlog and stream.owed & stream.requests[token])
+            for stream in streams
+        )
 
     def next_due(self) -> int | None:
         """The horizon at which silence makes something computable; ``None`` when there is nothing of the kind."""
@@ -237,16 +250,39 @@ class Executor:
     # --- one step ---
 
     async def step(self) -> bool:
-        """Do one step; returns whether there was anything to do. Safe to call from several tasks."""
+        """Do one step: what is new, or else a turn of what is owed. Returns whether there was anything to do.
+
+        Safe to call from several tasks.
+        """
         async with self.lock:
-            return await self._step()
+            return await self._step() or await self._turn()
+
+    async def turn(self) -> bool:
+        """Do a turn of what is owed, whatever is new; returns whether there was anything to do."""
+        async with self.lock:
+            return await self._turn()
+
+    async def _turn(self) -> bool:
+        found = self._backlog.turn()
+        if found is None:
+            return False
+        lane, streams = found
+        now = self._clock.now()
+        step = Step(self.horizon(now), now, lane.pace.budget, behind=True)
+        self._breath = Breath()
+        for stream in streams:
+            step.touch(stream, cause="backfill")
+        await self._work(step, self._consumed, now, lane)
+        return True
 
     async def _step(self) -> bool:
         now = self._clock.now()
         horizon = self.horizon(now)
-        step = Step(horizon, now)
+        step = Step(horizon, now, self._pace.budget)
         consumed, arrival = self.marked, self._oldest_arrival
         arrived, self._arrived, self._oldest_arrival = self._arrived, {}, 0
+        self._under_way = len(arrived)
+        self._breath = Breath()
         for identity, changed in arrived.items():
             stream = self.graph.by_id[identity]
             if stream.kind == "raw":
@@ -254,21 +290,28 @@ class Executor:
             self._note(stream)
             for child, slot in stream.children:
                 step.touch(child, slot, changed)
+            await self._breath()
         self._touch_others(step)
         if not len(step) and not arrived:
             return False
-        self._under_way = len(arrived) + len(step)
+        await self._work(step, consumed, arrival or now, self._pace)
+        for identity in arrived:
+            self.graph.by_id[identity].young = False
+        return True
+
+    async def _work(self, step: Step, consumed: int, arrival: int, pace: Pace | Lane) -> None:
+        """Do what ``step`` has touched, commit, and let ``pace`` know how long it took."""
+        self._under_way += len(step)
         try:
             while (item := step.next()) is not None:
                 await self._process(*item, step)
-            await self._commit(step, consumed, arrival or now)
+                await self._breath()
+            await self._commit(step, consumed, arrival)
         finally:
             self._under_way = 0
         if self.graph.tails.crowded:
             self.graph.tails.clear(stream.tail for stream in self.graph.by_id.values())
-        for identity in arrived:
-            self.graph.by_id[identity].young = False
-        return True
+        pace.follow(self._clock.now() - step.now, exhausted=step.exhausted)
 
     def _touch_others(self, step: Step) -> None:
         touched, self._touched = self._touched, {}
@@ -278,8 +321,6 @@ class Executor:
             _, identity = heapq.heappop(self._due)
             del self._due_at[identity]
             step.touch(self.graph.by_id[identity])
-        for stream in islice(self._backlog.values(), _MOST_BACKLOG):
-            step.touch(stream, cause="backfill")
 
     async def _process(self, stream: Stream, changed: dict[int, TimeIntervals], step: Step) -> None:
         await self._compute(stream, changed, step)
@@ -313,12 +354,12 @@ class Executor:
             self._try_again(stream, stream.retried & stream.failed & may)
             stream.retried = EMPTY
         owed = may - stream.coverage
-        rest = EMPTY
+        owed, rest = self._now_and_later(stream, owed, step, lost)
         if owed:
             if stream.is_fold:
-                rest = await self._folder.process(stream, owed, lost, invalid, step, self.accept)
+                rest |= await self._folder.process(stream, owed, lost, invalid, step, self.accept)
             else:
-                rest = await self._evaluate_all(stream, owed, step)
+                rest |= await self._evaluate_all(stream, owed, step)
         elif invalid is not None:
             self._folder.invalidate(stream, invalid)
             step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
@@ -329,6 +370,27 @@ class Executor:
             stream.waiting |= lost
         await self._find_old(stream)
         self._settle(stream, rest, step)
+
+    def _now_and_later(
+        self, stream: Stream, owed: TimeIntervals, step: Step, lost: TimeIntervals
+    ) -> tuple[TimeIntervals, TimeIntervals]:
+        """What of ``owed`` this step is about, and the rest.
+
+        What is new comes before what was left, and what is asked for before all else that was left. A fold goes on from
+        what it has: of one that is behind nothing can be done before that, but for what it has to take back.
+        """
+        if stream.is_fold:
+            later = not lost and (step.exhausted if step.behind else stream in self._backlog)
+            return (EMPTY, owed) if later else (owed, EMPTY)
+        first = owed
+        if step.behind:
+            asked = EMPTY
+            for request in stream.requests.values():
+                asked |= request
+            first = (owed & asked) or owed
+        elif stream in self._backlog:
+            first = owed - stream.owed
+        return first, owed - first
 
     @staticmethod
     def _try_again(stream: Stream, failed: TimeIntervals) -> None:
@@ -420,10 +482,12 @@ class Executor:
         """
         left = list(owed.pairs)
         size = 1
-        budget = _STEP_BUDGET if step.causes[stream.id] == "backfill" else 2 * _STEP_BUDGET
-        while left and step.spent < budget:
+        some = not step.behind
+        while left and (some or not step.exhausted):
+            some = False
             group = self._group(stream, left, size)
             rest = await self._evaluate_piece(stream, tuple(group), step)
+            await self._breath()
             if len(group) > 1 and rest == tuple(group):
                 size = 1
                 continue
@@ -447,7 +511,7 @@ class Executor:
         if not stream.inputs:
             return await self._generate(stream, start, end, step)
         single = len(spans) == 1
-        limit = self._evaluator.chunk if single else min(_PER_INTERVAL * len(spans), self._evaluator.chunk)
+        limit = step.most(self._evaluator.chunk) if single else min(_PER_INTERVAL * len(spans), self._evaluator.chunk)
         sources, low = await self._evaluator.gather(stream, start, end, limit)
         step.spent += sum(map(len, sources)) + 1
         low = await self._evaluate(stream, spans, low, end, sources, step)
@@ -485,17 +549,17 @@ class Executor:
         if end <= begin:
             await self.accept(stream, ((start, end),), NOTHING, step)
             return ()
-        low = max(start, begin, end - self._span(stream))
+        low = max(start, begin, end - self._span(stream, step))
         low = await self._evaluate(stream, ((low, end),), low, end, _NO_SOURCES, step)
         if low <= begin and start < begin:
             await self.accept(stream, ((start, begin),), NOTHING, step)
             start = begin
         return ((start, low),) if low > start else ()
 
-    def _span(self, stream: Stream) -> int:
+    def _span(self, stream: Stream, step: Step) -> int:
         drive = stream.drive
         assert isinstance(drive, OnGrid)
-        return drive.grid.every * self._evaluator.chunk
+        return drive.grid.every * step.most(self._evaluator.chunk)
 
     def begin_of(self, stream: Stream) -> int | None:
         """A stream without inputs has nothing at or before this instant; ``None`` while there is no reading."""
@@ -560,10 +624,10 @@ class Executor:
         stream.owed = rest
         stream.settled = not rest
         if rest:
-            self._backlog[stream.id] = stream
+            self._backlog.add(stream, served=step.behind and stream.id in step.writes)
             self.wake.set()
         else:
-            self._backlog.pop(stream.id, None)
+            self._backlog.discard(stream)
         end = stream.end()
         if stream.stale:
             stream.stale -= stream.coverage - TimeIntervals.of(MIN_TIME, stream.floor)
@@ -600,7 +664,7 @@ class Executor:
         """Step whenever there is something to do, until `finish`."""
         while not self._finishing:
             self.wake.clear()
-            if await self.step() or self.pending:
+            if await self._step_and_turn() or self.pending:
                 await asyncio.sleep(0)
                 continue
             due = self.next_due()
@@ -609,6 +673,14 @@ class Executor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is None else max(wait, 1) / 1000):
                     await self.wake.wait()
+
+    async def _step_and_turn(self) -> bool:
+        """What is new, and a turn of what is owed behind it: neither waits for the end of the other."""
+        async with self.lock:
+            new = await self._step()
+        if new and self._backlog:
+            await asyncio.sleep(0)
+        return (not self._finishing and await self.turn()) or new
 
     def finish(self) -> None:
         """Let `run` return behind the step under way."""
@@ -636,6 +708,7 @@ class Executor:
                     write, merged.revised.times.tolist(), merged.retracted, merged.inserted.times.tolist()
                 )
             changes.append(write.change(merged))
+            await self._breath()
             if merged:
                 for kind, count in (
                     ("insert", len(merged.inserted)),

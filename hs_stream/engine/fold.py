@@ -111,7 +111,7 @@ class Folder:
         """Returns what is left for later, and what is still to do now behind a convergence."""
         source = stream.inputs[0]
         carried = await self._state_at(stream, start, invalid, step)
-        batch, complete = await self._read(source, start, end, lost, invalid)
+        batch, complete = await self._read(source, start, end, lost, invalid, step.most(self._evaluator.chunk))
         step.spent += len(batch) + 1
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
@@ -162,15 +162,15 @@ class Folder:
         return done.then(await self._through(stream, done.end, end, rest, again, invalid, step, behind, every))
 
     async def _read(
-        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None
+        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None, limit: int
     ) -> tuple[Batch, bool]:
-        """The first input instances of ``(start, end]``: few where rule 3 will probably stop soon."""
+        """The first ``limit`` input instances of ``(start, end]``: fewer where rule 3 will probably stop soon."""
         if lost and invalid is not None:
-            few = min(_FEW, self._evaluator.chunk)
+            few = min(_FEW, limit)
             batch, complete = await self._contents.read_some(source, start, end, limit=few, newest=False)
             if complete or (batch and batch.last_time > invalid[1]):
                 return batch, complete
-        return await self._contents.read_some(source, start, end, limit=self._evaluator.chunk, newest=False)
+        return await self._contents.read_some(source, start, end, limit=limit, newest=False)
 
     def _converge(
         self,

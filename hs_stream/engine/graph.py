@@ -121,7 +121,7 @@ class Graph:
         for event in events:
             if isinstance(event, Joined):
                 stream, source = self.streams[event.stream], self.streams[event.input]
-                if source not in stream.inputs:
+                if all(child is not stream for child, _ in source.children):
                     slot = stream.attach(source, event.key)
                     self._joined.append((stream, slot))
                     self._want_inputs([(stream, slot)])

@@ -11,6 +11,9 @@
    forgotten, so that a workflow that brings it back computes it again.
 6. What cannot be stored (too far in the future, a plate that is full, the value of another device) is a dead letter of
    the same round, and no reading. Nothing that a device sends raises out of here.
+7. Streams without inputs begin at the earliest reading of their workflow. One that is older than ``backdate`` as it
+   arrives counts as one of that age, unless somebody asked for it. That is durable no later than the reading
+   (`Stream.since`), and each reading decides for itself: neither order nor rounds matter.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
@@ -40,6 +44,8 @@ __all__ = ["Ingest", "Overwritten"]
 
 _ROUND: Final = 5_000
 """Readings in one append, about."""
+_FRESH: Final = 256
+"""New streams after which they are registered, and others may run."""
 _ARRIVAL = Placing.ARRIVAL
 
 
@@ -67,6 +73,7 @@ class Ingest:
         append_seq: int,
         lateness: int,
         max_future: int,
+        backdate: int,
         max_in_flight: int,
         max_bytes: int,
     ) -> None:
@@ -88,6 +95,7 @@ class Ingest:
         self._telemetry = telemetry
         self._lateness = lateness
         self._max_future = max_future
+        self._backdate = backdate
         self._limit, self._most_bytes = max_in_flight, max_bytes
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self.lock = asyncio.Lock()
@@ -164,6 +172,8 @@ class Ingest:
         unusable = Unusable((letter for delivery in deliveries for letter in delivery.dead_letters), now)
         came: dict[int, tuple[Stream, list[Came]]] = {}
         fresh: list[Stream] = []
+        registered = 0
+        breath = Breath()
         for delivery in deliveries:
             for index, reading in enumerate(delivery.readings):
                 try:
@@ -175,11 +185,16 @@ class Ingest:
                 if found is None:
                     found = came[stream.id] = stream, []
                 found[1].append((reading, delivery, index))
+                if len(fresh) - registered >= _FRESH:
+                    registered = await self._register(fresh, registered)
+                    await breath()
         if fresh:
-            await self._store("register", self._store.store.register, [stream.record() for stream in fresh])
+            await self._register(fresh, registered)
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
         taken: dict[str, int] = {}
         plans = []
+        held: list[Stream] = []
+        earliest = min(delivery.arrival for delivery in deliveries) - self._backdate
         for stream, readings in came.values():
             count = len(readings)
             placed = self._placer.behind_all(stream, readings)
@@ -193,8 +208,13 @@ class Ingest:
             taken[stream.node] = taken.get(stream.node, 0) + count
             if placed.times:
                 plans.append(self._plan(stream, placed, horizon))
+                if placed.times[0] < max(earliest, stream.since) and await self._hold_back(stream, readings, placed):
+                    held.append(stream)
+            await breath()
         if fresh or any(plan.late for plan in plans):
             await self.forget_strays()
+        if held:
+            await self._store("register", self._store.store.register, [stream.record() for stream in held])
         for plan in plans:
             plan.stream.coming = plan.changed
         dead = unusable.letters()
@@ -204,7 +224,11 @@ class Ingest:
             plan.remember(self._lateness)
             self._executor.arrived(plan.stream, plan.changed, arrival)
             plan.stream.coming = EMPTY
-            self._notice_begin(plan)
+            self._notice_begin(plan.stream, plan.changed)
+            await breath()
+        if any(plan.marks for plan in plans):
+            # Not before: a step in between takes account of some of them only.
+            self._executor.marked = self.seq
         self._executor.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
             if count:
@@ -218,6 +242,14 @@ class Ingest:
         # What arrived meanwhile is younger than this round.
         self._executor.undurable = now if self.in_flight else None
         self._room.set()
+
+    async def _register(self, fresh: Sequence[Stream], done: int) -> int:
+        """Make new streams durable, but for the first ``done``, before a step can write to them; how many are by now.
+
+        Many of them come in pieces, so that others run in between.
+        """
+        await self._store("register", self._store.store.register, [stream.record() for stream in fresh[done:]])
+        return len(fresh)
 
     def _admit(self, reading: Reading, now: int, fresh: list[Stream]) -> Stream:
         """The raw stream of ``reading``. `PayloadError` where it cannot be stored."""
@@ -303,8 +335,6 @@ class Ingest:
         async with self._executor.feed.append(append):
             await self._store("append", self._store.store.append, append)
         self.seq += 1
-        if marks:
-            self._executor.marked = self.seq
         written = sum(len(batch) for _, batch in inserts) + sum(len(batch) for _, batch in upserts)
         if written:
             self._telemetry.written("raw", written)
@@ -342,6 +372,7 @@ class Ingest:
                 await self._store("append", self._store.store.append, append)
             self.seq += 1
             self._executor.marked = self.seq
+            stream.first = None
             stream.tail.replace(spans.pairs, NOTHING)
             self._executor.arrived(stream, spans, self._clock.now())
             stream.coming = EMPTY
@@ -360,16 +391,46 @@ class Ingest:
                 async with self._executor.feed.append(append):
                     await self._store("append", self._store.store.append, append)
                 self.seq += 1
+                stream.first = None
                 stream.tail.replace(gone.pairs, NOTHING)
                 self._telemetry.forgotten(len(some))
             return len(some) == _ROUND
 
-    def _notice_begin(self, plan: _Plan) -> None:
+    async def _hold_back(self, stream: Stream, readings: Sequence[Came], placed: Placed) -> bool:
+        """Rule 7: some of ``readings`` are old. Returns whether the stream's record has to say so, or says too much."""
+        if stream.since <= MIN_TIME and all(delivery.asked for _, delivery, _ in readings):
+            return False
+        refused = {id(one) for (one, _, _), _ in placed.refused}
+        times = [
+            (reading.time, reading.time if delivery.asked else max(reading.time, delivery.arrival - self._backdate))
+            for reading, delivery, _ in readings
+            if reading.placing is not _ARRIVAL and id(reading) not in refused
+        ]
+        if not times:
+            return False
+        if stream.first is None:
+            found = await self._store("read", self._store.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
+            stream.first = found.first_time if found else MAX_TIME
+        begin = min(max(stream.first, stream.since), *(counts for _, counts in times))
+        oldest = min(time for time, _ in times)
+        stream.first = min(stream.first, oldest)
+        if count := sum(time < begin for time, _ in times):
+            clocks = any(self._executor.has_clocks(workflow) for workflow in self._graph.readers(stream))
+            self._telemetry.backdated(stream.node, stream.name, oldest, begin, count, clocks=clocks)
+        if max(stream.first, stream.since) == begin:
+            return False
+        stream.since = begin
+        return True
+
+    def _notice_begin(self, stream: Stream, changed: TimeIntervals) -> None:
         """Streams without inputs begin at the earliest reading of their workflow."""
-        if not plan.changed:
+        if stream.since > MIN_TIME and stream.first is not None:
+            first = max(stream.first, stream.since)
+        elif changed:
+            first = max(changed.start + 1, stream.since)
+        else:
             return
-        first = plan.changed.start + 1
-        for workflow in self._graph.readers(plan.stream):
+        for workflow in self._graph.readers(stream):
             known = self._executor.begin.get(workflow)
             if known is None or (first < known and not self._graph.forgets(workflow)):
                 self._executor.begin_at(workflow, first)
@@ -405,6 +466,8 @@ class _Plan:
         """Bring memory up to the store: tail, newest instance, watermark."""
         stream = self.stream
         stream.changes += len(self.inserts) + len(self.upserts)
+        if self.changed and stream.first is not None:
+            stream.first = min(stream.first, self.changed.start + 1)
         if self.upserts:
             stream.tail.update(self.upserts)
             stream.changes_behind += 1

@@ -69,6 +69,7 @@ class StreamRecord:
     when nothing was. ``coverage`` of a raw stream is always ``(-inf, upper]`` and is not stored by callers.
     ``floor``: what lies at or before it is forgotten; a store leaves it out of the coverage that `Store.streams` says.
     ``closed``, not before ``floor``: nothing at or before it changes any more for those who read the stream.
+    ``since``, of a raw stream: its readings before it came too late to say where streams without inputs begin.
     """
 
     id: int
@@ -81,6 +82,7 @@ class StreamRecord:
     upper: int | None = None
     floor: int | None = None
     closed: int | None = None
+    since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +382,8 @@ class Delivery:
     source produced its deliveries, and never from another thread. ``size`` is the payload's size in bytes.
     ``origins`` are ``(first, topic, payload)``: the readings from index ``first`` on, up to the next entry's, came in
     that message. They are kept for dead letters and to tell devices apart, and may be missing. ``refused(letter)`` is
-    told of each reading that cannot be stored, before ``ack()``.
+    told of each reading that cannot be stored, before ``ack()``. ``asked``: somebody asked for these readings (a file,
+    an import), so that one of long ago is meant, and no clock that goes wrong.
     """
 
     readings: list[Reading]
@@ -390,6 +393,7 @@ class Delivery:
     size: int = 0
     origins: Sequence[tuple[int, str, bytes]] = ()
     refused: Callable[[DeadLetter], None] | None = None
+    asked: bool = False
 
     def origin(self, index: int) -> tuple[str, bytes] | None:
         """Topic and payload of the message that reading ``index`` came in, if it is known."""

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
+from typing import Final
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.stream import Difference
 from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
+from hs_stream.engine.backlog import MOST
 from hs_stream.engine.ports import Change, OutboxEntry, Snapshot, StreamChange
 from hs_stream.engine.streams import Stream
 
 __all__ = ["Spans", "Step", "Write", "changes_of"]
 
 
+_MORSEL: Final = 64
+"""What is new may read so many instances also where the budget is used up: it waits for no other's history."""
 Spans = tuple[tuple[int, int], ...]
 """Intervals ``(start, end]``, sorted and disjoint."""
 
@@ -79,16 +83,30 @@ def _first_time(difference: Difference) -> int:
 
 
 class Step:
-    """The work list of one step. ``horizon`` is what silence proves (ms), fixed for the whole step."""
+    """The work list of one step. ``horizon`` is what silence proves (ms), fixed for the whole step.
 
-    def __init__(self, horizon: int, now: int) -> None:
+    ``budget``: input instances beyond which what is owed is left to later steps. ``behind``: it is a turn of those.
+    """
+
+    def __init__(self, horizon: int, now: int, budget: int = MOST, *, behind: bool = False) -> None:
         self.horizon = horizon
         self.now = now
+        self.budget = budget
+        self.behind = behind
         self.writes: dict[int, Write] = {}
         self.spent = 0
         self.causes: dict[int, str] = {}
         self._touched: dict[int, dict[int, TimeIntervals]] = {}
         self._heap: list[tuple[int, int, Stream]] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget is used up."""
+        return self.spent >= self.budget
+
+    def most(self, chunk: int) -> int:
+        """Instances that one evaluation may read, at most ``chunk``: what it costs is known only behind it."""
+        return min(chunk, _MORSEL if self.exhausted else self.budget)
 
     def touch(self, stream: Stream, slot: int = -1, changed: TimeIntervals = EMPTY, cause: str = "arrival") -> None:
         """Look at ``stream``; its input ``slot`` changed on ``changed``."""

@@ -84,6 +84,7 @@ class Stream:
         "error",
         "failed",
         "fingerprint",
+        "first",
         "floor",
         "fold",
         "frontier",
@@ -109,6 +110,7 @@ class Stream:
         "retention",
         "retried",
         "settled",
+        "since",
         "slowest",
         "stale",
         "stream",
@@ -168,6 +170,10 @@ class Stream:
         self.coverage = EMPTY
         self.upper = MIN_TIME
         """Of a raw stream: its watermark without what silence adds."""
+        self.first: int | None = None
+        """Of a raw stream: its earliest reading, `MAX_TIME` without one; ``None`` while nobody has looked."""
+        self.since = MIN_TIME
+        """Of a raw stream: its readings before it came too late to say where streams without inputs begin."""
         self.frontier = MIN_TIME
         """No instance, not even a retracted one, was ever stored behind it."""
         self.demand = EMPTY
@@ -301,12 +307,14 @@ class Stream:
             None if last <= MIN_TIME else last,
             None if self.floor <= MIN_TIME else self.floor,
             None if self.closed <= MIN_TIME else self.closed,
+            None if self.since <= MIN_TIME else self.since,
         )
 
     def remember(self, record: StreamRecord) -> None:
-        """What was forgotten before this process began stays forgotten."""
+        """What was forgotten before this process began stays forgotten, and what came too late then still has."""
         self.floor = MIN_TIME if record.floor is None else record.floor
         self.closed = MIN_TIME if record.closed is None else record.closed
+        self.since = MIN_TIME if record.since is None else record.since
 
     def begin_anew(self) -> None:
         """A new or changed derived stream begins where nothing that its inputs forgot is read.

@@ -27,6 +27,12 @@ class Telemetry:
     def overwritten(self, source: str, stream: str, time: int, count: int) -> None:
         """``count`` readings in ``stream``, the last one at ``time``, were replaced by others of the same times."""
 
+    def backdated(self, source: str, stream: str, time: int, since: int, count: int, *, clocks: bool) -> None:
+        """``count`` readings in ``stream``, one at ``time``, came too late to say where streams without inputs begin.
+
+        These begin at ``since`` or later. ``clocks``: there are any.
+        """
+
     def late(self, count: int) -> None:
         """``count`` readings arrived below their stream's watermark."""
 

@@ -307,7 +307,7 @@ class Workspace:
     async def _deliver(self, engine: Engine, stream: StreamId, items: Sequence[tuple[int, Value]]) -> list[DeadLetter]:
         dead = engine.statistics().dead_letters
         readings = [Reading(stream.name, stream.meta, time, value) for time, value in items]
-        await engine.deliver(Delivery(readings, [], self._clock.now(), _no_ack))
+        await engine.deliver(Delivery(readings, [], self._clock.now(), _no_ack, asked=True))
         await engine.settle()
         dead = engine.statistics().dead_letters - dead
         return await self._store.dead_letters(dead) if dead else []

@@ -23,7 +23,7 @@ from pymongo.errors import PyMongoError
 from semantic_version import SimpleSpec, Version
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
-from hs_stream.core.time import format_duration, to_ms
+from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, to_ms
 from hs_stream.core.urls import redacted
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
@@ -293,6 +293,7 @@ async def _store(settings: Settings) -> list[Finding]:
             findings.append(await _look("store's server", lambda: _server(settings.store.url)))
         if finding.ok and not settings.store.url.startswith(("memory", "embedded")):
             findings.append(await _look("readings", lambda: _readings(settings)))
+            findings += await _clocks(settings)
         return findings
     finally:
         await embedded.close()
@@ -387,6 +388,35 @@ async def _readings(settings: Settings) -> str | tuple[str, str]:
         if bad:
             raise HsStreamError(text, hint=said)
         return text, f"{said}; {first_workflow(settings)} shows what comes"
+
+
+async def _clocks(settings: Settings) -> list[Finding]:
+    """Workflows with nodes without inputs that do not begin with the earliest reading, since that came too late."""
+    findings = []
+    try:
+        async with reading_store(settings) as store:
+            catalog = Catalog(settings, load_registry(settings))
+            await catalog.open(store)
+            held = {}
+            for record in await store.streams():
+                if record.since is not None:
+                    first = await store.read(record.id, MIN_TIME, MAX_TIME, limit=1)
+                    if first and first.first_time < record.since:
+                        held[record.stream.name] = record.stream, first.first_time
+            for workflow in catalog.workflows:
+                clocks = [node.name for node in workflow.nodes.values() if not node.inputs and workflow.begin is None]
+                old = [held[name] for name in workflow.sources if name in held]
+                if clocks and old:
+                    stream, first_time = old[0]
+                    text = (
+                        f"{', '.join(clocks[:_NAMED])} of workflow {workflow.name} begins later than {stream}, whose "
+                        f"first reading, of {format_time(first_time)}, came later than watermark.backdate allows"
+                    )
+                    hint = f"if that clock was right, write start: {format_time(first_time)} into the workflow"
+                    findings.append(Finding("clocks", True, text, hint))
+    except HsStreamError:
+        return []  # said already
+    return findings
 
 
 async def _files(settings: Settings) -> list[Finding]:

@@ -86,6 +86,9 @@ class ServiceTelemetry(Telemetry):
         self._overwritten = self._counter(
             "overwritten_readings", "Readings replaced by another value of the same time", "source"
         )
+        self._backdated = self._counter(
+            "backdated_readings", "Readings too old to say where nodes without inputs begin", "source"
+        )
         self._side_failures = self._counter("side_task_failures", "Failures of what never ends the service", "task")
         self._unpublished = self._counter("unpublished", "Results that could not be published", "reason")
         self._unkept = self._counter("unkept_dead_letters", "Dead letters that were counted and not kept")
@@ -173,6 +176,22 @@ class ServiceTelemetry(Telemetry):
 
     def late(self, count: int) -> None:
         self._late.inc(count)
+
+    def backdated(self, source: str, stream: str, time: int, since: int, count: int, *, clocks: bool) -> None:
+        child = self._count_of.get(("backdated", source))
+        if child is None:
+            child = self._keep(("backdated", source), self._backdated.labels(self._sources(source)))
+            if clocks:
+                logger.warning(
+                    "a reading is older than watermark.backdate: nodes without inputs do not begin with it; if its "
+                    "clock is right, write start: into the workflow or import the readings of that time; said once for "
+                    "each source, hs_backdated_readings_total counts",
+                    source=source,
+                    stream=stream,
+                    time=format_time(time),
+                    begin=format_time(since),
+                )
+        child.inc(count)
 
     def overwritten(self, source: str, stream: str, time: int, count: int) -> None:
         child = self._count_of.get(("overwritten", source))
@@ -337,6 +356,12 @@ class _GaugeCollector(Collector):
         for workflow, seconds in _first(statistics.watermark):
             complete.add_metric([workflow], seconds)
         yield complete
+        owed = GaugeMetricFamily(
+            "hs_owed_streams", "Streams with something owed that waits behind live data", labels=["workflow"]
+        )
+        for workflow, count in _first({**dict.fromkeys(statistics.lag, 0), **statistics.owed}):
+            owed.add_metric([workflow], count)
+        yield owed
 
 
 def _memory(parts: Mapping[str, Use]) -> Iterator[Metric]:

@@ -239,11 +239,15 @@ class FileSettings(_Section):
 
 
 class WatermarkSettings(_Section):
-    """``[watermark]``, in milliseconds here. A reading over MQTT before ``earliest`` is of a clock that was not set."""
+    """``[watermark]``, in milliseconds here. A reading over MQTT before ``earliest`` is of a clock that was not set.
+
+    One that is older than ``backdate`` as it arrives moves no beginning of nodes without inputs further back than that.
+    """
 
     lateness: Milliseconds = 0
     idle: Milliseconds = 10_000
     max_future: Milliseconds = 5_000
+    backdate: Milliseconds = 31 * 86_400_000
     earliest: Time = parse_time("2010-01-01T00:00:00Z", now=0)
 
 

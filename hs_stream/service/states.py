@@ -76,6 +76,7 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "coverage_intervals": len(status.coverage),
         "floor": None if status.floor is None else format_time(status.floor),
         "limit": None if status.limit is None else format_time(status.limit),
+        "since": None if status.since is None else format_time(status.since),
         "pending": intervals(TimeIntervals(status.pending.pairs[-MAX_PIECES:])),
         "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),

@@ -71,6 +71,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         lateness=settings.watermark.lateness,
         idle=settings.watermark.idle,
         max_future=settings.watermark.max_future,
+        backdate=settings.watermark.backdate,
         max_in_flight=settings.executor.max_in_flight,
         recompute_on=settings.tools.recompute_on,
         tails=settings.memory.tails,

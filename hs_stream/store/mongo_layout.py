@@ -77,6 +77,9 @@ async def _expire(database: AsyncDatabase[dict[str, Any]], name: str, days: floa
 # --- streams and history as documents ---
 
 
+_RARE: Final = ("floor", "closed", "since")
+
+
 def stream_document(record: StreamRecord) -> dict[str, Any]:
     """A stream record as people read it in the collection ``streams``."""
     tool = record.tool
@@ -90,8 +93,8 @@ def stream_document(record: StreamRecord) -> dict[str, Any]:
         if tool is None
         else {"name": tool.name, "version": tool.version, "parameters": encode(dict(tool.parameters))},
         "fingerprint": record.fingerprint,
-        # Only where something is forgotten, which most people never ask for.
-        **{key: date(at) for key, at in (("floor", record.floor), ("closed", record.closed)) if at is not None},
+        # Few streams have any of them.
+        **{key: date(at) for key in _RARE if (at := getattr(record, key)) is not None},
         **progress(record),
     }
 
@@ -124,7 +127,7 @@ def stream_record(document: dict[str, Any]) -> StreamRecord:
         document["fingerprint"],
         decode_intervals(document["coverage"]),
         None if upper is None else int(upper),
-        *(int(at) if (at := document.get(key)) is not None else None for key in ("floor", "closed")),
+        *(int(at) if (at := document.get(key)) is not None else None for key in _RARE),
     )
     return complete(record)
 

@@ -246,7 +246,7 @@ class SqliteStore:
     def _streams(self) -> list[StreamRecord]:
         records = []
         for row in self._db.execute("SELECT * FROM streams ORDER BY id"):
-            identity, name, meta, kind, workflow, tool, fingerprint, coverage, upper, floor, closed = row
+            identity, name, meta, kind, workflow, tool, fingerprint, coverage, upper, floor, closed, since = row
             later = self._uppers.get(identity)
             if later is not None and (upper is None or upper < later):
                 upper = later
@@ -261,6 +261,7 @@ class SqliteStore:
                 upper,
                 floor,
                 closed,
+                since,
             )
             records.append(complete(record))
         return records
@@ -284,6 +285,7 @@ class SqliteStore:
                 record.upper,
                 record.floor,
                 record.closed,
+                record.since,
             ))  # fmt: skip
         for record in records:
             self._uppers.pop(record.id, None)
@@ -294,7 +296,7 @@ class SqliteStore:
                 "(SELECT 1 FROM streams WHERE id = ? AND fingerprint IS NOT ?)",
                 other,
             )
-            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def append(self, append: Append) -> None:
         await self._run(self._append, append)

@@ -22,12 +22,12 @@ from hs_stream.core.value import Value
 
 __all__ = ["SCHEMA", "SCHEMA_VERSION", "UPGRADES", "batch_of", "batch_within", "rows_of", "unavailable"]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 SCHEMA: Final = """
 CREATE TABLE state (key TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
 CREATE TABLE streams (id INTEGER PRIMARY KEY, name TEXT NOT NULL, meta TEXT NOT NULL, kind TEXT NOT NULL,
     workflow TEXT NOT NULL, tool BLOB, fingerprint TEXT NOT NULL, coverage BLOB NOT NULL, upper INTEGER,
-    floor INTEGER, closed INTEGER);
+    floor INTEGER, closed INTEGER, since INTEGER);
 CREATE TABLE instances (s INTEGER NOT NULL, t INTEGER NOT NULL, v, r INTEGER, PRIMARY KEY (s, t)) WITHOUT ROWID;
 CREATE TABLE retracted (s INTEGER NOT NULL, t INTEGER NOT NULL, r INTEGER NOT NULL, PRIMARY KEY (s, t)) WITHOUT ROWID;
 CREATE TABLE snapshots (s INTEGER NOT NULL, t INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (s, t));
@@ -44,6 +44,7 @@ CREATE TABLE documents (kind TEXT NOT NULL, key TEXT NOT NULL, document BLOB NOT
 
 UPGRADES: Final = {
     1: "ALTER TABLE streams ADD COLUMN floor INTEGER; ALTER TABLE streams ADD COLUMN closed INTEGER;",
+    2: "ALTER TABLE streams ADD COLUMN since INTEGER;",
 }
 """From each earlier layout to the next one."""
 

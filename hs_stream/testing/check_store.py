@@ -477,7 +477,7 @@ async def _records(b: _Bench) -> None:
 async def _floors(b: _Bench) -> None:
     """A floor is durable, nothing is covered up to it whatever a commit says, and what lies there may go."""
     items = [(t, float(t)) for t in range(0, 100, 10)]
-    cut = {"floor": 40, "closed": 60}
+    cut = {"floor": 40, "closed": 60, "since": 50}
     raw = await b.stream("raw", upper=100, **cut)
     derived = await b.stream(coverage=TimeIntervals.of(MIN_TIME, 90), upper=90, **cut)
     before = await b.stream("raw", upper=10, floor=-(10**15), closed=-5)
@@ -486,7 +486,8 @@ async def _floors(b: _Bench) -> None:
     await b.append(purged={raw: TimeIntervals.of(MIN_TIME, 40), derived: TimeIntervals.of(MIN_TIME, 40)})
     for _ in range(2):
         found = {record.id: record for record in await b.store.streams()}
-        _equal((found[raw].floor, found[raw].closed), (40, 60), "floor and closed come back")
+        kept = (found[raw].floor, found[raw].closed, found[raw].since)
+        _equal(kept, (40, 60, 50), "floor, closed and since come back")
         _equal((found[before].floor, found[before].closed), (-(10**15), -5), "floor and closed before the epoch")
         _equal(found[raw].coverage, TimeIntervals.of(40, 100), "a raw stream is covered from its floor on")
         _equal(found[derived].coverage, TimeIntervals.of(40, 95), "a derived stream is covered from its floor on")

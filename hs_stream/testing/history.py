@@ -95,7 +95,7 @@ class History:
         self._fault: tuple[int, When] = (0, "after")
         self._store: FaultyStore
         self._task: asyncio.Task[None]
-        self._unacknowledged: list[list[Reading]] = []
+        self._unacknowledged: list[tuple[list[Reading], bool]] = []
         self._unfollowed: set[StreamId] = set()
 
     # --- life ---
@@ -133,8 +133,8 @@ class History:
         self.engine.connected(True)
         # A broker sends again what was not acknowledged, in order.
         again, self._unacknowledged = self._unacknowledged, []
-        for readings in again:
-            await self.deliver(readings)
+        for readings, asked in again:
+            await self.deliver(readings, asked=asked)
 
     async def _follow(self) -> None:
         """What no workflow has is not published; a subscriber reads it anew when it is back."""
@@ -210,19 +210,19 @@ class History:
 
     # --- what happens to it ---
 
-    async def deliver(self, readings: list[Reading]) -> None:
-        """One delivery; use it through `survive`."""
-        self._unacknowledged.append(readings)
+    async def deliver(self, readings: list[Reading], *, asked: bool = False) -> None:
+        """One delivery, of readings that somebody ``asked`` for or not; use it through `survive`."""
+        self._unacknowledged.append((readings, asked))
 
         def acknowledge() -> None:
-            first = self._unacknowledged.pop(0)
+            first, _ = self._unacknowledged.pop(0)
             if first is not readings:
                 raise LawViolation("deliveries are acknowledged out of order")
             for reading in readings:
                 stream = StreamId(reading.source, reading.meta)
                 self.acknowledged.setdefault(stream, {})[reading.time] = reading.value
 
-        await self.engine.deliver(Delivery(readings, [], self.clock.now(), acknowledge))
+        await self.engine.deliver(Delivery(readings, [], self.clock.now(), acknowledge, asked=asked))
 
     async def settle(self) -> None:
         """Until everything delivered is durable, computed and committed, whatever crashes on the way."""

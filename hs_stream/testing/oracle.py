@@ -199,7 +199,8 @@ class Scratch:
             if names:
                 first = await self._store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
                 if first:
-                    begins |= {name: min(begins.get(name, MAX_TIME), first.first_time - 1) for name in names}
+                    at = max(first.first_time, stream.since) - 1
+                    begins |= {name: min(begins.get(name, MAX_TIME), at) for name in names}
         return begins
 
 

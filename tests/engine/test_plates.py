@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine import breath
+from hs_stream.engine.engine import EngineSettings
+from hs_stream.engine.ports import Commit, Delivery, Reading, StreamRecord
 from hs_stream.service.workflow_file import from_document, parse_workflow, to_document
+from hs_stream.store.memory import MemoryStore
+from hs_stream.testing.history import History
 
 from .conftest import REGISTRY, START, Bench
 
@@ -34,8 +41,6 @@ nodes:
 
 
 async def send(bench: Bench, source: str, time: int, value: Any, **meta: str) -> None:
-    from hs_stream.engine.ports import Delivery, Reading
-
     reading = Reading(source, tuple(sorted(meta.items())), START + time, value)
     await bench.engine.deliver(Delivery([reading], [], bench.clock.now(), lambda: None))
     await bench.engine.settle()
@@ -271,3 +276,90 @@ def test_wrong_plates_are_refused(plates: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         workflow(f"plates: {plates}\n")
     assert message in str(caught.value)
+
+
+class Counting(MemoryStore):
+    """How many streams were registered in each call; nothing else may be committed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registered: list[int] = []
+        self.known: set[int] = set()
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        await super().register(records)
+        self.registered.append(len(records))
+        self.known |= {record.id for record in records}
+
+    async def commit(self, commit: Commit) -> None:
+        assert {change.stream for change in commit.streams} <= self.known
+        await super().commit(commit)
+
+
+MANY = """
+plates: {room: {max: 10000}}
+sources: {power: {plates: [room]}}
+nodes:
+  double: {tool: expression, from: power, with: {expression: value * 2}}
+  sum: {tool: aggregate, from: double, over: room, with: {function: sum}}
+"""
+
+
+def many_rooms(count: int, time: int) -> list[Reading]:
+    return [Reading("power", (("room", f"r{number}"),), START + time, 1.0) for number in range(count)]
+
+
+async def test_many_new_values_at_once_let_others_run(bench: Bench) -> None:
+    """`PL-10`. Others have their turn, and no step writes to what is not registered."""
+    bench.store = store = Counting()
+    await bench.start(workflow(MANY), run=False)
+    bench.clock.advance(10_000)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(breath, "_LONG", 0.0)
+            await bench.engine.deliver(Delivery(many_rooms(1500, 5000), [], bench.clock.now(), lambda: None))
+            await bench.engine.settle()
+    finally:
+        task.cancel()
+    assert sum(store.registered) == 2 * 1500 + 1
+    assert max(store.registered) <= 300
+    assert turns > 3000, "about one for each stream"
+    bench.engine.connected(True)
+    for _ in range(3):
+        bench.clock.advance(20_000)
+        await bench.engine._executor.step()
+        await bench.engine.settle()
+    assert await bench.contents("sum") == {5000: 3000.0}
+    await clean(bench)
+
+
+@pytest.mark.parametrize("write", [2, 3, 5])
+async def test_a_crash_amid_many_new_values(write: int) -> None:
+    """`PL-10`. Some are registered, and the delivery comes again."""
+    store = MemoryStore()
+
+    async def same() -> MemoryStore:
+        return store
+
+    history = History(same, [workflow(MANY)], EngineSettings(), START)
+    await history.begin()
+    try:
+        history.clock.advance(10_000)
+        history.arm(write, "before")
+        await history.survive(lambda: history.deliver(many_rooms(700, 5000)))
+        await history.settle()
+        assert history.crashes == 1
+        for _ in range(3):
+            await history.pass_time(20_000)
+        await history.check()
+    finally:
+        await history.end()

@@ -212,6 +212,7 @@ class Machine(RuleBasedStateMachine):
         chunk=st.sampled_from([3, 50, 20_000]),
         lateness=st.sampled_from([0, 0, 2000]),
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
+        backdate=st.sampled_from([60_000, 86_400_000]),
         pace=PACE,
         computing=st.sampled_from([compute.run, compute.run, elsewhere]),
     )
@@ -221,21 +222,22 @@ class Machine(RuleBasedStateMachine):
         chunk: int,
         lateness: int,
         snapshot_every: int,
+        backdate: int,
         pace: Random | None,
         computing: Callable[[Task], Result],
     ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
-        settings = EngineSettings(chunk=chunk, lateness=lateness)
+        settings = EngineSettings(chunk=chunk, lateness=lateness, backdate=backdate)
         self.history = History(self.factory(), [workflow], settings, NOW, pace, computing)
         self.run(self.history.begin())
 
-    @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans())
-    def publish(self, readings: list[tuple[str, Any, int, Value]], settle: bool) -> None:
+    @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans(), asked=st.booleans())
+    def publish(self, readings: list[tuple[str, Any, int, Value]], settle: bool, asked: bool) -> None:
         now = self.played.clock.now()
         made = [Reading(source, place, now - back, value) for source, place, back, value in readings]
         self.sent += made
-        self.run(self.send(made))
+        self.run(self.send(made, asked=asked))
         if settle:
             self.run(self.played.settle())
 
@@ -260,8 +262,8 @@ class Machine(RuleBasedStateMachine):
         for readings in [[one] for one in made] if split else [made]:
             self.run(self.send(readings))
 
-    async def send(self, readings: list[Reading]) -> None:
-        await self.played.survive(lambda: self.played.deliver(readings))
+    async def send(self, readings: list[Reading], *, asked: bool = False) -> None:
+        await self.played.survive(lambda: self.played.deliver(readings, asked=asked))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hs_stream.cli import app
+from hs_stream.core.time import to_ms
+from hs_stream.engine.engine import Engine
+from hs_stream.engine.ports import Delivery, Reading
+from hs_stream.plugins import default_registry
 from hs_stream.service import doctor
 from hs_stream.service.settings import Settings, StoreSettings
+from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.store.sqlite import SqliteStore
 from tests.service.conftest import WORKFLOW
 
 TICKS = "workflow: ticks\nnodes:\n  tick: {tool: clock@^1, with: {every: 20s}}\n"
@@ -171,6 +178,28 @@ def test_doctor_offers_discover_where_there_is_no_workflow_or_reading(in_site: A
     settle(in_site, '["none/*.yaml"]')
     run("workflow", "save", "saved.yaml")
     assert "ok   workflows: no file matches none/*.yaml; saved in the store: saved" in run("doctor", code=3).stdout
+
+
+async def test_doctor_says_which_readings_are_too_old_for_a_clock(in_site: Any) -> None:
+    """`WF-14`."""
+    settle(in_site, '["*.yaml"]')
+    text = f"{TICKS}sources: {{power: {{}}}}\n"
+    put("ticks.yaml", text)
+    data = in_site.directory / "data"
+    data.mkdir(exist_ok=True)
+    engine = Engine(SqliteStore(data / "x.db"))
+    await engine.open([parse_workflow(text, default_registry())])
+    old = Reading("power", (), to_ms(datetime(2011, 1, 1, tzinfo=UTC)), 1.0)
+    await engine.deliver(Delivery([old], [], engine.clock.now(), lambda: None))
+    await engine.settle()
+    await engine.close()
+    said = (await asyncio.to_thread(CliRunner().invoke, app, ["doctor"])).stdout
+    assert (
+        "clocks: tick of workflow ticks begins later than power, whose first reading, of 2011-01-01T00:00:00Z" in said
+    )
+    assert "write start: 2011-01-01T00:00:00Z into the workflow" in said
+    put("ticks.yaml", f"{TICKS}start: 2011-01-01T00:00:00Z\nsources: {{power: {{}}}}\n")
+    assert "clocks:" not in (await asyncio.to_thread(CliRunner().invoke, app, ["doctor"])).stdout
 
 
 @pytest.mark.parametrize("store", ["sqlite:///data/x.db"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,6 +61,7 @@ def exercised() -> ServiceTelemetry:
     telemetry.unkept(3)
     telemetry.late(2)
     telemetry.overwritten("climate", "climate[room=attic]", 1000, 2)
+    telemetry.backdated("climate", "climate[room=attic]", 1000, 2000, 4, clocks=False)
     telemetry.written("raw", 7)
     telemetry.forgotten(6)
     telemetry.recomputed("late", 1)
@@ -80,6 +82,33 @@ def test_overwriting_is_in_the_log_once_for_each_source() -> None:
         ("climate", "climate[room=a]", "1970-01-01T00:00:01Z"),
     ]
     assert "bind: {device: id}" in logs[0]["event"]
+
+
+def test_old_readings_are_counted_and_said_once() -> None:
+    """`WF-14`. Only where something begins with them."""
+    telemetry = ServiceTelemetry()
+    with capture_logs() as logs:
+        telemetry.backdated("meter", "meter", 1000, 5000, 1, clocks=False)
+        for _ in range(2):
+            telemetry.backdated("radio", "radio[room=a]", 1000, 5000, 2, clocks=True)
+    [log] = logs
+    assert (log["time"], log["begin"]) == ("1970-01-01T00:00:01Z", "1970-01-01T00:00:05Z")
+    assert "write start: into the workflow or import" in log["event"]
+    text = telemetry.exposition().decode()
+    assert 'hs_backdated_readings_total{source="radio"} 4.0' in text
+
+
+def test_what_is_owed_is_shown_by_workflow() -> None:
+    """`IE-23`. Of one that owes nothing too: a series that is not there is no zero."""
+    telemetry = ServiceTelemetry()
+    figures = Figures()
+    telemetry.attach(figures)
+    assert 'hs_owed_streams{workflow="comfort"} 0.0' in telemetry.exposition().decode()
+    some = replace(figures.statistics(), owed={"energy": 3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "statistics", lambda: some)
+        text = telemetry.exposition().decode()
+    assert 'hs_owed_streams{workflow="energy"} 3.0' in text
 
 
 def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +173,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         'hs_memory_bytes{what="tails"} 100.0',
         'hs_memory_limit_bytes{what="tails"} 200.0',
         'hs_memory_forgotten_total{what="tails"} 3.0',
+        'hs_backdated_readings_total{source="climate"} 4.0',
     ],
 )
 def test_every_metric_by_its_name(sample: str) -> None:

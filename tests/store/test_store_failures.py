@@ -117,8 +117,9 @@ async def test_sqlite_of_another_program(tmp_path: Path) -> None:
         await SqliteStore(path).open()
 
 
-async def test_sqlite_of_an_earlier_layout(tmp_path: Path) -> None:
-    """A file of layout 1 is taken over as it is."""
+@pytest.mark.parametrize(("layout", "columns"), [(1, ("floor", "closed", "since")), (2, ("since",))])
+async def test_sqlite_of_an_earlier_layout(tmp_path: Path, layout: int, columns: tuple[str, ...]) -> None:
+    """A file of layout 1 or 2 is taken over as it is."""
     path = tmp_path / "x.db"
     store = SqliteStore(path)
     await store.open()
@@ -127,13 +128,18 @@ async def test_sqlite_of_an_earlier_layout(tmp_path: Path) -> None:
     await store.append(Append(1, [(1, Batch.of([(5, 0.5)]))]))
     await store.close()
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(
-            "ALTER TABLE streams DROP COLUMN floor; ALTER TABLE streams DROP COLUMN closed; PRAGMA user_version = 1"
-        )
+        gone = "".join(f"ALTER TABLE streams DROP COLUMN {name};" for name in columns)
+        db.executescript(f"{gone} PRAGMA user_version = {layout}")
     for _ in range(2):
         await store.open()
         [found] = await store.streams()
-        assert (found.stream, found.upper, found.floor, found.closed) == (StreamId("s"), 9, None, None)
+        assert (found.stream, found.upper, found.floor, found.closed, found.since) == (
+            StreamId("s"),
+            9,
+            None,
+            None,
+            None,
+        )
         assert await store.read(1, 0, 9) == Batch.of([(5, 0.5)])
         await store.close()
 
