@@ -24,6 +24,7 @@ from rich.table import Table
 from hs_stream.core.errors import (
     BrokerUnavailable,
     ConfigurationError,
+    Fenced,
     HsStreamError,
     LawViolation,
     NotFound,
@@ -36,7 +37,6 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, parse_time
 from hs_stream.core.visible import visible
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
 from hs_stream.service.catalog import Catalog
@@ -91,6 +91,7 @@ Config = Annotated[
 _CODES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (ConfigurationError, 2),
     (NotFound, 2),
+    (Fenced, 4),
     (StoreUnavailable, 3),
     (BrokerUnavailable, 3),
     (Unavailable, 3),
@@ -210,7 +211,7 @@ async def writing_store(settings: Settings) -> AsyncIterator[tuple[Store, Lease]
     """The store, opened, and the right to write to it. `StoreInUse` when a service is using the store."""
     embedded = EmbeddedStore(settings, beside=True)
     store = await embedded.open()
-    lease = Lease(store, SystemClock())
+    lease = Lease(store, settings.store.lease)
     try:
         await lease.take()
         try:

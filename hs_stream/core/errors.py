@@ -12,6 +12,7 @@
     |   |-- StoreUnavailable
     |   |-- StoreReplaced    whoever restored a backup under a running service: it ends, and goes on from what is there
     |   `-- BrokerUnavailable
+    |-- Fenced               nobody: another process has taken the store over, so this one writes nothing more and ends
     |-- NotFound             who asked: no such stream, workflow or node
     `-- LawViolation         us, or a general tool: a split or incremental law does not hold
 """
@@ -27,6 +28,7 @@ __all__ = [
     "MOST_SAID",
     "BrokerUnavailable",
     "ConfigurationError",
+    "Fenced",
     "HsStreamError",
     "LawViolation",
     "MissingPackage",
@@ -130,6 +132,20 @@ class StoreReplaced(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """The MQTT broker does not answer, or refuses (password, client id, ACL)."""
+
+
+class Fenced(HsStreamError):
+    """Another process has the right to write to the store by now. Nothing of this write was stored.
+
+    Never repeated: what this process knows of the store may not be true any more.
+    """
+
+    def __init__(self, where: str, owner: str = "") -> None:
+        super().__init__(
+            f"{owner or 'another process'} has taken over {where}: this one writes nothing more",
+            hint="it was frozen, suspended or cut off for too long, and ends here; what it had not acknowledged comes "
+            "again, to the one that has the store now",
+        )
 
 
 class NotFound(HsStreamError):

@@ -72,6 +72,14 @@ class PatientStore:
             self._telemetry.store_back()
         return result
 
+    async def permitted(self) -> None:
+        """Return when this process may go on: what it would tell the outside may have been corrected by another one.
+
+        Costs nothing while the right to write is fresh. Raises what ends the process.
+        """
+        if self._guard is not None and self._guard.is_due():
+            await self("lease", _nothing)
+
     async def _until_answered(
         self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
     ) -> Result:
@@ -100,6 +108,10 @@ class PatientStore:
         while seconds > 0 and self._patient:
             await self._clock.sleep(min(seconds, _PIECE))
             seconds -= _PIECE
+
+
+async def _nothing() -> None:
+    """What is asked of the store when only the right to write is in question."""
 
 
 def _raise_if_cancelled() -> None:

@@ -140,6 +140,7 @@ class Outbox:
                 batch += self._publications(entry)
             last, oldest = seq, oldest or arrival
         if batch:
+            await self._store.permitted()
             refused = await sink.publish(batch) or ()
             if refused:
                 await self._refused(refused)

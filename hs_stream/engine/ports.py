@@ -8,6 +8,12 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
    or nothing of it. Its outbox entries are part of it.
 3. Both are idempotent: the same `Append` or `Commit` (same ``seq``) once more changes nothing.
 4. What is not there is empty, not an error. What fails raises `StoreUnavailable`, and may be tried again.
+5. The right to write (`Store.claim`) has a token, which rises with each change of its owner. Every durable write names
+   the token that the store object has, and is `Fenced` as a whole when another one is current: so a process that was
+   frozen anywhere, however long, changes nothing behind its successor. What the object has: the token that it claimed;
+   without a claim, the one that was current when it was opened. A claim behind `Store.open` goes on with what is known
+   since then only if nobody had the right in between; else every write is `Fenced` until the next opening.
+6. A ``seq`` that is there already is the same append or commit, or else the writer is `Fenced`.
 """
 
 from __future__ import annotations
@@ -31,6 +37,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "HistoryEntry",
+    "Holder",
     "OutboxEntry",
     "Placing",
     "Publication",
@@ -242,6 +249,14 @@ class Recovery:
     proven: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has the right to write to a store, and the token that its writes name."""
+
+    owner: str
+    token: int
+
+
 DocumentKind = Literal["workflows", "plates", "sessions", "feed"]
 
 
@@ -250,11 +265,13 @@ class Store(Protocol):
 
     name: str
 
-    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
-        """Take or renew the right to write, until ``until`` (ms); who has it then.
+    async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
+        """Take or renew the right to write, for ``for_ms`` from now on; who has it then.
 
-        Another owner keeps it until its own time is up, unless it is ``instead_of``. Atomic. Who does not ask is not
-        hindered. May be called before `open`.
+        With 0 the owner gives it back; who does not have it changes nothing, and learns who has: ``""`` is nobody, so
+        that it could be taken. Another owner keeps it until its own time is up, unless it is ``instead_of``. The time
+        is that of the store, never the caller's: one clock for all that ask. Atomic. A renewal keeps the token,
+        everything else that succeeds makes it rise. May be called before `open`.
         """
 
     async def open(self) -> Recovery:

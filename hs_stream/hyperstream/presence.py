@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from hs_stream.core.errors import ConfigurationError, StoreUnavailable
+from hs_stream.core.errors import Fenced, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Clock, Store
-from hs_stream.service.lease import Lease
+from hs_stream.service.lease import LEASE_MS, Lease
 from hs_stream.service.session import SessionBook
 from hs_stream.service.wiring import version
 
@@ -33,9 +33,10 @@ class Presence:
         clock: Clock,
         workflows: Sequence[WorkflowDefinition],
         counters: Callable[[], Mapping[str, int]],
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self.access = asyncio.Lock()
-        self.lease = Lease(store, clock)
+        self.lease = Lease(store, lease_ms)
         self._book = SessionBook(store, clock, workflows, version(), counters)
         self._beating: asyncio.Task[None] | None = None
 
@@ -55,11 +56,11 @@ class Presence:
 
     async def _beat(self) -> None:
         # Not those of the lease and the book: they write to the log what is of no use to who works in a notebook. A
-        # right that is lost is told by the next call, which asks for it again.
+        # right that is lost is told by the next call; the one behind that asks for it again.
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             async with self.access:
-                with contextlib.suppress(StoreUnavailable, ConfigurationError):
+                with contextlib.suppress(StoreUnavailable, Fenced):
                     await self.lease.renew()
                     await self.write()
 
@@ -68,8 +69,8 @@ class Presence:
         await self._book.write()
 
     async def end(self) -> None:
-        """Say that it is over and give the right back, as far as the store answers."""
-        with contextlib.suppress(StoreUnavailable):
+        """Say that it is over and give the right back, as far as the store answers and it is still ours."""
+        with contextlib.suppress(StoreUnavailable, Fenced):
             if self._beating is not None:
                 self._beating.cancel()
                 self._beating = None

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError, did_you_mean
+from hs_stream.core.errors import ConfigurationError, Fenced, NotFound, StoreUnavailable, ToolError, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
@@ -77,7 +77,7 @@ class Workspace:
         self._store = await self._make_store()
         try:
             if not self.read_only:
-                presence = Presence(self._store, self._clock, self._running, self._counters)
+                presence = Presence(self._store, self._clock, self._running, self._counters, self._settings.store.lease)
                 await presence.take()
                 self._presence = presence
             await self._store.open()
@@ -110,7 +110,7 @@ class Workspace:
         if self._presence is not None:
             await self._presence.end()
             self._presence = None
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(StoreUnavailable, Fenced):
             await self._store.close()
         await self._embedded.close()
 
@@ -158,6 +158,7 @@ class Workspace:
             async with self._presence.access:
                 # What a store only remembers is written when it is closed.
                 await self._store.close()
+                await self._presence.take()  # anew, where it was lost since
                 await engine.open(self._running)
             engine.session = self.session
             # Every stream is looked at once, and nothing of it is wanted yet.

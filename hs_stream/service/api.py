@@ -31,6 +31,7 @@ from starlette.types import Receive, Scope, Send
 from hs_stream.core.errors import (
     BrokerUnavailable,
     ConfigurationError,
+    Fenced,
     HsStreamError,
     NotFound,
     StoreUnavailable,
@@ -242,6 +243,7 @@ _STATUS: Final[tuple[tuple[type[HsStreamError], int], ...]] = (
     (FromFile, 409),
     (NotConfirmed, 409),
     (ConfigurationError, 422),
+    (Fenced, 503),
     (StoreUnavailable, 503),
     (BrokerUnavailable, 503),
     (Unavailable, 503),

@@ -135,7 +135,7 @@ class Service:
             logging.getLogger().addHandler(self._log)
         try:
             self.store = await embedded.open()
-            self._lease = Lease(self.store, self._clock)
+            self._lease = Lease(self.store, self.settings.store.lease)
             try:
                 fresh = await self._open_first()
                 logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])

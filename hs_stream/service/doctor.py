@@ -25,7 +25,6 @@ from semantic_version import SimpleSpec, Version
 from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable, Unavailable
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, to_ms
 from hs_stream.core.urls import redacted
-from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.ports import Store
 from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
@@ -318,7 +317,7 @@ async def _open(settings: Settings, embedded: EmbeddedStore) -> str:
     try:
         await store.open()
         streams = await store.streams()
-        held = await Lease(store, SystemClock()).holder()
+        held = await Lease(store).holder()
         saved = await _saved(settings, store)
     finally:
         await store.close()

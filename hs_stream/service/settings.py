@@ -32,6 +32,7 @@ from hs_stream.core.size import PAGE
 from hs_stream.core.time import parse_duration, parse_time
 from hs_stream.core.urls import checked_url, redacted
 from hs_stream.entry_points import STORES
+from hs_stream.service.lease import LEASE_MS
 
 __all__ = ["TOKEN_VARIABLE", "Settings", "find_settings", "load_settings", "read_secret"]
 
@@ -97,12 +98,16 @@ class _Section(BaseModel):
 
 
 class StoreSettings(_Section):
-    """``[store]``. ``data_dir``: of ``embedded://``. ``*_days``: how long MongoDB keeps the books."""
+    """``[store]``. ``data_dir``: of ``embedded://``. ``*_days``: how long MongoDB keeps the books.
+
+    ``lease``: after so long without a sign of life of a service, another one on another host may take the store over.
+    """
 
     url: str = Field(default="mongodb://localhost:27017/hs_stream", repr=False)
     data_dir: str = "var"
     history_days: Annotated[float, Field(gt=0)] = 90.0
     dead_letter_days: Annotated[float, Field(gt=0)] = 30.0
+    lease: Annotated[Milliseconds, Field(ge=1000)] = LEASE_MS
 
     @field_validator("url")
     @classmethod

@@ -37,7 +37,7 @@ from typing import Any, Final, ParamSpec
 
 import structlog
 
-from hs_stream.core.errors import HsStreamError
+from hs_stream.core.errors import Fenced, HsStreamError
 from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["SideTasks", "careful", "first_error"]
@@ -69,7 +69,7 @@ class _State:
 
 
 class SideTasks:
-    """Keeps tasks going that must never end the service. ``failed(name)`` counts.
+    """Keeps tasks going that must never end the service, unless the store was taken over. ``failed(name)`` counts.
 
     A task that fails is started again after a delay: at first a second, twice as long each time, at most a minute, and
     jittered. The log has each cause once, until the task has run for a minute. `troubles` names what failed within the
@@ -89,6 +89,8 @@ class SideTasks:
             try:
                 await run()
                 return
+            except Fenced:
+                raise  # whoever has lost the right to write must end
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():

@@ -2,7 +2,8 @@
 
 The object itself is the durable medium: `MemoryStore.close` and `MemoryStore.open` again is a restart of the process
 over a storage that survived, and every write is done in one go without awaiting anything, so it can never be half
-there.
+there. It has one writer by nature: the object that is shared. The right to write still has its owners, one at a time,
+and a clock that a test may turn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
@@ -29,6 +30,7 @@ from hs_stream.engine.ports import (
     DeadLetter,
     DocumentKind,
     HistoryEntry,
+    Holder,
     OutboxEntry,
     Recovery,
     Snapshot,
@@ -37,6 +39,7 @@ from hs_stream.engine.ports import (
     within,
 )
 from hs_stream.store.changes import changes_of, complete, merge_marks, touched
+from hs_stream.store.fence import Fence, host_now
 
 __all__ = ["MemoryStore"]
 
@@ -142,18 +145,25 @@ class _Contents:
 
 
 class MemoryStore:
-    """See the module. Holds at most ``max_dead_letters`` and ``max_history`` entries, the newest ones."""
+    """See the module. Holds at most ``max_dead_letters`` and ``max_history`` entries, the newest ones.
+
+    ``now`` is its clock, in ms, which says when the right to write runs out.
+    """
 
     name: str = "memory"
 
-    def __init__(self, *, max_dead_letters: int = 10_000, max_history: int = 100_000) -> None:
+    def __init__(
+        self, *, max_dead_letters: int = 10_000, max_history: int = 100_000, now: Callable[[], int] = host_now
+    ) -> None:
         self._open = False
+        self._now = now
+        self._fence = Fence("the memory store")
+        self._lease, self._until = Holder("", 0), 0
         self._contents: dict[int, _Contents] = {}
         self._records: dict[int, StreamRecord] = {}
         self._marks: dict[int, Mapping[int, TimeIntervals]] = {}
         self._outbox: dict[int, list[OutboxEntry]] = {}
         self._documents: dict[str, dict[str, bytes]] = {}
-        self._lease: tuple[str, int] | None = None
         self._dead_letters: deque[DeadLetter] = deque(maxlen=max_dead_letters)
         self._history: deque[HistoryEntry] = deque(maxlen=max_history)
         self._append_seq = self._commit_seq = self._published_seq = 0
@@ -161,6 +171,8 @@ class MemoryStore:
 
     async def open(self) -> Recovery:
         """Never fails."""
+        if not self._open:
+            self._fence.opened(self._lease.token)
         self._open = True
         marks = merge_marks(pair for changed in self._marks.values() for pair in changed.items())
         return Recovery(marks, self._append_seq, self._commit_seq, self._published_seq, self._proven)
@@ -181,6 +193,10 @@ class MemoryStore:
         if not self._open:
             raise StoreUnavailable("the memory store is closed", hint="await store.open() first")
 
+    def _require_mine(self) -> None:
+        self._require_open()
+        self._fence.require(self._lease.token)
+
     def _of(self, stream: int) -> _Contents:
         self._require_open()
         return self._contents.get(stream) or _Contents()
@@ -195,7 +211,7 @@ class MemoryStore:
         return [complete(self._records[stream]) for stream in sorted(self._records)]
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
-        self._require_open()
+        self._require_mine()
         for record in records:
             known = self._records.get(record.id)
             if known is not None and known.fingerprint != record.fingerprint and record.id in self._contents:
@@ -203,7 +219,7 @@ class MemoryStore:
             self._records[record.id] = record
 
     async def append(self, append: Append) -> None:
-        self._require_open()
+        self._require_mine()
         if append.seq <= self._append_seq:
             return
         if append.changed:
@@ -217,7 +233,7 @@ class MemoryStore:
         self._append_seq = append.seq
 
     async def commit(self, commit: Commit) -> None:
-        self._require_open()
+        self._require_mine()
         if commit.seq <= self._commit_seq:
             return
         entries = []
@@ -239,7 +255,7 @@ class MemoryStore:
         self._proven = commit.proven
 
     async def advance(self, uppers: Mapping[int, int]) -> None:
-        self._require_open()
+        self._require_mine()
         for stream, upper in uppers.items():
             record = self._records.get(stream)
             if record is not None and (record.upper is None or record.upper < upper):
@@ -315,7 +331,7 @@ class MemoryStore:
         return result
 
     async def published(self, seq: int) -> None:
-        self._require_open()
+        self._require_mine()
         self._published_seq = max(self._published_seq, seq)
         while self._outbox and (oldest := next(iter(self._outbox))) <= self._published_seq:
             del self._outbox[oldest]
@@ -329,13 +345,18 @@ class MemoryStore:
         found = [entry for entry in reversed(self._history) if stream is None or entry.stream == stream]
         return found[:limit]
 
-    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
-        if self._lease is None or self._lease[0] in (owner, instead_of) or self._lease[1] <= now:
-            self._lease = (owner, until)
-        return self._lease[0]
+    async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
+        now, held = self._now(), self._lease
+        if held.owner in ("", owner, instead_of) or self._until <= now:
+            if not for_ms and held.owner != owner:
+                return Holder("", held.token)
+            self._lease = held if held.owner == owner else Holder(owner, held.token + 1)
+            self._until = now + for_ms if for_ms else 0
+            self._fence.claimed(self._lease.token)
+        return self._lease
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
-        self._require_open()
+        self._require_mine()
         self._documents.setdefault(kind, {})[key] = pack(dict(document))
 
     async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,14 @@ Theory of operation
 8. Before each checkpoint, and before anything is redone, the state document must be no older than we left it:
    `StoreReplaced` when the database was dropped or restored from a backup meanwhile, and nothing more is written.
 9. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
-   One process at a time may have a database open, apart from those with ``read_only``.
+10. The right to write is the document ``lease`` of ``state``; it runs out by the clock of the server. On a replica set,
+   everything that is written is a transaction that begins with a conditional write: on a document of its lane, which
+   holds the token, and which a claim changes before it is answered. So a claim waits for the transactions that are
+   under way (it ends those of the owner before), and later ones are `Fenced`, wherever their process was frozen. Lanes,
+   so that appends, commits and the rest do not wait for each other, and none of them for a renewal.
+11. A standalone server has no transactions. There each command that writes is preceded by a look at the lease, if the
+   last one is not younger than `FRESH_MS`: whoever was frozen for longer notices. And a ``seq`` of the journal belongs
+   to one token for ever (`mongo_journal`, rule 3). Decision 9 says what that does not promise.
 """
 
 from __future__ import annotations
@@ -38,12 +45,14 @@ from dataclasses import astuple, replace
 from typing import Any, Final, TypeVar
 
 from bson.binary import Binary
+from bson.int64 import Int64
 from bson.max_key import MaxKey
-from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from pymongo import DeleteMany, ReplaceOne, ReturnDocument, UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import StoreReplaced, StoreUnavailable
+from hs_stream.core.errors import Fenced, StoreReplaced, StoreUnavailable
 from hs_stream.core.packing import pack, unpack
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import (
@@ -52,6 +61,7 @@ from hs_stream.engine.ports import (
     DeadLetter,
     DocumentKind,
     HistoryEntry,
+    Holder,
     OutboxEntry,
     Recovery,
     Snapshot,
@@ -60,6 +70,7 @@ from hs_stream.engine.ports import (
 )
 from hs_stream.store import mongo_layout
 from hs_stream.store.changes import complete, merge_marks, missing, touched
+from hs_stream.store.fence import Fence, host_now
 from hs_stream.store.mongo_journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
 from hs_stream.store.mongo_link import Document, Link, Write, identity, keys, span
 from hs_stream.store.mongo_values import date, decode, documents_of, encode
@@ -69,7 +80,13 @@ __all__ = ["MongoStore"]
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 _LETTERS_AT_ONCE: Final = 100
-_STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None}
+_LANES: Final = ("append", "commit", "books")
+"""Of what is written together, and what waits for each other: readings; commits and records; all the rest."""
+FRESH_MS: Final = 100
+"""Milliseconds, those of a suspension too, for which rule 11 believes the last answer."""
+_CLAIMS: Final = 1000
+"""So many entries that claimed a ``seq`` stay."""
+_STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None, "token": 0}
 
 
 class MongoStore:
@@ -103,6 +120,9 @@ class MongoStore:
         self._commit_lock = asyncio.Lock()
         self._checkpoint_lock = asyncio.Lock()
         self._opened = False
+        self._fence = Fence(f"the database at {self._link.where}")
+        if not read_only:
+            self._link.permitted = self._require_mine
         self._reset()
 
     def _reset(self) -> None:
@@ -120,6 +140,7 @@ class MongoStore:
         self._verified = -1
         self._timer: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
+        self._asked = -FRESH_MS
 
     # --- opening ---
 
@@ -131,6 +152,8 @@ class MongoStore:
         try:
             with self._link.talking():
                 if not self._opened:
+                    if not self._read_only:
+                        await self._begin_writing()
                     await self._load()
                 marks = await self._marks()
         except BaseException:
@@ -143,10 +166,16 @@ class MongoStore:
         changed = merge_marks(pair for seq, one in marks if seq > state["consumed"] for pair in one.items())
         return Recovery(changed, state["append"], state["commit"], state["published"], state["proven"])
 
+    async def _begin_writing(self) -> None:
+        """Create what is missing; from here on, nobody with an earlier token writes."""
+        await mongo_layout.create(self._link.database, **self._days)
+        lease = await self._link.collection("state").find_one({"_id": "lease"}) or {}
+        self._fence.opened(int(lease.get("token", 0)))
+        self._fence.require(int(lease.get("token", 0)))  # it may have been lost since it was claimed
+        await self._raise_fences(self._token)
+
     async def _load(self) -> None:
         self._server = await self._link.server()
-        if not self._read_only:
-            await mongo_layout.create(self._link.database, **self._days)
         found = await self._link.collection("state").find_one({"_id": "store"}) or {}
         if found.get("layout", mongo_layout.LAYOUT) > mongo_layout.LAYOUT:
             raise StoreUnavailable(
@@ -184,17 +213,29 @@ class MongoStore:
                 if not self._read_only:
                     await self._link.collection("outbox", sync=True).delete_many(_later(seq - 1))
                 break
-            commit = unpack_commit(packed)
-            if not self._read_only:
-                await self._apply(commit, redo=True)
-            self._note(commit)
+            self._note(unpack_commit(packed) if self._read_only else await self._redo_one(packed))
         if not self._read_only:
+            await self._claim_seq()
             await self._settled_checkpoint()
+
+    async def _claim_seq(self) -> None:
+        """Rule 3 of the journal: the first entry of a token is its own."""
+        token, state = self._token, self._state
+        if token == state["token"]:
+            return
+        journal = self._link.collection("outbox")
+        claim = Commit(state["commit"] + 1, (), state["consumed"], state["proven"])
+        await self._write("commit", lambda: self._write_journal(claim, claims=True), sync=True)
+        self._note(claim)
+        state["token"] = token
+        found = journal.find({"c": True}, {"_id": 1}).sort("_id", -1).skip(_CLAIMS).limit(1)
+        for old in [one["_id"] async for one in found]:
+            await journal.delete_many({"_id": {"$lte": old}, "c": True})
 
     async def close(self) -> None:
         """Write a last checkpoint and disconnect. Idempotent."""
         try:
-            if self._opened and not self._read_only and self._link.connected:
+            if self._opened and not self._read_only and self._link.connected and not self._fence.broken:
                 await self._stop_timer()
                 async with self._commit_lock:
                     with self._link.talking():
@@ -233,6 +274,58 @@ class MongoStore:
             raise StoreUnavailable(f"the store at {self._link.where} is closed", hint="await store.open() first")
         if self._replaced is not None:
             raise self._replaced
+        if self._fence.broken:
+            raise self._fence.refused()
+
+    # --- the right to write (rules 10 and 11) ---
+
+    @property
+    def _token(self) -> int:
+        return self._fence.token or 0
+
+    async def _write(self, lane: str, work: Callable[[], Awaitable[T]], *, sync: bool = False) -> T:
+        """Let ``work`` write, if this object has the right to. Where there are transactions, it is one."""
+        if not self._link.transactions:
+            return await work()
+
+        async def begin(session: AsyncClientSession) -> None:
+            own = {"q": {"_id": f"fence.{lane}", "token": self._token}, "u": {"$inc": {"n": 1}}}
+            done = await self._link.database.command({"update": "state", "updates": [own]}, session=session)
+            if not done["n"]:
+                raise self._fence.refused()
+
+        return await self._link.together(lane, begin, work, sync=sync)
+
+    async def _require_mine(self) -> None:
+        """Rule 11."""
+        now = host_now()
+        if self._fence.broken or now > self._asked + FRESH_MS:
+            where = {"filter": {"_id": "lease"}, "projection": {"token": 1}, "limit": 1, "singleBatch": True}
+            found = (await self._link.database.command({"find": "state", **where}))["cursor"]["firstBatch"]
+            self._fence.require(int(found[0].get("token", 0)) if found else 0)
+            self._asked = now
+
+    async def _exchange(self, name: str, change: Any, which: bool = ReturnDocument.AFTER) -> Document:
+        """Change a document of ``state``, made where there is none; as it was before or is after it."""
+        state = self._link.collection("state", sync=True)
+        while True:
+            with suppress(DuplicateKeyError):  # two of us made it at the same time
+                found = await state.find_one_and_update({"_id": name}, change, upsert=True, return_document=which)
+                return found or {}
+
+    async def _raise_fences(self, token: int) -> None:
+        """No transaction with an earlier token than this begins or ends behind this."""
+        if not self._link.transactions:
+            return
+        state = self._link.collection("state", sync=True)
+        # What a process that was frozen or killed left open would hold us up for a minute.
+        mine = self._link.sessions(_LANES)
+        before = await self._exchange("sessions", {"$set": {"ids": mine}}, ReturnDocument.BEFORE)
+        await self._link.end_sessions([one for one in before.get("ids", ()) if one not in mine])
+        for lane in _LANES:
+            with suppress(DuplicateKeyError):  # it has this token, or a later one
+                older = {"_id": f"fence.{lane}", "token": {"$lt": token}}
+                await state.update_one(older, {"$set": {"token": token}}, upsert=True)
 
     async def _require_same(self) -> None:
         """Rule 8."""
@@ -271,15 +364,17 @@ class MongoStore:
             with self._link.talking():
                 # A journal entry must not be redone over what is registered now.
                 await self._settled_checkpoint()
-                for record in records:
-                    known = self._records.get(record.id)
-                    if known is not None and known.fingerprint != record.fingerprint:
-                        # Before the record: a crash in between only costs the states.
-                        await self._link.collection("snapshots").delete_many(span(record.id, MIN_TIME, MAX_TIME))
-                documents = [mongo_layout.stream_document(record) for record in records]
-                writes = [_replace(document) for document in documents]
-                await self._link.write("streams", writes, sync=True)
+                await self._write("commit", lambda: self._register(records), sync=True)
             self._records.update((record.id, record) for record in records)
+
+    async def _register(self, records: Sequence[StreamRecord]) -> None:
+        for record in records:
+            known = self._records.get(record.id)
+            if known is not None and known.fingerprint != record.fingerprint:
+                # Before the record: a crash in between only costs the states.
+                await self._link.delete("snapshots", span(record.id, MIN_TIME, MAX_TIME))
+        documents = [mongo_layout.stream_document(record) for record in records]
+        await self._link.write("streams", [_replace(document) for document in documents], sync=True)
 
     async def advance(self, uppers: Mapping[int, int]) -> None:
         self._require_writable()
@@ -302,29 +397,34 @@ class MongoStore:
             self._state["append"] = append.seq
 
     async def _append(self, append: Append) -> None:
-        link = self._link
         inserts = [document for stream, batch in append.inserts for document in documents_of(stream, batch)]
         upserts = [document for stream, batch in append.upserts for document in documents_of(stream, batch)]
+        letters = [_letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
+        await self._write("append", lambda: self._append_all(append, letters, inserts, upserts), sync=True)
+
+    async def _append_all(
+        self, append: Append, letters: list[Document], inserts: list[Document], upserts: list[Document]
+    ) -> None:
+        link = self._link
         if append.changed:
             self._marked = True
-            mark = {"_id": append.seq, "changed": Binary(pack(dict(append.changed)))}
-            await link.write("marks", [_replace(mark)], sync=True)
+            await self._write_mark({"_id": append.seq, "k": self._token, "changed": Binary(pack(dict(append.changed)))})
             self.on_step("marked")
         for stream, spans in append.purged.items():
             for start, end in spans.pairs:
-                await link.collection("instances", sync=True).delete_many(span(stream, start, end))
-        if append.dead_letters:
-            letters = [_letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
+                await link.delete("instances", span(stream, start, end), sync=True)
+        if letters:
             await link.insert("dead_letters", letters, sync=True)
-        if inserts:
-            there = await link.insert("instances", inserts, sync=True)
-            upserts = there + upserts
-        if upserts:
-            await self._write_values(upserts)
+        there = await link.insert("instances", inserts, sync=True)
+        if there or upserts:
+            # Sets the values, whatever was there; revisions stay.
+            await link.write_documents("instances", there + upserts, _set_value, sync=True)
 
-    async def _write_values(self, documents: list[Document]) -> None:
-        """Set the values, whatever was there; revisions stay."""
-        await self._link.write_documents("instances", documents, _set_value, sync=True)
+    async def _write_mark(self, mark: Document) -> None:
+        if await self._link.insert("marks", [mark], sync=True):
+            found = await self._link.collection("marks").find_one({"_id": mark["_id"]}) or {}
+            if (found.get("k"), found.get("changed")) != (mark["k"], bytes(mark["changed"])):
+                raise self._fence.refused()
 
     # --- commit ---
 
@@ -335,16 +435,26 @@ class MongoStore:
                 return
             with self._link.talking():
                 await self._settle_locked()
-                # What is there already is the same commit, from an attempt whose answer was lost.
-                await self._link.insert("outbox", journal_documents(commit), sync=True)
-                self.on_step("journaled")
-                await self._apply(commit, redo=False)
+                await self._write("commit", lambda: self._commit_all(commit), sync=True)
                 self.on_step("applied")
                 self._note(commit)
                 if any(self._is_raw(change.stream) for change in commit.streams):
                     await self._settled_checkpoint()
                 await self._settle_locked()
             self._schedule()
+
+    async def _commit_all(self, commit: Commit) -> None:
+        await self._write_journal(commit)
+        self.on_step("journaled")
+        await self._apply(commit, redo=False)
+
+    async def _write_journal(self, commit: Commit, *, claims: bool = False) -> None:
+        """What is there already is the same commit, from an attempt whose answer was lost, or else we are `Fenced`."""
+        documents = journal_documents(commit, self._token, claims=claims)
+        for there in await self._link.insert("outbox", documents, sync=True):
+            found = await self._link.collection("outbox").find_one({"_id": there["_id"]}) or {}
+            if (found.get("k"), found.get("n"), found.get("b")) != (there["k"], there["n"], bytes(there["b"])):
+                raise self._fence.refused()
 
     def _is_raw(self, stream: int) -> bool:
         record = self._records.get(stream)
@@ -365,6 +475,11 @@ class MongoStore:
         state["consumed"] = max(state["consumed"], commit.consumed)
         state["append"] = max(state["append"], commit.consumed)
         state["proven"] = commit.proven
+
+    async def _redo_one(self, packed: bytes) -> Commit:
+        commit = unpack_commit(packed)
+        await self._write("commit", lambda: self._apply(commit, redo=True))
+        return commit
 
     async def _apply(self, commit: Commit, *, redo: bool) -> None:
         inserts: list[Document] = []
@@ -402,7 +517,7 @@ class MongoStore:
     async def _apply_snapshots(self, change: StreamChange) -> None:
         stream = change.stream
         for start, end in change.snapshots_dropped.pairs:
-            await self._link.collection("snapshots").delete_many(span(stream, start, end))
+            await self._link.delete("snapshots", span(stream, start, end))
         documents = [{"_id": identity(stream, one.time), "v": encode(one.state)} for one in change.snapshots]
         for document in await self._link.insert("snapshots", documents):
             await self._link.write("snapshots", [_replace(await self._link.shrink(document))])
@@ -432,7 +547,7 @@ class MongoStore:
                     await self._settle()
             except StoreUnavailable as error:
                 _LOG.warning("the checkpoint waits: %s", error)
-            except StoreReplaced:
+            except (Fenced, StoreReplaced):
                 return  # the next write says so
 
     def _unsaved(self) -> bool:
@@ -467,7 +582,7 @@ class MongoStore:
         journal = self._link.collection("outbox").find(_later(self._saved.get("applied", 0))).sort("_id", 1)
         for seq, packed in assemble([document async for document in journal]):
             if packed is not None and seq <= self._state["commit"]:
-                await self._apply(unpack_commit(packed), redo=True)
+                await self._redo_one(packed)
 
     async def _steady(self, read: Callable[[], Awaitable[T]]) -> T:
         """The result of a read that saw everything committed, even if mongod was killed and restarted meanwhile."""
@@ -489,18 +604,14 @@ class MongoStore:
             self._records.update(records)
             self._progress, self._history = {}, []
             try:
-                await self._link.insert("history", history)
-                await self._link.write(
-                    "streams",
-                    [UpdateOne({"_id": one.id}, {"$set": mongo_layout.progress(one)}) for one in records.values()],
-                )
+                await self._write("books", lambda: self._write_progress(records, history))
                 # If the process that acknowledged the writes above is still there, this one made them durable.
                 await self._link.write("state", [_replace({"_id": "barrier"})], sync=True)
                 if await self._link.server() != self._server:
                     self._keep(progress, history)
                     return False
                 document = {"_id": "store", "layout": mongo_layout.LAYOUT, **state}
-                await self._link.write("state", [_replace(document)], sync=True)
+                await self._write("books", lambda: self._write_state(document), sync=True)
             except BaseException:
                 self._keep(progress, history)
                 raise
@@ -509,20 +620,32 @@ class MongoStore:
             await self._forget(state, waiting)
             return True
 
+    async def _write_progress(self, records: Mapping[int, StreamRecord], history: list[Document]) -> None:
+        await self._link.insert("history", history)
+        progress = [UpdateOne({"_id": one.id}, {"$set": mongo_layout.progress(one)}) for one in records.values()]
+        await self._link.write("streams", progress)
+
+    async def _write_state(self, document: Document) -> None:
+        await self._link.write("state", [_replace(document)], sync=True)
+
     def _keep(self, progress: dict[int, tuple[TimeIntervals, int | None]], history: list[Document]) -> None:
         """Put back what a checkpoint could not write, under what came since."""
         self._progress = progress | self._progress
         self._history = history + self._history
 
     async def _forget(self, state: Mapping[str, Any], waiting: int | None) -> None:
-        """Delete consumed marks, and journal entries that are applied and published, as ``state`` says."""
+        """Delete consumed marks, and journal entries that are applied and published, as ``state`` says.
+
+        Both were of no use any more when the state was written, so nobody minds when they go.
+        """
         if self._marked and state["consumed"]:
             marks = self._link.collection("marks")
             await marks.delete_many({"_id": {"$lte": state["consumed"]}})
             self._marked = await marks.find_one({}, {"_id": 1}) is not None
         upto = state["applied"] if waiting is None else min(state["applied"], waiting - 1)
         if upto > self._forgotten:
-            await self._link.collection("outbox").delete_many({"_id": {"$lte": {"q": upto, "i": MaxKey()}}})
+            span = {"$gt": {"q": self._forgotten, "i": MaxKey()}, "$lte": {"q": upto, "i": MaxKey()}}
+            await self._link.collection("outbox").delete_many({"_id": span, "c": {"$exists": False}})
             self._forgotten = upto
 
     # --- reads ---
@@ -628,32 +751,36 @@ class MongoStore:
             cursor = self._link.collection("history").find(where).sort("_id", -1).limit(limit)
             return [mongo_layout.history_entry(one) async for one in cursor]
 
-    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
+    async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
         if self._read_only:
             raise StoreUnavailable(f"the store at {self._link.where} is open for reading only")
         if self._replaced is not None:
             raise self._replaced
         await self._link.connect()
-        free = [{"owner": {"$in": [owner, instead_of]}}, {"until": {"$lte": now}}]
         with self._link.talking():
-            state = self._link.collection("state", sync=True)
-            while True:
-                try:
-                    await state.update_one(
-                        {"_id": "lease", "$or": free}, {"$set": {"owner": owner, "until": until}}, upsert=True
-                    )
-                except DuplicateKeyError:
-                    held = await state.find_one({"_id": "lease"})
-                    if held is not None:
-                        return str(held["owner"])
-                else:
-                    return owner
+            if not for_ms:
+                return await self._give_back(owner, instead_of)
+            lease = await self._exchange("lease", mongo_layout.claim_pipeline(owner, for_ms, instead_of))
+            holder = Holder(str(lease["owner"]), int(lease["token"]))
+            if holder.owner == owner:
+                if self._fence.is_news(holder.token):
+                    await self._raise_fences(holder.token)
+                self._fence.claimed(holder.token)
+        return holder
+
+    async def _give_back(self, owner: str, instead_of: str) -> Holder:
+        """`claim` for no time."""
+        state = self._link.collection("state", sync=True)
+        await state.update_one({"_id": "lease", "owner": owner}, {"$set": {"until": Int64(0)}})
+        looked = await state.aggregate(mongo_layout.holder_pipeline(owner, instead_of))
+        found = await looked.to_list(1)
+        return Holder(str(found[0]["owner"]), int(found[0]["token"])) if found else Holder("", 0)
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         self._require_writable()
         stored = {"_id": key, "document": encode(dict(document))}
         with self._link.talking():
-            await self._link.write(kind, [_replace(stored)], sync=True)
+            await self._write("books", lambda: self._link.write(kind, [_replace(stored)], sync=True), sync=True)
 
     async def documents(self, kind: DocumentKind) -> dict[str, dict[str, Any]]:
         with self._link.talking():

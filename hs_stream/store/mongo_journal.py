@@ -1,9 +1,12 @@
 """The commit journal of `hs_stream.store.mongo`, which is its outbox too: one packed commit in one or more documents.
 
-1. A document is ``{_id: {q: seq, i: part}, n: parts, p: <publishes something>, b: <bytes>}``. A commit counts once all
-   of its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of it.
+1. A document is ``{_id: {q: seq, i: part}, n: parts, p: <publishes something>, k: <token of the writer>, b: <bytes>}``.
+   A commit counts once all of its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of
+   it.
 2. An entry is forgotten once it is both applied (its effects are in the other collections, coverage included) and
    published, in ranges.
+3. A writer with another token than the one before begins with an entry of an empty commit, marked ``c: true``, which
+   stays: so the writer before cannot use this ``seq`` any more, whenever it wakes.
 """
 
 from __future__ import annotations
@@ -75,8 +78,8 @@ def publishes(commit: Commit) -> bool:
     return any(c.publish and (c.inserted or c.revised or c.retracted) for c in commit.streams)
 
 
-def journal_documents(commit: Commit) -> list[dict[str, Any]]:
-    """The documents of rule 1."""
+def journal_documents(commit: Commit, token: int, *, claims: bool = False) -> list[dict[str, Any]]:
+    """The documents of rule 1, of the writer with ``token``; ``claims``: of an entry of rule 3."""
     packed = pack_commit(commit)
     parts = range(0, len(packed), PART_BYTES)
     publish = publishes(commit)
@@ -85,6 +88,8 @@ def journal_documents(commit: Commit) -> list[dict[str, Any]]:
             "_id": {"q": commit.seq, "i": index},
             "n": len(parts),
             "p": publish,
+            "k": token,
+            **({"c": True} if claims else {}),
             "b": Binary(packed[start : start + PART_BYTES]),
         }
         for index, start in enumerate(parts)

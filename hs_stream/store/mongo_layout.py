@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from bson.int64 import Int64
 from pymongo import ASCENDING, DESCENDING
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import CollectionInvalid, OperationFailure
@@ -23,7 +24,16 @@ from hs_stream.store.mongo_values import (
     unbound,
 )
 
-__all__ = ["LAYOUT", "create", "history_document", "history_entry", "stream_document", "stream_record"]
+__all__ = [
+    "LAYOUT",
+    "claim_pipeline",
+    "create",
+    "history_document",
+    "history_entry",
+    "holder_pipeline",
+    "stream_document",
+    "stream_record",
+]
 
 LAYOUT: Final = 1
 _CLUSTERED: Final = ("instances", "snapshots", "retracted", "outbox")
@@ -72,6 +82,40 @@ async def _expire(database: AsyncDatabase[dict[str, Any]], name: str, days: floa
         if error.code not in _INDEX_CONFLICTS:
             raise
         await database.command("collMod", name, index={"name": "expires", "expireAfterSeconds": seconds})
+
+
+# --- the right to write ---
+
+
+def _is_free(instead_of: str) -> dict[str, Any]:
+    """Of the lease: whether anybody may take it. The last version wrote ``until`` by its own clock, and no token."""
+    runs_out = {"$lte": [{"$toLong": {"$ifNull": ["$until", 0]}}, {"$toLong": "$$NOW"}]}
+    return {"$or": [{"$in": [{"$ifNull": ["$owner", ""]}, {"$literal": ["", instead_of]}]}, runs_out]}
+
+
+def claim_pipeline(owner: str, for_ms: int, instead_of: str) -> list[dict[str, Any]]:
+    """The change of the lease by which ``owner`` takes or renews it, if that is possible."""
+    mine, changes = "$mine", {"$and": ["$mine", {"$ne": ["$owner", {"$literal": owner}]}]}
+    token = {"$ifNull": ["$token", 0]}
+    until = {"$add": [{"$toLong": "$$NOW"}, Int64(for_ms)]}
+    return [
+        {"$set": {"mine": {"$or": [{"$eq": ["$owner", {"$literal": owner}]}, _is_free(instead_of)]}}},
+        {
+            "$set": {
+                "owner": {"$cond": [mine, {"$literal": owner}, "$owner"]},
+                "until": {"$cond": [mine, until, "$until"]},
+                "token": {"$cond": [changes, {"$add": [token, 1]}, token]},
+            }
+        },
+        {"$unset": "mine"},
+    ]
+
+
+def holder_pipeline(owner: str, instead_of: str) -> list[dict[str, Any]]:
+    """Of the collection ``state``: who has the lease. ``""`` is nobody."""
+    free = {"$and": [{"$ne": ["$owner", {"$literal": owner}]}, _is_free(instead_of)]}
+    held = {"owner": {"$cond": [free, "", "$owner"]}, "token": {"$ifNull": ["$token", 0]}}
+    return [{"$match": {"_id": "lease"}}, {"$project": held}]
 
 
 # --- streams and history as documents ---

@@ -1,16 +1,24 @@
-"""The connection of `hs_stream.store.mongo`: exact inserts and upserts, range reads, values of any size."""
+"""The connection of `hs_stream.store.mongo`: exact inserts and upserts, range reads, values of any size.
+
+What is written inside of `Link.together` is one transaction: its session is in `_CURRENT`, which every write looks at.
+In a transaction, whatever fails ends all of it. So what is done in two attempts elsewhere (an insert of what may be
+there, a document that may be too large) asks for another round, in which it is done the slow way at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import bson
 from bson.binary import Binary
 from pymongo import AsyncMongoClient, DeleteMany, InsertOne, ReplaceOne, UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DocumentTooLarge, InvalidURI, OperationFailure
 from pymongo.errors import ConfigurationError as InvalidOptions
@@ -32,6 +40,7 @@ Document = dict[str, Any]
 Collection = AsyncCollection[Document]
 Write = InsertOne[Document] | ReplaceOne[Document] | UpdateOne | DeleteMany
 
+T = TypeVar("T")
 _LAZY: Final = WriteConcern(w=1)
 _SYNC: Final = WriteConcern(w="majority", j=True)
 _LARGE_PART: Final = 8 << 20
@@ -45,6 +54,27 @@ _INSERT_AT_ONCE: Final = 50_000
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
 _MOMENT: Final = 0.02
+_ONCE_MORE: Final = frozenset({112, 225, 251, 256})
+"""Write conflict, transaction too old, no such transaction, transaction aborted: another round, or who is to be told
+that it has lost the right to write would hear of this instead."""
+
+
+class _AnotherRound(Exception):
+    """Of a transaction, in which everything is done the slow way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    session: AsyncClientSession
+    careful: bool
+
+
+_CURRENT: ContextVar[_Current | None] = ContextVar("hs_stream_mongo_transaction", default=None)
+
+
+def _session() -> AsyncClientSession | None:
+    current = _CURRENT.get()
+    return None if current is None else current.session
 
 
 def identity(stream: int, time: int) -> Document:
@@ -141,6 +171,12 @@ class Link:
         self._epoch = _Epoch()
         self._lazy: dict[str, Collection] = {}
         self._sync: dict[str, Collection] = {}
+        self._sessions: dict[str, AsyncClientSession] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.permitted: Callable[[], Awaitable[None]] | None = None
+        """Asked before each command that writes outside of a transaction; raises where it must not be sent."""
+        self.transactions = False
+        """Whether the server has them: a member of a replica set, or a router. Known when connected."""
 
     def talking(self) -> AbstractContextManager[None]:
         """Errors of the network and the server become `StoreUnavailable` inside."""
@@ -165,7 +201,7 @@ class Link:
             client = self._client_of(options)
             self._leaving.append(client)  # until it is ours
             try:
-                await client.get_default_database("hs_stream").command("ping")
+                hello = await client.get_default_database("hs_stream").command("hello")
             except BaseException:
                 # PyMongo gives up at the very moment at which its monitor connects once more, and does not close the
                 # socket of a connection that is cut off while it is made.
@@ -175,6 +211,7 @@ class Link:
             if not self._take(client):
                 raise self._closed()
         self._client = client
+        self.transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
 
     def _client_of(self, options: Mapping[str, Any]) -> AsyncMongoClient[Document]:
         try:
@@ -195,6 +232,7 @@ class Link:
         self._client = None
         self._lazy.clear()
         self._sync.clear()
+        self._sessions.clear()
         await self._leave()
 
     async def _leave(self) -> None:
@@ -242,38 +280,114 @@ class Link:
             known[name] = self.database[name].with_options(codec_options=CODEC, write_concern=concern)
         return known[name]
 
+    # --- transactions ---
+
+    def sessions(self, lanes: Iterable[str]) -> list[Binary]:
+        """The ids of the sessions in which `together` writes, for who has to end what they left open."""
+        if self._client is None:
+            raise self._closed()
+        for lane in lanes:
+            if lane not in self._sessions:
+                self._sessions[lane] = self._client.start_session()
+        return [self._sessions[lane].session_id["id"] for lane in lanes]
+
+    async def end_sessions(self, ids: Sequence[Binary]) -> None:
+        """End what the transactions of another process left open, as far as the server lets us."""
+        if ids:
+            with suppress(OperationFailure):
+                await self.database.command({"killSessions": [{"id": one} for one in ids]})
+
+    async def together(
+        self,
+        lane: str,
+        begin: Callable[[AsyncClientSession], Awaitable[None]],
+        work: Callable[[], Awaitable[T]],
+        *,
+        sync: bool,
+    ) -> T:
+        """``begin`` and everything that ``work`` writes as one transaction; with ``sync``, durable.
+
+        Those of one lane come one after the other. Either may be called several times.
+        """
+        careful = False
+        async with self._locks.setdefault(lane, asyncio.Lock()):
+            while True:
+                self.sessions([lane])
+                session = self._sessions[lane]
+                try:
+                    async with await session.start_transaction(write_concern=_SYNC if sync else _LAZY):
+                        await begin(session)
+                        token = _CURRENT.set(_Current(session, careful))
+                        try:
+                            return await work()
+                        finally:
+                            _CURRENT.reset(token)
+                except _AnotherRound:
+                    careful = True
+                except OperationFailure as error:
+                    if error.code not in _ONCE_MORE:
+                        raise
+                    await asyncio.sleep(_MOMENT)
+
     # --- writes ---
+
+    async def _permit(self) -> None:
+        if self.permitted is not None and not self.transactions:
+            await self.permitted()
 
     async def insert(self, name: str, documents: list[Document], *, sync: bool = False) -> list[Document]:
         """Insert; the documents whose ``_id`` was there already are left alone and returned."""
         there: list[Document] = []
+        current = _CURRENT.get()
+        if current is not None and current.careful:
+            return await self._insert_careful(name, documents, current.session)
         try:
             for first in range(0, len(documents), _INSERT_AT_ONCE):
                 there += await self._insert(name, documents[first : first + _INSERT_AT_ONCE], sync)
         except (OperationFailure, DocumentTooLarge) as error:
             if not mongo_errors.too_large(error):
                 raise
+            if current is not None:
+                raise _AnotherRound from None
             return await self._insert_large(name, documents, sync)
         return there
 
+    async def _insert_careful(
+        self, name: str, documents: list[Document], session: AsyncClientSession
+    ) -> list[Document]:
+        """In a transaction, where no insert may fail."""
+        small = [await self.shrink(document) if "v" in document else document for document in documents]
+        there: list[Document] = []
+        for first in range(0, len(small), _INSERT_AT_ONCE):
+            part = small[first : first + _INSERT_AT_ONCE]
+            writes = [UpdateOne({"_id": one["_id"]}, {"$setOnInsert": one}, upsert=True) for one in part]
+            done = await self.collection(name).bulk_write(writes, ordered=False, session=session)
+            there += [one for index, one in enumerate(part) if index not in (done.upserted_ids or {})]
+        return there
+
     async def _insert(self, name: str, documents: list[Document], sync: bool) -> list[Document]:
+        await self._permit()
         try:
             try:
                 await self._insert_command(name, documents, sync)
             except DocumentTooLarge:  # all of them together are, perhaps
-                await self.collection(name, sync=sync).insert_many(documents, ordered=False)
+                await self.collection(name, sync=sync).insert_many(documents, ordered=False, session=_session())
         except BulkWriteError as error:
             there = mongo_errors.duplicates(error)
             if there is None:
                 raise
+            if _CURRENT.get() is not None:
+                raise _AnotherRound from None
             return [documents[index] for index in there]
         return []
 
     async def _insert_command(self, name: str, documents: list[Document], sync: bool) -> None:
         """``insert_many`` as one plain command: it looks at each document, which costs as much as to encode them."""
-        concern = (_SYNC if sync else _LAZY).document
-        command = {"insert": name, "documents": documents, "ordered": False, "writeConcern": concern}
-        reply = await self.database.command(command, codec_options=CODEC)
+        command: Document = {"insert": name, "documents": documents, "ordered": False}
+        session = _session()
+        if session is None:
+            command["writeConcern"] = (_SYNC if sync else _LAZY).document
+        reply = await self.database.command(command, codec_options=CODEC, session=session)
         failed, unsure = reply.get("writeErrors", []), reply.get("writeConcernError")
         if failed or unsure:
             raise BulkWriteError({"writeErrors": failed, "writeConcernErrors": [unsure] if unsure else []})
@@ -287,17 +401,30 @@ class Link:
     async def write(self, name: str, writes: Sequence[Write], *, sync: bool = False) -> None:
         """Any mixture of writes to different documents."""
         if writes:
-            await self.collection(name, sync=sync).bulk_write(writes, ordered=False)
+            await self._permit()
+            await self.collection(name, sync=sync).bulk_write(writes, ordered=False, session=_session())
+
+    async def delete(self, name: str, where: Document, *, sync: bool = False) -> None:
+        """Everything that matches."""
+        await self._permit()
+        await self.collection(name, sync=sync).delete_many(where, session=_session())
 
     async def write_documents(
         self, name: str, documents: Sequence[Document], write: Callable[[Document], Write], *, sync: bool = False
     ) -> None:
         """``write(document)`` for each, whose values may be of any size. Repeating it must change nothing."""
+        current = _CURRENT.get()
         try:
+            if current is not None and current.careful:
+                documents = [await self.shrink(document) for document in documents]
             await self.write(name, [*map(write, documents)], sync=sync)
         except (OperationFailure, DocumentTooLarge) as error:
             if not mongo_errors.too_large(error):
                 raise
+            if current is not None and current.careful:
+                raise
+            if current is not None:
+                raise _AnotherRound from None
             await self.write(name, [write(await self.shrink(document)) for document in documents], sync=sync)
 
     # --- values of any size ---

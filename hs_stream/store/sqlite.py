@@ -7,9 +7,13 @@
    order.
 3. The file, its ``-wal`` and its ``-shm`` may be read by nobody else; those of an earlier version are narrowed.
 4. Each transaction looks whether the file is still the one that was opened, and no older than what was last stored:
-   `StoreReplaced` when a backup was restored meanwhile.
+   `StoreReplaced` when a backup was restored meanwhile; and whether the token of the right to write is still this
+   object's, and nobody else has appended or committed: else it is `Fenced`. A process that is frozen inside of a
+   transaction holds SQLite's own lock, so whoever comes after it has to wait for its end; it cannot write behind them.
 5. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
    them.
+6. The right to write runs out by the clock of the host since its boot, which all of its processes share. Only where
+   another boot, or another host, wrote it down, the time of day decides.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -37,6 +42,7 @@ from hs_stream.engine.ports import (
     DeadLetter,
     DocumentKind,
     HistoryEntry,
+    Holder,
     OutboxEntry,
     Recovery,
     Snapshot,
@@ -47,6 +53,7 @@ from hs_stream.engine.ports import (
 )
 from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import changes_of, complete, merge_marks, missing, touched
+from hs_stream.store.fence import Fence, boot, host_now
 from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, batch_within, rows_of, unavailable
 
 __all__ = ["SqliteStore"]
@@ -54,6 +61,8 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 _TRIM_EVERY: Final = 1000
+_FENCE: Final = "fence"
+"""The key in ``state`` of the token of the right to write."""
 _UPSERT: Final = "INSERT INTO instances (s, t, v) VALUES (?, ?, ?) ON CONFLICT (s, t) DO UPDATE SET v = excluded.v"
 
 
@@ -84,7 +93,9 @@ class SqliteStore:
         self._saved: dict[str, int | None] = {}
         self._uppers: dict[int, int] = {}
         self._file: tuple[int, int] | None = None
+        self._opened = False
         self._writes = 0
+        self._fence = Fence(f"the SQLite database {self._path}")
 
     # --- the thread ---
 
@@ -99,17 +110,22 @@ class SqliteStore:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        if self._connection is None:
+        if self._connection is None or not self._opened:
             raise StoreUnavailable(f"SQLite database {self._path} is closed", hint="await store.open() first")
         return self._connection
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. What rule 5 of the module remembers goes with it."""
+    def _transaction(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
+        """All or nothing. What rule 5 of the module remembers goes with it.
+
+        ``alone``: for a write with a ``seq``, so nobody else may have used one meanwhile.
+        """
         db, state = self._db, dict(self._state)
+        if self._fence.broken:
+            raise self._fence.refused()
         db.execute("BEGIN IMMEDIATE")
         try:
-            self._require_same(db)
+            self._require_mine(self._require_same(db), alone=alone)
             yield db
             self._write_remembered(db)
             db.execute("COMMIT")
@@ -121,13 +137,21 @@ class SqliteStore:
         self._saved = dict(self._state)
         self._uppers.clear()
 
-    def _require_same(self, db: sqlite3.Connection) -> None:
-        """Rule 4."""
+    def _require_mine(self, found: Mapping[str, int | None], *, alone: bool) -> None:
+        """Rule 4: ``found`` is the state as it is stored."""
+        self._fence.require(found.get(_FENCE) or 0)
+        if alone and any((found.get(name) or 0) > (self._saved.get(name) or 0) for name in ("append", "commit")):
+            raise self._fence.refused()
+
+    def _require_same(self, db: sqlite3.Connection) -> dict[str, int | None]:
+        """Rule 4; the state as it is stored."""
         where = f"SQLite database {self._path}"
         if self._file != _identity(self._path):
             raise StoreReplaced(where, "another file has its name, and what this service writes is in the old one")
-        if lost := missing(dict(db.execute("SELECT key, value FROM state")), self._saved):
+        found = dict(db.execute("SELECT key, value FROM state"))
+        if lost := missing(found, self._saved):
             raise StoreReplaced(where, lost)
+        return found
 
     def _write_remembered(self, db: sqlite3.Connection) -> None:
         news = [item for item in self._state.items() if self._saved.get(item[0], 0) != item[1]]
@@ -146,23 +170,29 @@ class SqliteStore:
 
     async def open(self) -> Recovery:
         """Create the file if there is none. `StoreUnavailable` when it cannot be opened or is no store of ours."""
+        return await self._connected(self._open)
+
+    async def _connected(self, work: Callable[..., T], *args: Any) -> T:
+        """`_run`, over a file that need not be open yet."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="hs-stream-sqlite")
         try:
-            return await self._run(self._open)
+            return await self._run(work, *args)
         except BaseException:
-            await self.abandon()
+            if not self._opened:
+                await self.abandon()
             raise
 
-    def _open(self) -> Recovery:
-        if self._connection is None:
-            if self._make_directory:
-                self._create_directory()
-            # SQLite makes the files beside it with the mode of the database. What cannot be opened, it says itself.
-            with suppress(OSError):
-                touch_private(self._path)
-            narrow(*(self._path.with_name(self._path.name + ending) for ending in ("-wal", "-shm")))
-            self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            return self._connection
+        if self._make_directory:
+            self._create_directory()
+        # SQLite makes the files beside it with the mode of the database. What cannot be opened, it says itself.
+        with suppress(OSError):
+            touch_private(self._path)
+        narrow(*(self._path.with_name(self._path.name + ending) for ending in ("-wal", "-shm")))
+        self._connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
         db = self._connection
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION or (
@@ -178,9 +208,17 @@ class SqliteStore:
         if version < SCHEMA_VERSION:
             steps = SCHEMA if version == 0 else "".join(UPGRADES[step] for step in range(version, SCHEMA_VERSION))
             db.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
         self._file = _identity(self._path)
+        return db
+
+    def _open(self) -> Recovery:
+        db = self._connect()
+        self._state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
         self._state |= dict(db.execute("SELECT key, value FROM state"))
+        token = self._state.pop(_FENCE, None) or 0
+        if not self._opened:
+            self._fence.opened(token)
+            self._opened = True
         self._saved = dict(self._state)
         marks = [
             (stream, to_intervals(unpack(packed))) for stream, packed in db.execute("SELECT s, intervals FROM marks")
@@ -212,12 +250,13 @@ class SqliteStore:
             await self.abandon()
 
     def _flush(self) -> None:
-        if self._uppers or self._state != self._saved:
+        if self._opened and not self._fence.broken and (self._uppers or self._state != self._saved):
             with self._transaction():
                 pass
 
     async def abandon(self) -> None:
         """Let go of the file without writing anything more: what a kill of the process would leave."""
+        self._opened, self._saved = False, {}
         executor, self._executor = self._executor, None
         if executor is not None:
             await asyncio.get_running_loop().run_in_executor(executor, self._disconnect)
@@ -304,7 +343,7 @@ class SqliteStore:
     def _append(self, append: Append) -> None:
         if append.seq <= (self._state["append"] or 0):
             return
-        with self._transaction() as db:
+        with self._transaction(alone=True) as db:
             if append.changed:
                 marks = [
                     (append.seq, stream, pack(flat_intervals(intervals)))
@@ -329,7 +368,7 @@ class SqliteStore:
     def _commit(self, commit: Commit) -> None:
         if commit.seq <= (self._state["commit"] or 0):
             return
-        with self._transaction() as db:
+        with self._transaction(alone=True) as db:
             for change in commit.streams:
                 self._apply(db, change)
                 if change.publish and (change.inserted or change.revised or change.retracted):
@@ -471,19 +510,35 @@ class SqliteStore:
             rows = await self._select(sql + "WHERE stream = ? ORDER BY id DESC LIMIT ?", stream, max(limit, 0))
         return [HistoryEntry(*row) for row in rows]
 
-    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
-        if self._connection is None:
-            await self.open()
-        return await self._run(self._claim, owner, now, until, instead_of)
+    async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
+        return await self._connected(self._claim, owner, for_ms, instead_of)
 
-    def _claim(self, owner: str, now: int, until: int, instead_of: str) -> str:
-        with self._transaction() as db:
+    def _claim(self, owner: str, for_ms: int, instead_of: str) -> Holder:
+        db = self._connect()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            self._require_same(db)
+            token = (db.execute("SELECT value FROM state WHERE key = ?", (_FENCE,)).fetchone() or (0,))[0]
             found = db.execute("SELECT document FROM documents WHERE kind = 'lease'").fetchone()
-            holder, ends = unpack(found[0]) if found else (owner, 0)
-            if holder not in (owner, instead_of) and ends > now:
-                return str(holder)
-            db.execute("INSERT OR REPLACE INTO documents VALUES ('lease', 'store', ?)", (pack([owner, until]),))
-            return owner
+            # The last version wrote owner and time of day only.
+            holder, ends, *since_boot = unpack(found[0]) if found else ("", 0)
+            now, here = time.time_ns() // 1_000_000, boot()
+            left = since_boot[1] - host_now() if since_boot and here and since_boot[0] == here else ends - now
+            free = holder in ("", instead_of) or left <= 0
+            mine = holder == owner or (free and for_ms > 0)
+            if mine:
+                token += holder != owner
+                until = [now + for_ms, here, host_now() + for_ms] if for_ms else [0]
+                packed = pack([owner, *until])
+                db.execute("INSERT OR REPLACE INTO documents VALUES ('lease', 'store', ?)", (packed,))
+                db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (_FENCE, token))
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        if mine:
+            self._fence.claimed(token)
+        return Holder(owner if mine else "" if free else str(holder), token)
 
     async def put(self, kind: DocumentKind, key: str, document: Mapping[str, Any]) -> None:
         await self._run(self._put, kind, key, pack(dict(document)))

@@ -9,6 +9,8 @@ True
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from hs_stream.core.batch import NOTHING, Batch
-from hs_stream.core.errors import LawViolation
+from hs_stream.core.errors import Fenced, LawViolation
 from hs_stream.core.size import fitting, is_full
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
@@ -38,6 +40,10 @@ from hs_stream.engine.ports import (
 
 __all__ = ["CHECKS", "HARD_VALUES", "check_store", "entries_of"]
 
+_LONG: Final = 600_000
+_PATIENCE: Final = 1000
+_MOMENT: Final = 0.2
+"""Seconds for which a store that cannot ask in the same breath may believe what it was told last."""
 Factory = Callable[[], Awaitable[Store]] | Callable[[], Store]
 
 
@@ -90,9 +96,17 @@ class _Bench:
     async def open(self) -> None:
         made = self._factory()
         self.store = await made if inspect.isawaitable(made) else made
+        await self._recover()
+
+    async def _recover(self) -> None:
         self.recovery = await self.store.open()
         self.append_seq = max(self.append_seq, self.recovery.append_seq)
         self.commit_seq = max(self.commit_seq, self.recovery.commit_seq)
+
+    async def reopen_same(self) -> None:
+        """The same object once more."""
+        await self.store.close()
+        await self._recover()
 
     async def reopen(self) -> Recovery:
         await self.store.close()
@@ -503,19 +517,98 @@ async def _floors(b: _Bench) -> None:
 
 
 async def _claims(b: _Bench) -> None:
-    """The right to write has one owner at a time, and runs out."""
+    """The right to write has one owner at a time, and runs out; its token rises with each change of owner."""
     store = b.store
-    _equal(await store.claim("a", 100, 200), "a", "claim takes what is free")
-    _equal(await store.claim("b", 150, 250), "a", "claim leaves it to its owner")
-    _equal(await store.claim("a", 150, 300), "a", "claim renews")
-    _equal(await store.claim("b", 250, 350), "a", "what was renewed lasts longer")
-    _equal(await store.claim("b", 300, 400), "b", "claim takes what has run out")
-    _equal(await store.claim("c", 310, 410, instead_of="a"), "b", "instead_of names the owner")
-    _equal(await store.claim("c", 310, 410, instead_of="b"), "c", "claim takes it from the owner that it names")
+    first = await store.claim("a", _LONG)
+    _equal(first.owner, "a", "claim takes what is free")
+    _equal(await store.claim("b", _LONG), first, "claim leaves it to its owner")
+    _equal(await store.claim("b", 0), first, "who does not have it cannot give it back, and learns who has")
+    _equal(await store.claim("a", _LONG), first, "a renewal keeps the token")
+    _equal(await store.claim("c", _LONG, instead_of="b"), first, "instead_of names the owner")
+    second = await store.claim("b", _LONG, instead_of="a")
+    _equal(second.owner, "b", "claim takes it from the owner that it names")
+    _must(second.token > first.token, "the token rises with each change of owner")
     await b.reopen()
-    _equal(await b.store.claim("d", 320, 420), "c", "the owner outlives its process")
-    _equal(await b.store.claim("c", 320, 0), "c", "the owner gives it back")
-    _equal(await b.store.claim("d", 320, 420), "d", "claim takes what was given back")
+    _equal(await b.store.claim("c", _LONG), second, "the owner outlives its process")
+    _equal((await b.store.claim("b", 0)).owner, "b", "the owner gives it back")
+    _equal((await b.store.claim("c", 0)).owner, "", "what was given back is nobody's")
+    third = await b.store.claim("c", 1)
+    _equal(third.owner, "c", "claim takes what was given back")
+    _must(third.token > second.token, "the token rises when it was given back, too")
+    fourth = await b.store.claim("d", _LONG)
+    for _ in range(_PATIENCE):
+        if fourth.owner == "d":
+            break
+        await asyncio.sleep(0.01)
+        fourth = await b.store.claim("d", _LONG)
+    _equal(fourth.owner, "d", "the right runs out by the clock of the store")
+    await b.append()
+    await b.commit()
+    await b.store.claim("d", 0)
+
+
+async def _fences(b: _Bench) -> None:
+    """Whoever had the right to write changes nothing behind its successor, and hears of it."""
+    raw, derived = await b.stream("raw"), await b.stream()
+    await b.store.claim("old", _LONG)
+    await b.append({raw: Batch.of([(1, "old")])})
+    await b.commit(_change(derived, inserted=[(1, "old")], publish=True))
+    old, seq, known = b.store, b.commit_seq + 1, {record.id: record for record in await b.store.streams()}
+    await b.open()
+    if _storage(b.store) is _storage(old):
+        await old.claim("old", 0)
+        return  # one object, one writer
+    new = b.store
+    _equal((await new.claim("new", _LONG, instead_of="old")).owner, "new", "claim takes it from who is named")
+    await asyncio.sleep(_MOMENT)
+    await b.reopen_same()
+    await b.append(upserts={raw: Batch.of([(1, "new")])}, changed={raw: TimeIntervals.of(0, 1)})
+    await b.commit(_change(derived, revised=[(1, "new")], revisions={1: 1}, publish=True), consumed=b.append_seq)
+    entries = entries_of(await new.outbox(seq - 1, 100))
+    again = _change(derived, revised=[(1, "older")], revisions={1: 1}, publish=True)
+    writes: dict[str, Callable[[], Awaitable[None]]] = {
+        "append": lambda: old.append(Append(b.append_seq + 1, upserts=[(raw, Batch.of([(1, "older"), (2, 2)]))])),
+        "purge": lambda: old.append(Append(b.append_seq + 1, purged={raw: TimeIntervals.of(0, 9)})),
+        "commit of a seq that is used by now": lambda: old.commit(Commit(seq, [again], 0, 0)),
+        "commit": lambda: old.commit(Commit(b.commit_seq + 1, [again], b.append_seq, 0)),
+        "register": lambda: old.register([replace(known[derived], upper=7)]),
+        "put": lambda: old.put("sessions", "fenced", {}),
+    }
+    for _ in range(2):
+        for what, write in writes.items():
+            await _must_be_fenced(what, write)
+        # Behind one that had it meanwhile: what this object knows is not true any more.
+        await old.claim("old", _LONG, instead_of="new")
+        await new.claim("new", _LONG, instead_of="old")
+    with contextlib.suppress(Fenced):
+        await old.advance({raw: 10**6})
+    with contextlib.suppress(Fenced):
+        await old.published(10**6)
+    with contextlib.suppress(Fenced):
+        await old.close()
+    with contextlib.suppress(Fenced):
+        await new.close()
+    await b.open()
+    _equal(await b.contents(raw), Batch.of([(1, "new")]), "who is fenced changes no reading")
+    _equal(await b.contents(derived), Batch.of([(1, "new")]), "who is fenced changes no result")
+    _equal(entries_of(await b.store.outbox(seq - 1, 100)), entries, "who is fenced changes nothing in the outbox")
+    found = {record.id: record for record in await b.store.streams()}
+    _equal((found[raw].upper, found[derived].upper), (known[raw].upper, 100), "who is fenced changes no record")
+    _must("fenced" not in await b.store.documents("sessions"), "who is fenced writes no document")
+    await b.store.claim("new", 0)
+
+
+def _storage(store: Store) -> Any:
+    """A store in memory is its own storage, also inside of a `FaultyStore`."""
+    return getattr(store, "inner", store)
+
+
+async def _must_be_fenced(what: str, write: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await write()
+    except Fenced:
+        return
+    raise LawViolation(f"the store breaks the rule: who has lost the right to write is Fenced; not so: {what}")
 
 
 async def _documents(b: _Bench) -> None:
@@ -583,6 +676,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "records": _records,
     "floors": _floors,
     "claims": _claims,
+    "fences": _fences,
     "documents": _documents,
     "histories": _histories,
 }

@@ -26,6 +26,7 @@ from hs_stream.engine.ports import (
     DeadLetter,
     DocumentKind,
     HistoryEntry,
+    Holder,
     OutboxEntry,
     Recovery,
     Snapshot,
@@ -131,8 +132,8 @@ class FaultyStore:
 
     # --- the port ---
 
-    async def claim(self, owner: str, now: int, until: int, *, instead_of: str = "") -> str:
-        return await self._ask(lambda store: store.claim(owner, now, until, instead_of=instead_of))
+    async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
+        return await self._ask(lambda store: store.claim(owner, for_ms, instead_of=instead_of))
 
     async def open(self) -> Recovery:
         return await self._ask(lambda store: store.open())

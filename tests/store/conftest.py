@@ -11,7 +11,7 @@ from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore
 
 
-@pytest.fixture(params=["memory", "sqlite", "mongo"])
+@pytest.fixture(params=["memory", "sqlite", "mongo", "replica"])
 def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
     """Makes stores over one and the same storage, at first empty."""
     if request.param == "memory":
@@ -19,5 +19,5 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Stor
         return lambda: store
     if request.param == "sqlite":
         return lambda: SqliteStore(tmp_path / "store.db")
-    url = request.getfixturevalue("mongo_url")
+    url = request.getfixturevalue(f"{request.param}_url")
     return lambda: MongoStore(url, checkpoint_seconds=0.02)

@@ -179,6 +179,10 @@ async def test_crash_between_any_two_writes(factory: Callable[[], Store], at: in
     await crash_once(factory, at, when)
 
 
+async def test_mongo_transactions_survive_kills(replica_url: str) -> None:
+    await kill_and_check(replica_url, seed=3, times=2)
+
+
 @pytest.mark.parametrize("at", range(2, 12, 3))
 @pytest.mark.parametrize("when", INSIDE)
 async def test_crash_inside_of_a_write(mongo_url: str, at: int, when: When) -> None:
@@ -252,9 +256,10 @@ async def test_purge_of_a_raw_stream_is_never_redone_over_a_later_append(mongo_u
     await store.close()
 
 
-async def test_mongod_killed_and_restarted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("replica_set", [None, "hs"])
+async def test_mongod_killed_and_restarted(tmp_path: Path, replica_set: str | None) -> None:
     """The service goes on by itself: what failed is tried again until mongod answers."""
-    mongod, dice = EmbeddedMongod(tmp_path / "data"), random.Random(3)
+    mongod, dice = EmbeddedMongod(tmp_path / "data", replica_set=replica_set), random.Random(3)
     await mongod.start()
     acked = {"a": 0, "c": 0}
     store = MongoStore(mongod.database_url("crash"), server_timeout=0.3, checkpoint_seconds=0.05)

@@ -127,7 +127,7 @@ async def test_a_mongodb_database(mongo_url: str, dropped: bool) -> None:
         with pytest.raises(StoreReplaced, match=said):
             await asyncio.wait_for(go_on(), 10)
         with pytest.raises(StoreReplaced):
-            await store.claim("me", 0, 1)
+            await store.claim("me", 1)
         with pytest.raises(StoreReplaced):
             await store.close()
         assert (database["state"].find_one({"_id": "store"}) or {}).get("commit") == (None if dropped else 2)
