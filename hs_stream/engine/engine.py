@@ -469,12 +469,14 @@ class Engine:
             for stream in involved:
                 stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
-            while await self._executor.step() and self._executor.owes(self._graph.requested(token), token):
-                if self._stopping.is_set():
-                    raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
+            while await self._executor.step():
                 if progress is not None:
                     left = sum((window - target.coverage).measure() for target in targets)
                     progress(max(total - left, 0), total)
+                if not self._executor.owes(self._graph.requested(token), token):
+                    break
+                if self._stopping.is_set():
+                    raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
         finally:
             self._graph.release(token)
         horizon = self._executor.silence.horizon
