@@ -456,8 +456,11 @@ class Engine:
             for stream in involved:
                 stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
-            while await self._executor.step() and self._executor.owes(self._graph.requested(token), token):
-                if self._stopping.is_set():
+            owes = True
+            while owes:
+                worked = await self._executor.step()
+                owes = self._executor.owes(self._graph.requested(token), token)
+                if (worked or owes) and self._stopping.is_set():
                     raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:
                     left = sum((window - target.coverage).measure() for target in targets)
