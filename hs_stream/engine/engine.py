@@ -469,14 +469,15 @@ class Engine:
             for stream in involved:
                 stream.retried |= stream.failed & stream.requests[token]
             self._executor.look_at(involved, "request")
-            while await self._executor.step():
+            owes = True
+            while owes:
+                worked = await self._executor.step()
+                owes = self._executor.owes(self._graph.requested(token), token)
+                if (worked or owes) and self._stopping.is_set():
+                    raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
                 if progress is not None:
                     left = sum((window - target.coverage).measure() for target in targets)
                     progress(max(total - left, 0), total)
-                if not self._executor.owes(self._graph.requested(token), token):
-                    break
-                if self._stopping.is_set():
-                    raise Unavailable("the engine stops", hint="ask again in a moment: what was computed stays")
         finally:
             self._graph.release(token)
         horizon = self._executor.silence.horizon

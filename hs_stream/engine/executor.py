@@ -112,6 +112,8 @@ class Executor:
         self._due: list[tuple[int, int]] = []
         self._due_at: dict[int, int] = {}
         self._under_way = 0
+        self._new = False
+        """Whether the last step took what was new."""
         self.lock = asyncio.Lock()
         """Held by a step. May be held together with that of `hs_stream.engine.ingest.Ingest`: this one first."""
         self.wake = asyncio.Event()
@@ -255,7 +257,8 @@ class Executor:
         Safe to call from several tasks.
         """
         async with self.lock:
-            return await self._step() or await self._turn()
+            self._new = await self._step()
+            return self._new or await self._turn()
 
     async def turn(self) -> bool:
         """Do a turn of what is owed, whatever is new; returns whether there was anything to do."""
@@ -676,11 +679,12 @@ class Executor:
 
     async def _step_and_turn(self) -> bool:
         """What is new, and a turn of what is owed behind it: neither waits for the end of the other."""
-        async with self.lock:
-            new = await self._step()
-        if new and self._backlog:
+        worked = await self.step()
+        if self._new and self._backlog:
             await asyncio.sleep(0)
-        return (not self._finishing and await self.turn()) or new
+            if not self._finishing:
+                await self.turn()
+        return worked
 
     def finish(self) -> None:
         """Let `run` return behind the step under way."""
