@@ -4,8 +4,9 @@
    up no other.
 2. Within a lane streams take turns too. A turn looks at as many of them as its budget is enough for, as far as the
    turns before tell.
-3. A budget counts input instances, and follows how long steps take: live data waits for no more than one turn. What a
-   step does never changes results, only how soon they are there.
+3. A budget counts input instances, and follows how long steps take: live data waits for no more than one turn. Part of
+   that time is the same for any budget (a stream with thousands of holes, a commit): a turn that would do less work
+   than that is not made smaller. What a step does never changes results, only how soon they are there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ MOST: Final = 60_000
 """Input instances in one turn, at the most."""
 _LEAST: Final = 64
 _FIRST: Final = 8_000
-_LONG: Final = 100
-_SHORT: Final = 40
+_LONG: Final = 250
+_SHORT: Final = 100
 """Milliseconds: a step that takes longer, or less long, makes the next budget smaller, or larger."""
 _WIDEST: Final = 256
 """Streams that one turn looks at, at the most."""
@@ -41,11 +42,12 @@ class Pace:
         self._least = least
         self.budget = _FIRST
 
-    def follow(self, milliseconds: int, *, exhausted: bool) -> None:
-        """A step took so long, and used its budget up or not."""
-        if milliseconds > _LONG:
+    def follow(self, milliseconds: int, working: int, *, exhausted: bool) -> None:
+        """A step took so long, ``working`` of it to evaluate, and used its budget up or not."""
+        beside = milliseconds - working
+        if milliseconds > _LONG and working > 2 * beside:
             self.budget = max(self.budget // 2, self._least)
-        elif exhausted and milliseconds < _SHORT:
+        elif exhausted and (milliseconds < _SHORT or working < beside):
             self.budget = min(self.budget * 2, MOST)
 
 
@@ -60,9 +62,9 @@ class Lane:
         self.width = _WIDEST
         self.streams: dict[int, Stream] = {}
 
-    def follow(self, milliseconds: int, *, exhausted: bool) -> None:
-        """A turn took so long. What used its budget up looked at too many streams: some may have got nothing."""
-        self.pace.follow(milliseconds, exhausted=exhausted)
+    def follow(self, milliseconds: int, working: int, *, exhausted: bool) -> None:
+        """See `Pace.follow`. What used its budget up looked at too many streams: some may have got nothing."""
+        self.pace.follow(milliseconds, working, exhausted=exhausted)
         self.width = max(self.width // 2, 1) if exhausted else min(self.width * 2, _WIDEST)
 
 

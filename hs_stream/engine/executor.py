@@ -314,7 +314,7 @@ class Executor:
             self._under_way = 0
         if self.graph.tails.crowded:
             self.graph.tails.clear(stream.tail for stream in self.graph.by_id.values())
-        pace.follow(self._clock.now() - step.now, exhausted=step.exhausted)
+        pace.follow(self._clock.now() - step.now, step.working, exhausted=step.exhausted)
 
     def _touch_others(self, step: Step) -> None:
         touched, self._touched = self._touched, {}
@@ -359,10 +359,12 @@ class Executor:
         owed = may - stream.coverage
         owed, rest = self._now_and_later(stream, owed, step, lost)
         if owed:
+            began = self._clock.now()
             if stream.is_fold:
                 rest |= await self._folder.process(stream, owed, lost, invalid, step, self.accept)
             else:
                 rest |= await self._evaluate_all(stream, owed, step)
+            step.working += self._clock.now() - began
         elif invalid is not None:
             self._folder.invalidate(stream, invalid)
             step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
@@ -484,7 +486,7 @@ class Executor:
         between costs little, and shrink when it does not fit.
         """
         left = list(owed.pairs)
-        size = 1
+        size = stream.grouped
         some = not step.behind
         while left and (some or not step.exhausted):
             some = False
@@ -495,6 +497,7 @@ class Executor:
                 size = 1
                 continue
             size = max(len(group) // 2, 1) if rest else min(2 * len(group), _MOST_IN_GROUP)
+            stream.grouped = size
             left[len(left) - len(group) :] = rest
         return TimeIntervals(left) if left else EMPTY
 

@@ -95,6 +95,8 @@ class Step:
         self.behind = behind
         self.writes: dict[int, Write] = {}
         self.spent = 0
+        self.working = 0
+        """Milliseconds in which it evaluated."""
         self.causes: dict[int, str] = {}
         self._touched: dict[int, dict[int, TimeIntervals]] = {}
         self._heap: list[tuple[int, int, Stream]] = []

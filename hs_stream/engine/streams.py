@@ -88,6 +88,7 @@ class Stream:
         "floor",
         "fold",
         "frontier",
+        "grouped",
         "grows",
         "id",
         "inputs",
@@ -179,6 +180,8 @@ class Stream:
         self.demand = EMPTY
         self.requests: dict[int, TimeIntervals] = {}
         self.owed = EMPTY
+        self.grouped = 1
+        """So many small intervals were evaluated together last, or may be next."""
         self.stale = EMPTY
         """Was computed and is not right any more; what is stored there stays readable until it is replaced."""
         self.settled = False

@@ -156,4 +156,4 @@ def test_random_order_with_duplicates_and_corrections(rows: list[Row], parts: An
     run.report("random order", len(disturbed))
     run.check(rows)
     assert run.metrics['hs_readings_total{source="office"}'] == len(disturbed)
-    assert run.metrics["hs_late_readings_total"] > len(rows) / 2
+    assert run.metrics["hs_late_readings_total"] > 100  # how many depends on how many came at once

@@ -213,18 +213,30 @@ def test_the_budget_follows_how_long_steps_take() -> None:
     """`IE-22`. It is never nothing, and grows only where it is used up."""
     pace = Pace(least=1000)
     first = pace.budget
-    pace.follow(10, exhausted=False)
+    pace.follow(10, 10, exhausted=False)
     assert pace.budget == first
-    pace.follow(10, exhausted=True)
+    pace.follow(10, 10, exhausted=True)
     assert pace.budget == 2 * first
-    pace.follow(70, exhausted=True)
+    pace.follow(170, 170, exhausted=True)
     assert pace.budget == 2 * first
     for _ in range(20):
-        pace.follow(5000, exhausted=True)
+        pace.follow(5000, 5000, exhausted=True)
     assert pace.budget == 1000
     for _ in range(20):
-        pace.follow(0, exhausted=True)
+        pace.follow(0, 0, exhausted=True)
     assert pace.budget == backlog.MOST
+
+
+def test_a_turn_is_not_made_smaller_than_what_it_costs_anyway() -> None:
+    """`IE-22`. Thousands of holes, or a slow commit: twice as many turns would take twice as long."""
+    pace = Pace()
+    first = pace.budget
+    pace.follow(800, 500, exhausted=True)
+    assert pace.budget == first
+    pace.follow(800, 100, exhausted=True)
+    assert pace.budget == 2 * first
+    pace.follow(800, 700, exhausted=True)
+    assert pace.budget == first
 
 
 def test_streams_of_a_lane_take_turns_also_where_one_uses_all_up() -> None:
@@ -243,7 +255,7 @@ def test_streams_of_a_lane_take_turns_also_where_one_uses_all_up() -> None:
         waiting.add(some[0], served=True)
         for stream in some[1:]:
             waiting.add(stream, served=False)
-        lane.follow(0, exhausted=True)
+        lane.follow(0, 0, exhausted=True)
     assert served == [0, 1, 2, 3] * 5
     assert len(some) == 1
     for stream in streams:
