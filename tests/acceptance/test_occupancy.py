@@ -75,12 +75,12 @@ class Run:
         messages = [(TOPIC, json.dumps(row).encode()) for row in rows]
         began = time.perf_counter()
         self.publishing = broker.publish(*messages)
-        service.settle(len({row["ts"] for row in rows}))
+        service.settle(len({row["ts"] for row in rows}), seconds=300)
         self.seconds = time.perf_counter() - began
         self.rate = len(rows) / self.seconds
         # The last days close when the silence of 10 s has proven that nothing more comes.
         self._wait_for_days(service, rows)
-        service.settle(len({row["ts"] for row in rows}))
+        service.settle(len({row["ts"] for row in rows}), seconds=300)
         self.metrics = service.metrics()
         self.heard = subscriber.finish()
         service.stop()
@@ -139,7 +139,7 @@ def rows(request: pytest.FixtureRequest) -> list[Row]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_all_rows_in_order(rows: list[Row], parts: Any, mongo_url: str) -> None:
     run = Run(parts, mongo_url, rows)
     run.report("in order", len(rows))
@@ -148,7 +148,7 @@ def test_all_rows_in_order(rows: list[Row], parts: Any, mongo_url: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_random_order_with_duplicates_and_corrections(rows: list[Row], parts: Any, mongo_url: str) -> None:
     disturbed = disturb(rows)
     assert len(disturbed) == len(rows) + len(rows) * 5 // 100 + len(rows) // 100
