@@ -260,7 +260,7 @@ class SqliteStore:
         executor, self._executor = self._executor, None
         if executor is not None:
             await asyncio.get_running_loop().run_in_executor(executor, self._disconnect)
-            executor.shutdown(wait=False)
+            executor.shutdown()  # its thread has nothing left to do
         self._uppers.clear()
 
     def _disconnect(self) -> None:
