@@ -239,6 +239,9 @@ class Engine:
             stream = self._graph.by_id.get(identity)
             if stream is not None:
                 self._executor.arrived(stream, spans, now)
+        if recovery.changed:
+            # Late readings that nobody has taken account of: what rests on them and is left out does not hear of them.
+            await self._ingest.forget_strays()
         self._executor.marked = recovery.append_seq
         self._graph.disturbed()
         self._executor.welcome((stream for stream in streams if stream.kind == "derived"), "backfill")

@@ -396,3 +396,29 @@ async def test_what_a_step_takes_away_of_a_full_read_leaves_too_few_before_the_e
     await history.restart([sessions(gap="2s", max_length="5s")])
     await history.check()
     await history.end()
+
+
+async def test_a_late_reading_of_before_a_crash_counts_for_what_is_left_out_and_comes_back() -> None:
+    """Its mark was forgotten while no workflow had the node, and the node still claimed to know that time."""
+    store = MemoryStore()
+
+    async def factory() -> Store:
+        return store
+
+    whole = workflow(node("double", "expression", ["power"], expression="value * 2"), online=True)
+    history = History(factory, [whole], EngineSettings(), NOW)
+    await history.begin()
+    room = (("room", "a"),)
+    await history.deliver([Reading("power", room, NOW, 1)])
+    await history.settle()
+    history.arm(2, "before")  # append, commit
+    await history.survive(lambda: history.deliver([Reading("power", room, NOW - 5000, 2)]))
+    await history.settle()
+    history.arm(0)
+    await history.restart([workflow(online=True)])
+    await history.deliver([Reading("power", room, NOW + 1, 3)])
+    await history.settle()
+    await history.restart([whole])
+    await history.pass_time(60_000)
+    await history.check()
+    await history.end()
