@@ -313,9 +313,8 @@ class Store(Protocol):
     ) -> Batch:
         """Instances in ``(start, end]``, ascending; with ``limit`` the first (or with ``newest`` the last) of them.
 
-        With ``budget``, a number of bytes, no more than the one with which those that are read have so many by
-        `hs_stream.core.size`: values may be of any size. What follows is not loaded first. Whether there may be more
-        says `hs_stream.core.size.is_full`.
+        ``budget`` bounds the bytes, since a value may be of any size: reading ends with the instance that fills it, and
+        what follows is not loaded. `hs_stream.core.size` measures, and its ``is_full`` says whether there may be more.
         """
 
     async def last(self, stream: int, instant: int, count: int) -> Batch:
