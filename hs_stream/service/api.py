@@ -179,7 +179,7 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     Routes(context, app.openapi).register(app, overview=viewer is None)
 
     @app.get("/metrics", tags=["service"], response_class=Response)
-    def metrics() -> Response:
+    async def metrics() -> Response:
         """Figures for Prometheus, in its text format."""
         return Response(context.metrics(), media_type=CONTENT_TYPE)
 

@@ -3,6 +3,7 @@
 1. All names begin with ``hs_``; every service has a registry of its own, so two in one process do not mix.
 2. Label values are bounded: of each label the first `MAX_LABELS` values keep their own series, the rest are ``other``.
 3. Label children are kept, never looked up through the client library per call.
+4. A scrape is answered on the event loop, which alone changes the engine: in a thread it would fail while a room joins.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class ServiceTelemetry(Telemetry):
         self._collector.gauges = gauges
 
     def exposition(self) -> bytes:
-        """The text format of Prometheus, `CONTENT_TYPE`."""
+        """The text format of Prometheus, `CONTENT_TYPE`. On the loop of the engine (rule 4)."""
         return generate_latest(self.registry)
 
     # --- Telemetry ---

@@ -54,6 +54,7 @@ _INSERT_AT_ONCE: Final = 50_000
 _READ_AT_ONCE: Final = 100_000
 _SOCKET_MS: Final = 60_000
 _MOMENT: Final = 0.02
+_FAREWELL: Final = 1.0
 _ONCE_MORE: Final = frozenset({112, 225, 251, 256})
 """Write conflict, transaction too old, no such transaction, transaction aborted: another round, or who is to be told
 that it has lost the right to write would hear of this instead."""
@@ -238,7 +239,12 @@ class Link:
     async def _leave(self) -> None:
         while self._leaving:
             client = self._leaving[-1]
-            await client.close()
+            # It takes leave of the server first, and would wait for one that is away. The second time it does not.
+            try:
+                async with asyncio.timeout(_FAREWELL):
+                    await client.close()
+            except TimeoutError:
+                await client.close()
             self._take(client)
 
     def _take(self, client: AsyncMongoClient[Document]) -> bool:

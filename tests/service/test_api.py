@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import TimeInterval, format_time
@@ -551,6 +553,14 @@ async def test_descriptions_are_markdown_and_the_page_shows_them(api: Api) -> No
     page = (await api.client.get("/docs")).text
     assert "`" not in page
     assert "parameter too: <code>?room=kitchen</code>. <code>next</code> is" in page
+
+
+async def test_every_request_is_answered_on_the_loop(api: Api) -> None:
+    """The engine changes there alone. In a thread, a scrape failed with 500 while a room joined."""
+    app = create_api(api.context)
+    endpoints = [route.endpoint for route in app.routes if isinstance(route, APIRoute)]
+    assert len(endpoints) > 20
+    assert [one.__qualname__ for one in endpoints if not inspect.iscoroutinefunction(one)] == []
 
 
 async def test_metrics_and_the_description(api: Api) -> None:

@@ -357,6 +357,22 @@ async def test_mongo_does_not_have_its_writes_repeated_by_pymongo(tmp_path: Path
     assert seen
 
 
+@pytest.mark.timeout(60)
+async def test_mongo_a_server_that_is_away_does_not_hold_up_the_close(tmp_path: Path) -> None:
+    """PyMongo takes leave of it first, for as long as it looks for a server: docker kills what takes 10 s to stop."""
+    if find_mongod() is None:
+        pytest.skip("no mongod runs on this machine")
+    mongod = EmbeddedMongod(tmp_path / "data")
+    await mongod.start()
+    store = MongoStore(mongod.database_url("x"), server_timeout=30.0)
+    try:
+        await store.open()
+    finally:
+        await mongod.kill()
+    async with asyncio.timeout(15):
+        await store.abandon()
+
+
 async def test_mongo_a_close_that_was_cut_off_is_finished_by_the_next(
     mongo_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
