@@ -425,13 +425,13 @@ def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_memory() -> None:
-    play(OnMemory, 1500)
+    play(OnMemory, 800)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
-    play(OnSqlite, 500)
+    play(OnSqlite, 250)
 
 
 @pytest.mark.slow
