@@ -27,7 +27,7 @@ from hs_stream.store.factories import sqlite_path
 from hs_stream.store.open import StoreOptions, open_store
 
 if TYPE_CHECKING:
-    from hs_stream.service.embedded_mongod import EmbeddedMongod
+    from hs_stream.service.embedded.mongod import EmbeddedMongod
 
 __all__ = [
     "EmbeddedStore",
@@ -207,7 +207,7 @@ class EmbeddedStore:
         """Make the store."""
         if self._url.partition("://")[0] != "embedded":
             return make_store(self._settings, self._url)
-        from hs_stream.service.embedded_mongod import (  # noqa: PLC0415 - as in make_store
+        from hs_stream.service.embedded.mongod import (  # noqa: PLC0415 - as in make_store
             EmbeddedMongod,
             find_mongod,
             running_mongod,

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
+from hs_stream.service.embedded.broker import EmbeddedBroker, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

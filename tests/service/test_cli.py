@@ -15,7 +15,7 @@ from hs_stream.cli import app
 from hs_stream.cli.common import reading_store, writing_store
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.service import doctor
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, StoreSettings
 
 pytestmark = pytest.mark.usefixtures("in_site")
