@@ -39,7 +39,6 @@ from hs_stream.core.visible import visible
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
-from hs_stream.service.catalog import Catalog
 from hs_stream.service.lease import Lease, StoreInUse
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.remote import Remote, service_at, service_of
@@ -54,7 +53,8 @@ from hs_stream.service.wiring import (
     reading_store,
     source_check,
 )
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.catalog import Catalog
+from hs_stream.service.workflows.file import load_workflow
 
 __all__ = [
     "DEBUG",

@@ -39,7 +39,7 @@ from hs_stream.service.remote import Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import engine_settings, load_registry, recovered_store, source_check
-from hs_stream.service.workflow_file import load_workflow, to_document
+from hs_stream.service.workflows.file import load_workflow, to_document
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
 from hs_stream.testing.preview import NodeChange, preview

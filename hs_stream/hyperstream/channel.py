@@ -29,7 +29,7 @@ from hs_stream.hyperstream.spans import Interval, finite, interval_of, now_ms
 from hs_stream.hyperstream.streams import Stream
 from hs_stream.hyperstream.tables import Listing, span_text
 from hs_stream.hyperstream.workspace import Workspace
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
 
 __all__ = ["Channel", "NotebookWorkflow", "Session"]
 

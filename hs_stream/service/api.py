@@ -40,7 +40,6 @@ from hs_stream.core.errors import (
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.size import PAGE
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.catalog import FromFile, Plan, Unread
 from hs_stream.service.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.live import Hub
@@ -48,6 +47,7 @@ from hs_stream.service.metrics import CONTENT_TYPE
 from hs_stream.service.purging import NotConfirmed
 from hs_stream.service.security import Guard, Tokens, access_of
 from hs_stream.service.silence import Witness
+from hs_stream.service.workflows.catalog import FromFile, Plan, Unread
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine

@@ -31,9 +31,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.api import ApiContext, Viewer, create_api
-from hs_stream.service.catalog import Catalog, Plan, Unread
 from hs_stream.service.connectors import Author, mqtt_options
-from hs_stream.service.doubts import doubts_about
 from hs_stream.service.gate import Gate
 from hs_stream.service.http import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease, name_of
@@ -46,6 +44,8 @@ from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import SideTasks, first_error
 from hs_stream.service.wiring import EmbeddedStore, load_registry, version, without_server
+from hs_stream.service.workflows.catalog import Catalog, Plan, Unread
+from hs_stream.service.workflows.doubts import doubts_about
 
 __all__ = ["Service", "run_service", "serve"]
 
@@ -335,7 +335,7 @@ class Service:
             return self._changed(await self._catalog.remove(self.store, name))
 
     def origin(self, name: str) -> str:
-        """The path of the workflow's file, or `hs_stream.service.catalog.STORE`."""
+        """The path of the workflow's file, or `hs_stream.service.workflows.catalog.STORE`."""
         return self._catalog.origin(name)
 
     def unread(self) -> Unread | None:

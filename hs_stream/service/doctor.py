@@ -26,9 +26,7 @@ from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavai
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, to_ms
 from hs_stream.core.urls import redacted
 from hs_stream.engine.ports import Store
-from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
-from hs_stream.service.doubts import doubts_about
 from hs_stream.service.http import bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.remote import running_service, service_at
@@ -46,6 +44,8 @@ from hs_stream.service.wiring import (
     saved_workflows,
     without_server,
 )
+from hs_stream.service.workflows.catalog import STORE, Catalog
+from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.store.factories import sqlite_path
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.source import MqttSource

@@ -23,7 +23,6 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
 from hs_stream.engine.ports import Reading
 from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, require_write
-from hs_stream.service.catalog import Plan
 from hs_stream.service.intake import check_target
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.lookup import find_stream, parse_instant, parse_span, parse_stream
@@ -32,8 +31,9 @@ from hs_stream.service.purging import matching, purge
 from hs_stream.service.silence import lacking
 from hs_stream.service.states import entry_json, failed_json, letter_json, overwritten_json, stream_json, stream_states
 from hs_stream.service.tool_docs import tool_json
-from hs_stream.service.workflow_file import MAX_FILE, plate_document, to_document
-from hs_stream.service.workflow_graph import dot, graph_json, mermaid
+from hs_stream.service.workflows.catalog import Plan
+from hs_stream.service.workflows.file import MAX_FILE, plate_document, to_document
+from hs_stream.service.workflows.graph import dot, graph_json, mermaid
 
 __all__ = ["Routes"]
 

@@ -22,7 +22,7 @@ from hs_stream.plugins import default_registry
 from hs_stream.private_files import make_private
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.workflow_file import SourceCheck, WorkflowText
+from hs_stream.service.workflows.file import SourceCheck, WorkflowText
 from hs_stream.store.factories import sqlite_path
 from hs_stream.store.open import StoreOptions, open_store
 

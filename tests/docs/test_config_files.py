@@ -52,7 +52,7 @@ def check_workflow(path: Path, scratch: Path) -> None:
     from hs_stream.plugins import default_registry
     from hs_stream.service.settings import Settings
     from hs_stream.service.wiring import source_check
-    from hs_stream.service.workflow_file import load_workflow
+    from hs_stream.service.workflows.file import load_workflow
 
     workflow = load_workflow(path, default_registry(), source_check(Settings()))
     assert workflow.name == path.stem

@@ -23,7 +23,7 @@ from hs_stream.plugins import default_registry
 from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.security import Tokens
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
 

@@ -19,7 +19,7 @@ from hs_stream.engine.ports import Append, Commit, Delivery, DocumentKind, Readi
 from hs_stream.plugins import default_registry
 from hs_stream.service import live
 from hs_stream.service.live import Hub, Subscription
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore

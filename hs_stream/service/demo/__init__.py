@@ -32,7 +32,7 @@ from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
 from hs_stream.service.wiring import load_registry, source_check
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
 from hs_stream.testing.oracle import Verification, verify
 from hs_stream_connectors.simulator import HouseSimulator, SimulatorStatistics
 

@@ -32,7 +32,7 @@ from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import check_names, load_workflows, matching_files, read_workflows
-from hs_stream.service.workflow_file import MAX_FILE, WorkflowText, from_document, to_document
+from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document, to_document
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan"]
 
