@@ -11,7 +11,7 @@ import typer
 from hs_stream.cli.common import DEBUG, Config, guarded, run, say, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.urls import redacted
-from hs_stream.service.api import Viewer
+from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import Settings, find_settings, load_settings
 from hs_stream.service.wiring import first_workflow, saved_workflows, workflow_files

@@ -26,8 +26,8 @@ from hs_stream.cli.common import (
 from hs_stream.core.errors import NotFound, StoreUnavailable, did_you_mean
 from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.service.http.pages import computed
 from hs_stream.service.json_values import encode
-from hs_stream.service.pages import computed
 from hs_stream.service.remote import Remote, running_service
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry, source_check

@@ -30,16 +30,16 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
-from hs_stream.service.api import ApiContext, Viewer, create_api
 from hs_stream.service.connectors import Author, mqtt_options
-from hs_stream.service.gate import Gate
-from hs_stream.service.http import HttpServer, bind, check_certificate
+from hs_stream.service.http.api import ApiContext, Viewer, create_api
+from hs_stream.service.http.gate import Gate
+from hs_stream.service.http.outgoing import Backlog
+from hs_stream.service.http.security import GOOD, SHORTEST, Tokens
+from hs_stream.service.http.server import HttpServer, bind, check_certificate
 from hs_stream.service.lease import Lease, name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
-from hs_stream.service.outgoing import Backlog
 from hs_stream.service.round import Round
-from hs_stream.service.security import GOOD, SHORTEST, Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
 from hs_stream.service.tasks import SideTasks, first_error
@@ -320,7 +320,7 @@ class Service:
         await working
         return True
 
-    # --- changes (`hs_stream.service.api.Changes`) ---
+    # --- changes (`hs_stream.service.http.api.Changes`) ---
 
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""

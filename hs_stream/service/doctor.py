@@ -27,7 +27,7 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time
 from hs_stream.core.urls import redacted
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Connectors, mqtt_options
-from hs_stream.service.http import bind, check_certificate
+from hs_stream.service.http.server import bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.remote import running_service, service_at
 from hs_stream.service.session import running_session

@@ -23,10 +23,10 @@ from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineStatistics
 from hs_stream.engine.ports import Clock, Store
 from hs_stream.service.connectors import AllConnected, Connectors
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.outgoing import Backlog
 from hs_stream.service.lease import Lease, name_of
-from hs_stream.service.live import Hub
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.outgoing import Backlog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness

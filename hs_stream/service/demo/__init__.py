@@ -26,9 +26,9 @@ from rich.table import Table
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.api import Viewer
 from hs_stream.service.app import Service, loop_factory
 from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
 from hs_stream.service.wiring import load_registry, source_check

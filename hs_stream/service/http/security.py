@@ -42,7 +42,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hs_stream.core.errors import Unavailable
-from hs_stream.service.gate import Gate
+from hs_stream.service.http.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.settings import TOKEN_VARIABLE

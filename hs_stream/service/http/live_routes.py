@@ -14,11 +14,11 @@ from hs_stream.core.errors import HsStreamError, Unavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.engine import Engine
-from hs_stream.service.api import ApiContext, JsonResponse, status_of
-from hs_stream.service.live import Hub
-from hs_stream.service.lookup import bounded_span, find_stream, parse_instant
-from hs_stream.service.security import access_of
-from hs_stream.service.sse import EventStream, event
+from hs_stream.service.http.api import ApiContext, JsonResponse, status_of
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.lookup import bounded_span, find_stream, parse_instant
+from hs_stream.service.http.security import access_of
+from hs_stream.service.http.sse import EventStream, event
 
 __all__ = ["LiveRoutes"]
 

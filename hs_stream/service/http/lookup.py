@@ -12,7 +12,7 @@ from hs_stream.service.silence import lacking
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import StreamStatus
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.api import ApiContext
 
 __all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span", "parse_stream"]
 

@@ -2,13 +2,13 @@
 
 1. Every error is ``{"error": ..., "hint": ...}`` with its status: 401, 403, 404, 405, 409, 413, 421, 422, 429, 500,
    503.
-2. Who may do what: `hs_stream.service.security`.
+2. Who may do what: `hs_stream.service.http.security`.
 3. Times are ISO 8601 in and out; going in also ``now``, ``-1h`` and integer milliseconds since the epoch.
    Values are encoded as in `hs_stream.service.json_values`.
 4. No page loads anything from another host.
 5. What changes seldom has an ``ETag``: with ``If-None-Match`` the answer is 304 while it is the same.
 6. While the workflows are being replaced, requests wait at the gate, but for ``/healthz`` and ``/metrics``.
-7. No body is longer than `hs_stream.service.security.MOST_BODY`, and none is read before its sender may write.
+7. No body is longer than `hs_stream.service.http.security.MOST_BODY`, and none is read before its sender may write.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from hs_stream.core.errors import (
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.size import PAGE
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.gate import Gate
+from hs_stream.service.http.gate import Gate
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.security import Guard, Tokens, access_of
 from hs_stream.service.json_values import dumps
-from hs_stream.service.live import Hub
 from hs_stream.service.metrics import CONTENT_TYPE
 from hs_stream.service.purging import NotConfirmed
-from hs_stream.service.security import Guard, Tokens, access_of
 from hs_stream.service.silence import Witness
 from hs_stream.service.workflows.catalog import FromFile, Plan, Unread
 
@@ -163,8 +163,8 @@ def require_write(request: Request) -> None:
 
 def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     """The application. It holds no state of its own. ``viewer`` adds its pages; without it ``/`` is a status page."""
-    from hs_stream.service.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
-    from hs_stream.service.routes import Routes  # noqa: PLC0415
+    from hs_stream.service.http.live_routes import LiveRoutes  # noqa: PLC0415 - routes use JsonResponse from here
+    from hs_stream.service.http.routes import Routes  # noqa: PLC0415
 
     app = _Api(
         title="hs-stream",

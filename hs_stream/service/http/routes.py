@@ -22,11 +22,11 @@ from hs_stream.core.value import canonical
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
 from hs_stream.engine.ports import Reading
-from hs_stream.service.api import ApiContext, JsonResponse, TaggedResponse, require_write
+from hs_stream.service.http.api import ApiContext, JsonResponse, TaggedResponse, require_write
+from hs_stream.service.http.lookup import find_stream, parse_instant, parse_span, parse_stream
+from hs_stream.service.http.pages import docs_page, overview_page
 from hs_stream.service.intake import check_target
 from hs_stream.service.json_values import encode, intervals
-from hs_stream.service.lookup import find_stream, parse_instant, parse_span, parse_stream
-from hs_stream.service.pages import docs_page, overview_page
 from hs_stream.service.purging import matching, purge
 from hs_stream.service.silence import lacking
 from hs_stream.service.states import entry_json, failed_json, letter_json, overwritten_json, stream_json, stream_states
