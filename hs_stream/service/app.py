@@ -31,7 +31,8 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, mqtt_options
-from hs_stream.service.http.api import ApiContext, Viewer, create_api
+from hs_stream.service.http.api import Viewer, create_api
+from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.gate import Gate
 from hs_stream.service.http.outgoing import Backlog
 from hs_stream.service.http.security import GOOD, SHORTEST, Tokens
@@ -320,7 +321,7 @@ class Service:
         await working
         return True
 
-    # --- changes (`hs_stream.service.http.api.Changes`) ---
+    # --- changes (`hs_stream.service.http.context.Changes`) ---
 
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""

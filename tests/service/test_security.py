@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.engine.engine import Engine
 from hs_stream.service.app import Service
-from hs_stream.service.http.api import ApiContext, create_api
+from hs_stream.service.http.api import create_api
+from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.gate import Gate
 from hs_stream.service.http.security import MOST_BODY, MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
 from hs_stream.service.http.server import check_certificate
