@@ -10,26 +10,28 @@ mosquitto where it is installed, else iotcore (rumqttd, from PyPI). They differ:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
 import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
-from hs_stream.private_files import make_private, open_private, touch_private
+from hs_stream.private_files import make_private, open_private
+from hs_stream.service.embedded.child import ChildServer, free_port
 
-__all__ = ["EmbeddedBroker", "free_port", "new_password"]
+__all__ = ["EmbeddedBroker", "new_password"]
 
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 _USER = "hs-stream"
 _ROOT = 0
+_SETTLE_SECONDS = 0.02
 
 _MOSQUITTO = """\
 listener {port} 127.0.0.1
@@ -63,21 +65,18 @@ dynamic_filters = true
 {auth}"""
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class EmbeddedBroker(ChildServer):
+    """One broker.
 
-
-class EmbeddedBroker:
-    """One broker, to be started and stopped in one event loop. ``async with`` does both.
-
-    ``directory`` keeps its configuration and log (and with ``persistence`` its sessions); it is created. The port is
-    chosen once and kept over restarts. With ``password`` only the user ``hs-stream`` may connect; `url` holds both.
-    ``kind``: ``None`` for mosquitto where it is installed, else iotcore. ``ConfigurationError`` when neither is there.
-    ``more``: lines for mosquitto's configuration.
+    ``directory`` keeps its configuration and log (and with ``persistence`` its sessions). The port is chosen here and
+    kept over restarts. With ``password`` only the user ``hs-stream`` may connect; `url` holds both. ``kind``: ``None``
+    for mosquitto where it is installed, else iotcore. ``ConfigurationError`` when neither is there. ``more``: lines for
+    mosquitto's configuration. `start` raises `BrokerUnavailable`. When it is stopped it saves what it keeps.
     """
+
+    start_seconds = 10.0
+    stop_seconds = 5.0
+    in_use = "in use"
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class EmbeddedBroker:
         kind: Literal["mosquitto", "iotcore"] | None = None,
         more: str = "",
     ) -> None:
-        self.directory = Path(directory)
+        super().__init__(directory, port or None)
         self.kind = kind or ("mosquitto" if _mosquitto() else "iotcore")
         if self.kind == "mosquitto" and not _mosquitto():
             raise ConfigurationError("mosquitto is not installed", hint="apt-get install mosquitto")
@@ -99,13 +98,11 @@ class EmbeddedBroker:
             )
         if self.kind == "iotcore" and persistence:
             raise ConfigurationError("iotcore keeps nothing on disk", hint="install mosquitto for persistence")
-        self.port = port or free_port()
-        self._port_v3 = self.port if self.kind == "mosquitto" else free_port()
-        self._fixed_port = port is not None
+        self._port_v3 = 0
+        self._choose_port()
         self._persistence = persistence
         self._password = password
         self._more = more
-        self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -122,75 +119,15 @@ class EmbeddedBroker:
         return f"mqtt://{login}127.0.0.1:{port}"
 
     @property
-    def is_running(self) -> bool:
-        """Whether the child process is there."""
-        return self._process is not None and self._process.returncode is None
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._port is not None
+        return self._port
 
-    @property
-    def pid(self) -> int:
-        """Of the child process. ``BrokerUnavailable`` before `start`."""
-        if self._process is None:
-            raise BrokerUnavailable("the embedded broker has not been started", hint="await broker.start() first")
-        return self._process.pid
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def start(self) -> None:
-        """Start it and return when it accepts connections. Nothing if it runs.
-
-        Raises `BrokerUnavailable` with the broker's last words when it does not come up.
-        """
-        if self.is_running:
-            return
-        for attempt in range(3):
-            # Whoever has the port would also answer our knocking, so ask before there is a child to be mistaken for.
-            if self._fixed_port and _is_taken(self.port):
-                raise BrokerUnavailable(f"port {self.port} is in use", hint="choose another port")
-            await self._spawn()
-            if await self._accepts():
-                return
-            await self.stop()
-            words = self._last_words()
-            if self._fixed_port or attempt == 2 or "in use" not in words:
-                raise BrokerUnavailable(
-                    f"the embedded {self.kind} on port {self.port} does not start: {words}",
-                    hint="choose another port" if "in use" in words else f"see {self._log}",
-                )
-            # Somebody took the free port between our asking and the broker's binding.
-            self.port = free_port()
-            self._port_v3 = self.port if self.kind == "mosquitto" else free_port()
-
-    async def stop(self) -> None:
-        """Stop it in an orderly way (with persistence it saves). Nothing if it does not run."""
-        process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    async def kill(self) -> None:
-        """SIGKILL: what happens when the machine loses power, minus the machine."""
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    async def restart(self) -> None:
-        """`stop`, then `start` on the same port."""
-        await self.stop()
-        await self.start()
+    def _choose_port(self) -> None:
+        if not self._fixed_port:
+            super()._choose_port()
+        self._port_v3 = self.port if self.kind == "mosquitto" else free_port()
 
     # --- the two kinds ---
 
@@ -198,32 +135,31 @@ class EmbeddedBroker:
     def _log(self) -> Path:
         return self.directory / "broker.log"
 
-    async def _spawn(self) -> None:
+    def _output(self) -> Path:
+        return self._log
+
+    def _command(self, port: int) -> Sequence[str]:
+        # Whoever has the port would also answer our knocking, so ask before there is a child to be mistaken for.
+        if self._fixed_port and _is_taken(port):
+            raise BrokerUnavailable(f"port {port} is in use", hint="choose another port")
         make_private(self.directory)
         if self.kind == "mosquitto":
-            arguments = [_mosquitto(), "-c", str(await self._write_mosquitto())]
-        else:
-            arguments = [
-                sys.executable,
-                "-m",
-                "iotcore",
-                "--log-level",
-                "WARNING",
-                "--config",
-                str(self._write_iotcore()),
-            ]
-        touch_private(self._log)
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            return [_mosquitto(), "-c", str(self._write_mosquitto())]
+        config = str(self._write_iotcore())
+        return [sys.executable, "-m", "iotcore", "--log-level", "WARNING", "--config", config]
 
-    async def _write_mosquitto(self) -> Path:
+    def _failed(self, why: str) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"the embedded {self.kind} on port {self.port} does not start: {why}",
+            hint="choose another port" if self.in_use in why else f"see {self._log}",
+        )
+
+    def _write_mosquitto(self) -> Path:
         auth = "allow_anonymous true\n"
         if self._password:
             path = self.directory / "passwords"
             _write_private(path, f"{_USER}:{self._password}\n")
-            await _hash_passwords(path)
+            _hash_passwords(path)
             auth = f"allow_anonymous false\npassword_file {path}\n"
         persistence = "persistence false\n"
         if self._persistence:
@@ -244,23 +180,18 @@ class EmbeddedBroker:
         _write_private(path, text)
         return path
 
-    async def _accepts(self) -> bool:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _START_SECONDS
+    @contextmanager
+    def _asking(self) -> Iterator[Callable[[], bool]]:
+        yield self._accepts
+
+    def _accepts(self) -> bool:
         for port in {self.port, self._port_v3}:
-            while True:
-                if not self.is_running or loop.time() > until:
-                    return False
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                    continue
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-                break
-        await asyncio.sleep(0.02)
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+            except OSError:
+                return False
+        # One that did not get its port ends about now.
+        time.sleep(_SETTLE_SECONDS)
         return self.is_running
 
     def _last_words(self) -> str:
@@ -290,9 +221,8 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-async def _hash_passwords(path: Path) -> None:
-    process = await asyncio.create_subprocess_exec("mosquitto_passwd", "-U", str(path))
-    if await process.wait() != 0:
+def _hash_passwords(path: Path) -> None:
+    if subprocess.run(["mosquitto_passwd", "-U", str(path)], check=False).returncode != 0:
         raise ConfigurationError("mosquitto_passwd cannot hash the password", hint="install all of mosquitto")
 
 
