@@ -30,11 +30,12 @@ from hs_stream.service.http.pages import computed
 from hs_stream.service.json_values import encode
 from hs_stream.service.remote import Remote, running_service
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import load_registry, source_check
+from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.catalog import Catalog
 from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.service.workflows.file import load_workflow, to_document
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.service.workflows.yaml_items import write_yaml
 
 __all__ = ["app"]

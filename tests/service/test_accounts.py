@@ -21,8 +21,8 @@ from hs_stream.service.accounts import FEW, LINES, MAX_REASONS, MAX_SOURCES, OTH
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness, waits_for
-from hs_stream.service.wiring import source_check
 from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from tests.service.conftest import WORKFLOW
 
 

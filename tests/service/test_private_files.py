@@ -19,7 +19,7 @@ from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import load_settings
-from hs_stream.service.wiring import EmbeddedStore
+from hs_stream.service.stores import EmbeddedStore
 from hs_stream.store.open import StoreOptions, open_store
 from hs_stream.store.sqlite import SqliteStore
 
