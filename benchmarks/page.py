@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.steady.parts import _environment
 from benchmarks.steady.report import machine, save
-from hs_stream.service.embedded_broker import free_port
+from hs_stream.service.embedded.child import free_port
 
 _HOUR: Final = 3_600_000
 _START_SECONDS: Final = 60.0

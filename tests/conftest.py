@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 
 
 @contextlib.contextmanager

@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import sysconfig
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import grimp
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,3 +27,14 @@ def test_contracts() -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert " kept, 0 broken" in result.stdout
+
+
+def test_imports_make_no_circle() -> None:
+    """Imports for types only and those inside of functions count too."""
+    graph = grimp.build_graph("hs_stream", "hs_stream_connectors", "hs_stream_tools", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 150
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")

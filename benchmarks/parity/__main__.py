@@ -12,7 +12,7 @@ from typing import Any, Final
 from benchmarks.parity import measures
 from benchmarks.parity.report import tables
 from benchmarks.steady.report import machine, save
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 
 _MEASURES: Final = {"speed": measures.speed, "second": measures.one_more_second}
 

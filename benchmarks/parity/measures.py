@@ -14,7 +14,7 @@ from benchmarks.parity.works import BEGIN, FACTOR, WORKS, Work, points
 from hs_stream.core.stream import StreamId
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Delivery, Reading, Store
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
 from hs_stream.testing.clock import VirtualClock

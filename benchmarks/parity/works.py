@@ -17,7 +17,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Reading
 from hs_stream.plugins import default_registry
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 
 __all__ = ["BEGIN", "FACTOR", "WORKS", "Work", "double", "points"]
 

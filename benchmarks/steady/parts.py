@@ -23,8 +23,8 @@ from pymongo import MongoClient
 
 from benchmarks.steady import baseline
 from benchmarks.steady.load import Order, Result
-from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 
 __all__ = ["PER_READING", "Contender", "Cost", "Parts"]
 

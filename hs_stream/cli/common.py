@@ -8,8 +8,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from io import StringIO
 from pathlib import Path
@@ -39,22 +38,18 @@ from hs_stream.core.visible import visible
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store, StreamRecord
-from hs_stream.service.catalog import Catalog
-from hs_stream.service.lease import Lease, StoreInUse
+from hs_stream.service.host import Host, reading_store
+from hs_stream.service.lease import StoreInUse
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.remote import Remote, service_at, service_of
 from hs_stream.service.settings import Settings, load_settings
 from hs_stream.service.silence import suggest
+from hs_stream.service.stores import has_store
 from hs_stream.service.tasks import first_error
-from hs_stream.service.wiring import (
-    EmbeddedStore,
-    engine_settings,
-    has_store,
-    load_registry,
-    reading_store,
-    source_check,
-)
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.wiring import load_registry
+from hs_stream.service.workflows.catalog import Catalog
+from hs_stream.service.workflows.file import load_workflow
+from hs_stream.service.workflows.loading import source_check
 
 __all__ = [
     "DEBUG",
@@ -74,7 +69,6 @@ __all__ = [
     "show_table",
     "unlogged",
     "wait_settled",
-    "writing_store",
 ]
 
 _WIDE: Final = 10_000
@@ -206,30 +200,11 @@ def settings_of(config: Path | None) -> Settings:
     return load_settings(config)
 
 
-@asynccontextmanager
-async def writing_store(settings: Settings) -> AsyncIterator[tuple[Store, Lease]]:
-    """The store, opened, and the right to write to it. `StoreInUse` when a service is using the store."""
-    embedded = EmbeddedStore(settings, beside=True)
-    store = await embedded.open()
-    lease = Lease(store, settings.store.lease)
-    try:
-        await lease.take()
-        try:
-            await store.open()
-            yield store, lease
-        finally:
-            await lease.give_back()
-    finally:
-        with contextlib.suppress(StoreUnavailable):
-            await store.close()
-        await embedded.close()
-
-
 class Held:
     """The store, opened, and the right to write to it, for as long as a command changes it."""
 
-    def __init__(self, settings: Settings, store: Store, lease: Lease) -> None:
-        self.settings, self.store, self._lease = settings, store, lease
+    def __init__(self, settings: Settings, host: Host) -> None:
+        self.settings, self.store, self._host = settings, host.store, host
 
     async def catalog(self) -> Catalog:
         """The workflows of the settings' files and those that are saved in the store."""
@@ -239,9 +214,8 @@ class Held:
 
     async def engine(self, workflows: Sequence[WorkflowDefinition]) -> Engine:
         """An engine over the store, opened."""
-        engine = Engine(self.store, settings=engine_settings(self.settings), guard=self._lease)
-        engine.hurry()
-        await engine.open(workflows)
+        engine = self._host.engine()
+        await self._host.begin(engine, workflows)
         return engine
 
 
@@ -259,8 +233,8 @@ def change_store(
         return through(service)
 
     async def attempt() -> R:
-        async with writing_store(settings) as (store, lease):
-            return await here(Held(settings, store, lease))
+        async with Host(settings, beside=True) as host:
+            return await here(Held(settings, host))
 
     try:
         return run(attempt())

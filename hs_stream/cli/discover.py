@@ -18,8 +18,9 @@ from hs_stream.core.time import zone
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import load_registry, source_check, workflow_files
-from hs_stream.service.workflow_file import load_workflow, parse_workflow
+from hs_stream.service.wiring import load_registry
+from hs_stream.service.workflows.file import load_workflow, parse_workflow
+from hs_stream.service.workflows.loading import source_check, workflow_files
 from hs_stream_connectors.discovery.discover import discover
 from hs_stream_connectors.discovery.survey import Survey
 from hs_stream_connectors.mqtt.listen import listen

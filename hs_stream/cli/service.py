@@ -11,10 +11,11 @@ import typer
 from hs_stream.cli.common import DEBUG, Config, guarded, run, say, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.urls import redacted
-from hs_stream.service.api import Viewer
+from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import Settings, find_settings, load_settings
-from hs_stream.service.wiring import first_workflow, saved_workflows, workflow_files
+from hs_stream.service.workflows.catalog import saved_workflows
+from hs_stream.service.workflows.loading import first_workflow, workflow_files
 
 __all__ = ["register"]
 

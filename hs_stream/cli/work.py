@@ -34,12 +34,14 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time, parse_time, shift
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
+from hs_stream.service.host import recovered_store
 from hs_stream.service.json_values import dumps, encode
 from hs_stream.service.remote import Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import engine_settings, load_registry, recovered_store, source_check
-from hs_stream.service.workflow_file import load_workflow, to_document
+from hs_stream.service.wiring import engine_settings, load_registry
+from hs_stream.service.workflows.file import load_workflow, to_document
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
 from hs_stream.testing.preview import NodeChange, preview

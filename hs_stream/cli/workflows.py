@@ -26,16 +26,17 @@ from hs_stream.cli.common import (
 from hs_stream.core.errors import NotFound, StoreUnavailable, did_you_mean
 from hs_stream.core.visible import visible_json
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.catalog import Catalog
-from hs_stream.service.doubts import doubts_about
+from hs_stream.service.http.pages import computed
 from hs_stream.service.json_values import encode
-from hs_stream.service.pages import computed
 from hs_stream.service.remote import Remote, running_service
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import load_registry, source_check
-from hs_stream.service.workflow_file import load_workflow, to_document
-from hs_stream.service.workflow_graph import dot, graph_json, mermaid
-from hs_stream.service.yaml_items import write_yaml
+from hs_stream.service.wiring import load_registry
+from hs_stream.service.workflows.catalog import Catalog
+from hs_stream.service.workflows.doubts import doubts_about
+from hs_stream.service.workflows.file import load_workflow, to_document
+from hs_stream.service.workflows.graph import dot, graph_json, mermaid
+from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.yaml_items import write_yaml
 
 __all__ = ["app"]
 

@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from hs_stream.builder import Node, Workflow
-from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.stream import StreamId
 from hs_stream.core.time import (
     MAX_TIME,
     MIN_TIME,
     Instant,
-    TimeInterval,
     TimeIntervals,
     format_duration,
     format_time,
 )
-from hs_stream.core.value import Value
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
-from hs_stream.engine.engine import StreamStatus
-from hs_stream.engine.ports import DeadLetter, HistoryEntry
-from hs_stream.hyperstream.background import Background
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.ports import HistoryEntry
+from hs_stream.hyperstream.handles import StoreHandle, StreamLike
 from hs_stream.hyperstream.spans import Interval, finite, interval_of, now_ms
 from hs_stream.hyperstream.streams import Stream
 from hs_stream.hyperstream.tables import Listing, span_text
-from hs_stream.hyperstream.workspace import Workspace
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
 
 __all__ = ["Channel", "NotebookWorkflow", "Session"]
 
-T = TypeVar("T")
-StreamLike = Stream | StreamId | Node | str
 
 _HISTORY: Final = 1_000
 
 
-class Channel:
+class Channel(StoreHandle):
     """The streams of one store. ``hs.memory`` is one; a `HyperStream` is the one of its own store."""
-
-    def __init__(self, background: Background, workspace: Workspace, keeper: Channel | None = None) -> None:
-        self._background = background
-        self._workspace = workspace
-        # While somebody holds a stream, its HyperStream must not be collected and closed.
-        self._keeper = keeper
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._background.run(work)
-
-    def is_same(self, other: Channel) -> bool:
-        """Whether both are one store, opened once."""
-        return self._workspace is other._workspace
 
     # --- streams ---
 
@@ -82,59 +60,6 @@ class Channel:
 
         head = ("stream", "kind", "tool", "workflow", "known")
         return Listing((Stream(self, identity) for identity in found), "streams", head, row)
-
-    def identity(self, stream: StreamLike, plates: dict[str, str]) -> StreamId:
-        """The name and plate values that ``stream`` stands for."""
-        if isinstance(stream, Stream):
-            if not self.is_same(stream.channel):
-                raise ConfigurationError(
-                    f"{stream} is in another store", hint="what a tool reads and where it writes are in one store"
-                )
-            known = stream.id
-        elif isinstance(stream, StreamId):
-            known = stream
-        elif isinstance(stream, Node):
-            known = StreamId(stream.name)
-        elif isinstance(stream, str):
-            known = _identity(lambda: StreamId.parse(stream))
-        else:
-            raise ConfigurationError(f"{stream!r} is no stream", hint='write its name, such as "ticker"')
-        return _identity(lambda: StreamId.make(known.name, [*known.meta, *plates.items()])) if plates else known
-
-    # --- what streams and views ask for ---
-
-    def status(self, stream: StreamId) -> StreamStatus:
-        """See `Stream.status`."""
-        return self._run(self._workspace.find(stream))
-
-    def read(self, stream: int, start: int, end: int, limit: int, *, newest: bool = False) -> Batch:
-        """The first (or ``newest``) instances in ``(start, end]`` of the stream with this id."""
-        return self._run(self._workspace.read(stream, start, end, limit=limit, newest=newest))
-
-    def count(self, stream: int, interval: TimeInterval) -> int:
-        """How many instances the stream with this id has in ``interval``."""
-        return self._run(self._workspace.count(stream, interval.start, interval.end))
-
-    def write(self, stream: StreamId, readings: Sequence[tuple[int, Value]]) -> list[DeadLetter]:
-        """Store readings; what could not be stored is returned."""
-        return self._run(self._workspace.write(stream, readings))
-
-    def not_taken_back(self, name: str) -> list[str]:
-        """Workflows that would have to know of readings of ``name``, and cannot be loaded."""
-        return self._workspace.not_taken_back(name)
-
-    def compute(self, stream: StreamId, interval: TimeInterval) -> None:
-        """See `Stream.compute`."""
-        self._run(self._workspace.compute(stream, interval.start, interval.end))
-
-    def purge(self, stream: StreamId, interval: TimeInterval) -> None:
-        """See `Stream.purge`."""
-        self._run(self._workspace.purge(stream, interval.start, interval.end))
-
-    def execute(self, node: NodeDefinition, meta: dict[str, str], interval: TimeInterval) -> list[Stream]:
-        """Define ``node`` and compute its streams with these plate values."""
-        found = self._run(self._workspace.execute(node, meta, interval.start, interval.end))
-        return [Stream(self, identity) for identity in found]
 
     # --- workflows ---
 
@@ -256,14 +181,6 @@ class NotebookWorkflow(Workflow):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}: {', '.join([*self._sources, *self._nodes]) or 'empty'}>"
-
-
-def _identity(make: Any) -> StreamId:
-    try:
-        found: StreamId = make()
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-    return found
 
 
 def _listed(entries: Iterable[HistoryEntry]) -> Listing[HistoryEntry]:

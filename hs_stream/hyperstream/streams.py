@@ -4,51 +4,24 @@ from __future__ import annotations
 
 import warnings
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError
-from hs_stream.core.stream import StreamId
-from hs_stream.core.time import TimeIntervals, format_time
+from hs_stream.core.time import format_time
 from hs_stream.engine.engine import StreamStatus
+from hs_stream.hyperstream.handles import StreamHandle
 from hs_stream.hyperstream.readings import readings_of
-from hs_stream.hyperstream.spans import Interval, finite, interval_of, now_ms
+from hs_stream.hyperstream.spans import Interval, interval_of, now_ms
 from hs_stream.hyperstream.tables import Table, span_text
 from hs_stream.hyperstream.views import NotComputedWarning, View
-
-if TYPE_CHECKING:
-    from hs_stream.hyperstream.channel import Channel
 
 __all__ = ["Stream"]
 
 _ROUND: Final = 5_000
 
 
-class Stream:
+class Stream(StreamHandle):
     """A stream of one store. It need not exist yet: it comes to be with what is written or executed into it."""
-
-    def __init__(self, channel: Channel, identity: StreamId) -> None:
-        self.channel = channel
-        self.id = identity
-
-    @property
-    def name(self) -> str:
-        """Its name, without plate values."""
-        return self.id.name
-
-    @property
-    def meta(self) -> dict[str, str]:
-        """Its plate values by plate."""
-        return dict(self.id.meta)
-
-    @property
-    def status(self) -> StreamStatus:
-        """What is known of it now. `NotFound` when it does not exist."""
-        return self.channel.status(self.id)
-
-    @property
-    def calculated_intervals(self) -> TimeIntervals:
-        """Its coverage: where its contents are known to be right. Of a raw stream everything up to its watermark."""
-        return self.status.coverage
 
     def window(self, interval: Interval = None, *, compute: bool = False) -> View:
         """A view of ``interval`` (see `hs_stream.hyperstream.spans`), by default of all that is stored.
@@ -78,10 +51,6 @@ class Stream:
             count += len(chunk)
         return count
 
-    def compute(self, interval: Interval) -> None:
-        """Compute exactly what is missing of ``interval``. `ToolError` where a tool failed; the rest is computed."""
-        self.channel.compute(self.id, finite(interval_of(interval, now_ms())))
-
     def purge(self, interval: Interval = None) -> None:
         """Forget what is stored in ``interval`` (by default all); what rests on it is not right any more."""
         self.channel.purge(self.id, interval_of(interval, now_ms()))
@@ -91,9 +60,6 @@ class Stream:
 
     def __hash__(self) -> int:
         return hash(self.id)
-
-    def __str__(self) -> str:
-        return str(self.id)
 
     def __repr__(self) -> str:
         try:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hs_stream.builder import bind_parameters
 from hs_stream.core.errors import ConfigurationError
@@ -14,12 +14,10 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.tool import SplitTool, Tool
 from hs_stream.core.workflow import NodeDefinition
+from hs_stream.hyperstream.handles import StoreHandle, StreamLike
 from hs_stream.hyperstream.spans import Interval, finite, interval_of, now_ms
 from hs_stream.hyperstream.streams import Stream
 from hs_stream.hyperstream.tables import Listing
-
-if TYPE_CHECKING:
-    from hs_stream.hyperstream.channel import Channel, StreamLike
 
 __all__ = ["BoundTool", "Tools"]
 
@@ -27,7 +25,7 @@ __all__ = ["BoundTool", "Tools"]
 class Tools:
     """``hs.tools.<name>(parameters)`` gives a tool. Names complete with TAB; ``help(hs.tools.clock)`` describes one."""
 
-    def __init__(self, channel: Channel, registry: ToolRegistry) -> None:
+    def __init__(self, channel: StoreHandle, registry: ToolRegistry) -> None:
         self._channel = channel
         self._registry = registry
 
@@ -69,7 +67,7 @@ class Tools:
 class BoundTool:
     """A tool with its parameters. ``version`` ranges such as ``"^1.2"`` were resolved when it was made."""
 
-    def __init__(self, channel: Channel, tool: Tool, pin: str) -> None:
+    def __init__(self, channel: StoreHandle, tool: Tool, pin: str) -> None:
         self.tool = tool
         self._channel = channel
         self._pin = pin
@@ -117,7 +115,7 @@ class BoundTool:
                 if meta.get(plate, value) != value:
                     raise ConfigurationError(f"{self.tool.name}: sources and sink differ in their {plate}")
         found = channel.execute(node, meta, span)
-        return found[0] if len(found) == 1 else Stream(channel, target)
+        return Stream(channel, found[0] if len(found) == 1 else target)
 
     def _alignment(self) -> int:
         """Among its sources, where the alignment stream is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,9 @@ from hs_stream.core.batch import Batch, Values
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, format_time, from_ms, to_ms
 from hs_stream.core.value import Value, canonical
+from hs_stream.hyperstream.handles import StreamHandle
 from hs_stream.hyperstream.spans import finite, now_ms
 from hs_stream.hyperstream.tables import Table, shown
-
-if TYPE_CHECKING:
-    from hs_stream.hyperstream.streams import Stream
 
 __all__ = ["Instance", "NotComputedWarning", "View"]
 
@@ -50,7 +48,7 @@ class View:
     failed.
     """
 
-    def __init__(self, stream: Stream, interval: TimeInterval, *, compute: bool = False) -> None:
+    def __init__(self, stream: StreamHandle, interval: TimeInterval, *, compute: bool = False) -> None:
         if compute:
             finite(interval)
         self.stream = stream

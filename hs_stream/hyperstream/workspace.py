@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import ConfigurationError, Fenced, NotFound, StoreUnavailable, ToolError, did_you_mean
+from hs_stream.core.errors import ConfigurationError, NotFound, ToolError, did_you_mean
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
@@ -35,12 +35,14 @@ from hs_stream.hyperstream.background import at_caller, computing_at_caller
 from hs_stream.hyperstream.catalog import Catalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
+from hs_stream.service.host import Host
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import suggest
-from hs_stream.service.wiring import EmbeddedStore, engine_settings, make_store
+from hs_stream.service.stores import make_store
 
 __all__ = ["Workspace"]
 
+_INSTEAD: Final = "open it with read_only=True and ask the service over HTTP to compute"
 _COUNTED: Final = ("readings", "results", "late", "dead_letters", "steps")
 
 
@@ -61,9 +63,8 @@ class Workspace:
         self.unloaded: dict[str, Unloaded] = {}
         self._settings = settings
         self._given = workflows
-        self._embedded = EmbeddedStore(settings)
+        self._host = Host(settings, read_only=read_only, instead=_INSTEAD, make=partial(at_caller, make_store))
         self._clock = SystemClock()
-        self._store: Store
         self._engine: Engine | None = None
         self._running: list[WorkflowDefinition] = []
         self._presence: Presence | None = None
@@ -74,13 +75,12 @@ class Workspace:
 
     async def open(self) -> None:
         """Open the store, by rule 1. Raises `ConfigurationError` and `StoreUnavailable`."""
-        self._store = await self._make_store()
+        if self.read_only and self._settings.store.url == "memory://":
+            raise ConfigurationError("memory:// is new and empty: there is nothing to read", hint="name another store")
+        await self._host.open()
         try:
             if not self.read_only:
-                presence = Presence(self._store, self._clock, self._running, self._counters, self._settings.store.lease)
-                await presence.take()
-                self._presence = presence
-            await self._store.open()
+                self._presence = Presence(self._host, self._clock, self._running, self._counters)
             for workflow in self._given:
                 self.catalog = at_caller(self.catalog.with_workflow, workflow)
             stored = await self._store.documents("workflows")
@@ -92,13 +92,9 @@ class Workspace:
             await self._shut()
             raise
 
-    async def _make_store(self) -> Store:
-        url = self._settings.store.url
-        if self.read_only and url == "memory://":
-            raise ConfigurationError("memory:// is new and empty: there is nothing to read", hint="name another store")
-        if url.startswith("embedded://"):
-            return await self._embedded.open()
-        return at_caller(partial(make_store, read_only=self.read_only), self._settings, url)
+    @property
+    def _store(self) -> Store:
+        return self._host.store
 
     async def close(self) -> None:
         """End the session and let go of the store. Idempotent."""
@@ -107,12 +103,12 @@ class Workspace:
             await self._shut()
 
     async def _shut(self) -> None:
-        if self._presence is not None:
-            await self._presence.end()
-            self._presence = None
-        with contextlib.suppress(StoreUnavailable, Fenced):
-            await self._store.close()
-        await self._embedded.close()
+        presence, self._presence = self._presence, None
+        try:
+            if presence is not None:
+                await presence.end()
+        finally:
+            await self._host.close()
 
     @property
     def session(self) -> str:
@@ -149,17 +145,13 @@ class Workspace:
     async def _ready(self) -> Engine:
         assert self._presence is not None
         if self._engine is None:
-            settings, lease = engine_settings(self._settings), self._presence.lease
-            engine = Engine(
-                self._store, settings=settings, clock=self._clock, guard=lease, computing=computing_at_caller
-            )
-            engine.hurry()
+            engine = self._host.engine(clock=self._clock, computing=computing_at_caller)
             self._running[:] = at_caller(self.catalog.definitions)
             async with self._presence.access:
                 # What a store only remembers is written when it is closed.
-                await self._store.close()
-                await self._presence.take()  # anew, where it was lost since
-                await engine.open(self._running)
+                await self._host.set_down()
+                await self._host.take_up(anew=True)
+                await self._host.begin(engine, self._running)
             engine.session = self.session
             # Every stream is looked at once, and nothing of it is wanted yet.
             await engine.settle()

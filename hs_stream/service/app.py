@@ -30,22 +30,25 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
-from hs_stream.service.api import ApiContext, Viewer, create_api
-from hs_stream.service.catalog import Catalog, Plan, Unread
 from hs_stream.service.connectors import Author, mqtt_options
-from hs_stream.service.doubts import doubts_about
-from hs_stream.service.gate import Gate
-from hs_stream.service.http import HttpServer, bind, check_certificate
-from hs_stream.service.lease import Lease, name_of
+from hs_stream.service.host import Host
+from hs_stream.service.http.api import Viewer, create_api
+from hs_stream.service.http.context import ApiContext
+from hs_stream.service.http.gate import Gate
+from hs_stream.service.http.outgoing import Backlog
+from hs_stream.service.http.security import GOOD, SHORTEST, Tokens
+from hs_stream.service.http.server import HttpServer, bind, check_certificate
+from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
-from hs_stream.service.outgoing import Backlog
 from hs_stream.service.round import Round
-from hs_stream.service.security import GOOD, SHORTEST, Tokens
 from hs_stream.service.settings import HttpSettings, Settings, read_secret
 from hs_stream.service.silence import Witness
+from hs_stream.service.stores import without_server
 from hs_stream.service.tasks import SideTasks, first_error
-from hs_stream.service.wiring import EmbeddedStore, load_registry, version, without_server
+from hs_stream.service.wiring import load_registry, version
+from hs_stream.service.workflows.catalog import Catalog, Plan, Unread
+from hs_stream.service.workflows.doubts import doubts_about
 
 __all__ = ["Service", "run_service", "serve"]
 
@@ -83,7 +86,7 @@ class Service:
         self._side = SideTasks(self.telemetry.side_task_failed)
         self.started = asyncio.Event()
         self.port = 0
-        self.store: Store
+        self._host = Host(settings, patient=True)
         self._catalog = Catalog(settings, self.registry, workflows)
         self._tokens = _tokens(settings.http)
         self._options = mqtt_options(settings)
@@ -97,7 +100,6 @@ class Service:
         self._doubted: frozenset[str] = frozenset()
         self._gate = Gate()
         self._backlog: Backlog | None = None
-        self._lease: Lease
         self._round: Round
         self._context: ApiContext
 
@@ -107,6 +109,11 @@ class Service:
         host = self.settings.http.host
         scheme = "https" if self.settings.http.cert_file else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def store(self) -> Store:
+        """From the start on."""
+        return self._host.store
 
     @property
     def engine(self) -> Engine:
@@ -130,33 +137,27 @@ class Service:
         """Serve until `stop`. Raises `ConfigurationError`, `StoreUnavailable` or `BrokerUnavailable` from the start."""
         listener = bind(self.settings.http.host, self.settings.http.port)
         self.port = int(listener.getsockname()[1])
-        embedded = EmbeddedStore(self.settings)
         if self._log is not None:
             logging.getLogger().addHandler(self._log)
         try:
-            self.store = await embedded.open()
-            self._lease = Lease(self.store, self.settings.store.lease)
             try:
-                fresh = await self._open_first()
-                logger.info("store open", store=embedded.shown, workflows=[item.name for item in self.workflows])
+                fresh, shown = await self._open_first(), self._host.shown
+                logger.info("store open", store=shown, workflows=[item.name for item in self.workflows])
                 if fresh:
                     text = "the store is new and empty; if it should not be, check store.url and the directory"
-                    logger.info(text, store=embedded.shown, directory=str(Path.cwd()))
+                    logger.info(text, store=shown, directory=str(Path.cwd()))
                 await self._serve(listener)
-                await self._briefly(self._lease.give_back())
             finally:
-                await self._briefly(self.store.close())
+                _say_untold(await self._host.close())
         finally:
             if self._log is not None:
                 logging.getLogger().removeHandler(self._log)
             listener.close()
-            await embedded.close()
 
     async def _open_first(self) -> bool:
         """The first round. Whether nothing was ever in the store. A store that is away ends the start."""
         try:
-            await self._lease.take()
-            await self.store.open()
+            await self._host.open()
             fresh = not await self.store.streams() and not await self.store.documents("sessions")
             await self._open_round()
         except StoreUnavailable as error:
@@ -165,26 +166,15 @@ class Service:
             raise StoreUnavailable(error.message, hint=hint) from None
         return fresh
 
-    async def _briefly(self, call: Coroutine[Any, Any, None]) -> None:
-        """``await call``, but not for long when the store is away."""
-        away = hasattr(self, "_round") and self.engine.store_trouble
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS if away else None):
-                await call
-        except (TimeoutError, StoreUnavailable):
-            logger.warning("the store is away; it was not told that this ends")
-
     async def _open_round(self) -> None:
-        await self.store.open()
         await self._catalog.open(self.store)
         workflows = self._catalog.workflows
         made = Round(
             self.settings,
             self._options,
-            self.store,
+            self._host,
             self._clock,
             self.telemetry,
-            self._lease,
             workflows,
             self._side,
             announced=self._catalog.announced,
@@ -226,7 +216,7 @@ class Service:
             changes=self,
             witness=self.witness,
             page=self.settings.memory.page,
-            lease=name_of(self._lease.owner),
+            lease=name_of(self._host.lease.owner),
         )
         api = create_api(self._context, self._viewer)
         section = self.settings.http
@@ -272,7 +262,7 @@ class Service:
 
         while True:
             await self._round.serve(begun, self._until_over, self._stopping)
-            await self._briefly(self._round.end_session())
+            _say_untold(await self._host.briefly(self._round.end_session()))
             if self._stopping.is_set() or not await self._open_next():
                 return
 
@@ -289,11 +279,10 @@ class Service:
         """The next round over the same store, however long that is away; false when the service is to stop."""
         await self._gate.emptied(_DRAIN_SECONDS)
         self._reload.clear()
-        await self._briefly(self.store.close())
+        _say_untold(await self._host.set_down())
         while not self._stopping.is_set():
             try:
-                await self._lease.renew()
-                if not await self._unless_stopping(self._open_round()):
+                if not await self._unless_stopping(self._take_up()):
                     return False
             except StoreUnavailable as error:
                 logger.warning("the store is away; trying again", error=error.message)
@@ -304,6 +293,10 @@ class Service:
                 logger.info("workflows loaded", workflows=[item.name for item in self.workflows])
                 return True
         return False
+
+    async def _take_up(self) -> None:
+        await self._host.take_up()
+        await self._open_round()
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
         """``await work``; given up, and false, when the service is to stop: an engine waits for its store for ever."""
@@ -320,7 +313,7 @@ class Service:
         await working
         return True
 
-    # --- changes (`hs_stream.service.api.Changes`) ---
+    # --- changes (`hs_stream.service.http.context.Changes`) ---
 
     async def save(self, name: str, text: str, *, as_json: bool) -> Plan:
         """Save the workflow ``name`` and run it. Raises what is wrong with it; then everything stays as it is."""
@@ -335,7 +328,7 @@ class Service:
             return self._changed(await self._catalog.remove(self.store, name))
 
     def origin(self, name: str) -> str:
-        """The path of the workflow's file, or `hs_stream.service.catalog.STORE`."""
+        """The path of the workflow's file, or `hs_stream.service.workflows.catalog.STORE`."""
         return self._catalog.origin(name)
 
     def unread(self) -> Unread | None:
@@ -397,6 +390,11 @@ class Service:
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}, "degraded": [{what, error, count}]}``."""
         return await self._round.ready()
+
+
+def _say_untold(told: bool) -> None:
+    if not told:
+        logger.warning("the store is away; it was not told that this ends")
 
 
 def _tokens(http: HttpSettings) -> Tokens:

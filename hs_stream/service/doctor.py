@@ -26,26 +26,19 @@ from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavai
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_duration, format_time, to_ms
 from hs_stream.core.urls import redacted
 from hs_stream.engine.ports import Store
-from hs_stream.service.catalog import STORE, Catalog
 from hs_stream.service.connectors import Connectors, mqtt_options
-from hs_stream.service.doubts import doubts_about
-from hs_stream.service.http import bind, check_certificate
+from hs_stream.service.host import reading_store
+from hs_stream.service.http.server import bind, check_certificate
 from hs_stream.service.lease import Lease
 from hs_stream.service.remote import running_service, service_at
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import LoggingSettings, Settings, read_secret
 from hs_stream.service.silence import heard_of, waits_for, witness_in
-from hs_stream.service.wiring import (
-    EmbeddedStore,
-    first_workflow,
-    has_store,
-    load_registry,
-    load_workflows,
-    make_store,
-    reading_store,
-    saved_workflows,
-    without_server,
-)
+from hs_stream.service.stores import EmbeddedStore, has_store, make_store, without_server
+from hs_stream.service.wiring import load_registry
+from hs_stream.service.workflows.catalog import STORE, Catalog, saved_workflows
+from hs_stream.service.workflows.doubts import doubts_about
+from hs_stream.service.workflows.loading import first_workflow, load_workflows
 from hs_stream.store.factories import sqlite_path
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.source import MqttSource

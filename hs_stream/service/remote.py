@@ -27,9 +27,10 @@ from hs_stream.core.errors import (
     ToolError,
     Unavailable,
 )
+from hs_stream.service.host import reading_store
 from hs_stream.service.lease import LEASE_HEADER, name_of, shown
 from hs_stream.service.settings import TOKEN_VARIABLE, Settings, read_secret
-from hs_stream.service.wiring import has_store, reading_store
+from hs_stream.service.stores import has_store
 
 __all__ = ["Refused", "Remote", "running_service", "service_at", "service_of"]
 

@@ -20,19 +20,20 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
-from hs_stream.engine.engine import Engine, EngineStatistics
-from hs_stream.engine.ports import Clock, Store
+from hs_stream.engine.engine import EngineStatistics
+from hs_stream.engine.ports import Clock
 from hs_stream.service.connectors import AllConnected, Connectors
-from hs_stream.service.lease import Lease, name_of
-from hs_stream.service.live import Hub
+from hs_stream.service.host import Host
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.outgoing import Backlog
+from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.outgoing import Backlog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
 from hs_stream.service.states import failed_json
 from hs_stream.service.tasks import SideTasks, careful
-from hs_stream.service.wiring import engine_settings, version
+from hs_stream.service.wiring import version
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.sink import MqttSink
@@ -53,16 +54,15 @@ _RETRY_SECONDS: Final = 1.0
 
 
 class Round:
-    """`open` it over an open store, then `serve`."""
+    """`open` it over the open store of a host, then `serve`."""
 
     def __init__(
         self,
         settings: Settings,
         options: MqttOptions,
-        store: Store,
+        host: Host,
         clock: Clock,
         telemetry: ServiceTelemetry,
-        lease: Lease,
         workflows: Sequence[WorkflowDefinition],
         side: SideTasks,
         *,
@@ -89,23 +89,15 @@ class Round:
         if publishes:
             self._sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
         self._side = side
-        self._store, self._clock = store, clock
-        self._lease = lease
-        self.engine = Engine(
-            store,
-            settings=engine_settings(settings),
-            clock=clock,
-            telemetry=careful(telemetry, side),
-            sink=self._sink,
-            guard=lease,
-        )
+        self._host, self._clock = host, clock
+        self.engine = host.engine(clock=clock, telemetry=careful(telemetry, side), sink=self._sink)
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
         self.backlog: Backlog | None = None
         """Of the HTTP server, which outlives rounds."""
         self._accounts = telemetry.accounts
         self._session = SessionBook(
-            store,
+            host.store,
             clock,
             self.workflows,
             version(),
@@ -115,12 +107,12 @@ class Round:
             self._broker_trouble,
             telemetry.accounts.news,
             pending=self.engine.pending,
-            address={"url": url, "lease": name_of(lease.owner)},
+            address={"url": url, "lease": name_of(host.lease.owner)},
         )
 
     async def open(self) -> None:
         """Recover. Raises `ConfigurationError` and `StoreUnavailable`."""
-        await self.engine.open(self.workflows)
+        await self._host.begin(self.engine, self.workflows)
         self.engine.session = self._session.id
         await self._session.write()
         self.engine.session = self._session.id
@@ -136,7 +128,7 @@ class Round:
             engine = group.create_task(self.engine.run(), name="engine")
             others = [
                 group.create_task(self._side.keep("session", self._session.beat), name="session"),
-                group.create_task(self._lease.beat(), name="lease"),
+                group.create_task(self._host.lease.beat(), name="lease"),
             ]
             if self._sink is not None:
                 others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
@@ -282,14 +274,14 @@ class Round:
     async def _store_part(self) -> dict[str, Any]:
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                await self._store.ping()
+                await self._host.store.ping()
         except StoreUnavailable as error:
             return {"ok": False, "error": str(error)}
         except TimeoutError:
             return {"ok": False, "error": f"no answer within {_PING_SECONDS:g} s"}
         if trouble := self._store_trouble():
             return {"ok": False, "error": trouble}
-        return {"ok": True, "name": self._store.name}
+        return {"ok": True, "name": self._host.store.name}
 
     def _store_trouble(self) -> str:
         """What the store refuses, and what to do about it: one with a full disk answers a ping.

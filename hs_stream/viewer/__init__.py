@@ -13,7 +13,7 @@ from hs_stream.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
 __all__ = ["available", "mount"]
 

@@ -15,7 +15,7 @@ from hs_stream.viewer.pages import Pages
 from hs_stream.viewer.series import Series, number_at, read_series
 
 if TYPE_CHECKING:
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
 __all__ = ["RANGES", "LiveChart"]
 

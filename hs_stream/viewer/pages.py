@@ -10,7 +10,7 @@ from hs_stream.service.silence import lacking
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import Engine
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
 __all__ = ["Pages"]
 

@@ -17,7 +17,7 @@ from hs_stream.viewer.streams import StreamPages
 from hs_stream.viewer.workflows import WorkflowPages
 
 if TYPE_CHECKING:
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
 __all__ = ["CONTENT_SECURITY_POLICY", "Site"]
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from nicegui import ui
 
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.workflow_graph import graph_json, mermaid
+from hs_stream.service.workflows.graph import graph_json, mermaid
 from hs_stream.viewer.frame import empty, frame, section, verbatim
 from hs_stream.viewer.pages import Pages
 

@@ -16,8 +16,8 @@ from hs_stream.core.stream import StreamId
 from hs_stream.engine.engine import Engine
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.store.mongo import MongoStore
 from hs_stream_connectors.csv_source import CsvConnector
 from tests.climate import by_ms, need_data, read_instances

@@ -24,8 +24,9 @@ import pytest
 from pymongo import MongoClient
 from ruamel.yaml import YAML
 
-from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.child import free_port
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from tests.chaos.gateway import Gateway, Listener, Mixture, Readings, Source
 from tests.chaos.wire import Wire
 

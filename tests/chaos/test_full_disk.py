@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.store.sqlite import SqliteStore
 from tests.chaos.gateway import Gateway, Mixture, Readings
 from tests.chaos.rig import Service

@@ -22,7 +22,7 @@ import pytest
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.unusable import BURST, BURST_BYTES, BYTES_PER_SECOND, CUT_PAYLOAD, MOST_TEXT, PER_SECOND
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.store.sqlite import SqliteStore
 from tests.chaos.gateway import Gateway, Listener, Mixture, Readings
 from tests.chaos.rig import Service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from hs_stream.service.embedded_broker import free_port
+from hs_stream.service.embedded.child import free_port
 
 _CHUNK = 65_536
 

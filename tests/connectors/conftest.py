@@ -12,7 +12,7 @@ import aiomqtt
 import pytest
 
 from hs_stream.engine.ports import Delivery
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec
 

@@ -16,8 +16,8 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Change, Publication
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
 from hs_stream_connectors.discovery.examples import choose

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 
 from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
-from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.child import free_port
 from hs_stream_connectors.codecs import codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec

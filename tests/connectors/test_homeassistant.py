@@ -17,7 +17,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import Change, Publication
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant, check_homeassistant, state_text
 from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
 from hs_stream_connectors.mqtt.options import MqttOptions

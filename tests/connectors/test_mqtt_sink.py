@@ -18,7 +18,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeInterval
 from hs_stream.engine.ports import Change, Publication
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.sink import MqttSink, check_publish_options, encode
 

@@ -12,7 +12,7 @@ import pytest
 
 from hs_stream.core.errors import BrokerUnavailable, ConfigurationError
 from hs_stream.engine.ports import Placing, Source
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.testing.check_source import check_source
 from hs_stream_connectors.codecs import Decoded, codec
 from hs_stream_connectors.mqtt.options import MqttOptions

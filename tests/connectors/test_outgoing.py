@@ -17,7 +17,7 @@ import pytest
 
 from hs_stream.core.stream import StreamId
 from hs_stream.engine.ports import Change, Publication
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.outgoing import LOSSES

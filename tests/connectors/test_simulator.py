@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.codecs import codec
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec

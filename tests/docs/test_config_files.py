@@ -51,8 +51,8 @@ def check_settings(path: Path, scratch: Path) -> None:
 def check_workflow(path: Path, scratch: Path) -> None:
     from hs_stream.plugins import default_registry
     from hs_stream.service.settings import Settings
-    from hs_stream.service.wiring import source_check
-    from hs_stream.service.workflow_file import load_workflow
+    from hs_stream.service.workflows.file import load_workflow
+    from hs_stream.service.workflows.loading import source_check
 
     workflow = load_workflow(path, default_registry(), source_check(Settings()))
     assert workflow.name == path.stem

@@ -15,8 +15,8 @@ from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.testing.check_tool import check_tool
 
 ROOT = Path(__file__).resolve().parents[2]

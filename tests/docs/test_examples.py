@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hs_stream.plugins import default_registry
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.testing.check_tool import check_tool
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pytest
 
 from hs_stream.core.time import to_ms
 from hs_stream.engine.ports import Delivery, Reading
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
 from hs_stream.testing.clock import VirtualClock
 
 from .conftest import REGISTRY, START, Bench

@@ -10,7 +10,7 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 
 from .conftest import REGISTRY, START, Bench
 

@@ -24,7 +24,7 @@ from hs_stream import HyperStream, Workflow
 from hs_stream.core.errors import ConfigurationError, NotFound, StoreUnavailable, ToolError
 from hs_stream.core.stream import StreamId
 from hs_stream.hyperstream import NotComputedWarning
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.workflows.file import load_workflow
 from hs_stream.store.sqlite import SqliteStore
 
 from .conftest import T0, at

@@ -33,7 +33,7 @@ from hs_stream.engine import fold
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Reading, Store
 from hs_stream.plugins import default_registry
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore

@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, rule
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Reading
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, workflows
 from tests.laws.test_machine import (

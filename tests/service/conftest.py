@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.child import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,11 +18,11 @@ from hs_stream.cli import app
 from hs_stream.engine.ports import DeadLetter
 from hs_stream.plugins import default_registry
 from hs_stream.service.accounts import FEW, LINES, MAX_REASONS, MAX_SOURCES, OTHER, SUMMED, Accounts
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness, waits_for
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from tests.service.conftest import WORKFLOW
 
 

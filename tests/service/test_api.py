@@ -20,10 +20,11 @@ from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import DeadLetter, Delivery, Reading
 from hs_stream.plugins import default_registry
-from hs_stream.service.api import ApiContext, create_api
+from hs_stream.service.http.api import create_api
+from hs_stream.service.http.context import ApiContext
+from hs_stream.service.http.security import Tokens
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.security import Tokens
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
 

@@ -8,7 +8,7 @@ import pytest
 
 from hs_stream import Workflow
 from hs_stream.core.errors import ConfigurationError, UnknownToolError
-from hs_stream.service.workflow_file import parse_workflow, to_document
+from hs_stream.service.workflows.file import parse_workflow, to_document
 
 SAME = """
 workflow: comfort

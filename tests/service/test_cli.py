@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hs_stream.cli import app
-from hs_stream.cli.common import reading_store, writing_store
+from hs_stream.cli.common import reading_store
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.service import doctor
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.host import Host
 from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, StoreSettings
 
 pytestmark = pytest.mark.usefixtures("in_site")
@@ -313,11 +314,11 @@ async def test_doctor_leaves_no_session_and_hinders_nobody(store_url: str) -> No
         assert "can be read and written, 0 streams" in store.text
     async with reading_store(settings) as reader:
         assert await reader.documents("sessions") == {}
-    async with writing_store(settings) as (_, lease):
+    async with Host(settings) as host:
         [store, *_] = await doctor._store(settings)
         assert "and a service is writing to it" in store.text
-        await lease.renew()
-        assert await lease.holder() == lease.owner
+        await host.lease.renew()
+        assert await host.lease.holder() == host.lease.owner
 
 
 async def test_doctor_is_content_with_a_broker(in_site: Any, broker: EmbeddedBroker) -> None:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from hs_stream.cli import app
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.plugins import default_registry
-from hs_stream.service.doubts import doubts_about
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.doubts import doubts_about
+from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream_connectors.mqtt.homeassistant import check_homeassistant, doubts_of_entity
 from tests.service.conftest import ROOT
 

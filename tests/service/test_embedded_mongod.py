@@ -11,7 +11,7 @@ from pymongo import MongoClient
 from typer.testing import CliRunner
 
 from hs_stream.cli import app
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod, running_mongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod, running_mongod
 
 
 @pytest.mark.skipif(find_mongod() is None, reason="no mongod runs on this machine")

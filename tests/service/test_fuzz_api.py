@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hs_stream.service.api import create_api
-from hs_stream.service.http import HttpServer, bind
+from hs_stream.service.http.api import create_api
+from hs_stream.service.http.server import HttpServer, bind
 from tests.service.test_api import NOW, make_context
 
 schemathesis = pytest.importorskip("schemathesis")

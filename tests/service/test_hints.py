@@ -18,7 +18,7 @@ from hs_stream.engine.ports import Delivery, Reading
 from hs_stream.plugins import default_registry
 from hs_stream.service import doctor
 from hs_stream.service.settings import Settings, StoreSettings
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.sqlite import SqliteStore
 from tests.service.conftest import WORKFLOW
 

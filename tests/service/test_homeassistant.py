@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiomqtt
 
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 
 from .test_running_changes import FILE, running
 

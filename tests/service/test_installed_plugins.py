@@ -19,8 +19,8 @@ from hs_stream.entry_points import CONNECTORS, STORES, Group, owner
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.settings import Settings, StoreSettings, load_settings
-from hs_stream.service.wiring import source_check
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.workflows.file import parse_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.store.open import open_store
 
 PLUGIN = '''

@@ -17,9 +17,9 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Append, Commit, Delivery, DocumentKind, Reading, Store
 from hs_stream.plugins import default_registry
-from hs_stream.service import live
-from hs_stream.service.live import Hub, Subscription
-from hs_stream.service.workflow_file import parse_workflow
+from hs_stream.service.http import live
+from hs_stream.service.http.live import Hub, Subscription
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore

@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from hs_stream.core.stream import StreamId
-from hs_stream.service import outgoing, sse
-from hs_stream.service.api import create_api
-from hs_stream.service.http import HttpServer, bind
-from hs_stream.service.live import Hub
-from hs_stream.service.outgoing import SENDING, Backlog
+from hs_stream.service.http import outgoing, sse
+from hs_stream.service.http.api import create_api
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.outgoing import SENDING, Backlog
+from hs_stream.service.http.server import HttpServer, bind
 from tests.service.live_client import Client
 from tests.service.test_api import NOW, SMOOTH, Context, make_context
 

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import LONGEST, QUEUE, MqttLog

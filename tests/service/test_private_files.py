@@ -15,11 +15,11 @@ from pymongo.errors import PyMongoError
 
 from hs_stream.engine.ports import Append, DeadLetter
 from hs_stream.private_files import make_private, open_private
-from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import load_settings
-from hs_stream.service.wiring import EmbeddedStore
+from hs_stream.service.stores import EmbeddedStore
 from hs_stream.store.open import StoreOptions, open_store
 from hs_stream.store.sqlite import SqliteStore
 

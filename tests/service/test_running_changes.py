@@ -21,9 +21,9 @@ from hs_stream.core.time import parse_time
 from hs_stream.engine.executor import Executor
 from hs_stream.plugins import default_registry
 from hs_stream.service.app import Service
-from hs_stream.service.catalog import Catalog
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
+from hs_stream.service.workflows.catalog import Catalog
 from hs_stream.store.sqlite import SqliteStore
 
 FILE = """

@@ -12,8 +12,8 @@ import aiomqtt
 import pytest
 from pymongo import MongoClient
 
-from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 
 BROKER, STORE, WRITE, READ, WRONG = "brkr-1f7a", "stre-2e8b", "tokn-3d9c", "read-4c0d", "wrng-5b1e"
 SECRETS = (BROKER, STORE, WRITE, READ, WRONG)

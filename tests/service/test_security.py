@@ -18,13 +18,14 @@ from structlog.testing import capture_logs
 
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.engine.engine import Engine
-from hs_stream.service.api import ApiContext, create_api
 from hs_stream.service.app import Service
-from hs_stream.service.gate import Gate
-from hs_stream.service.http import check_certificate
+from hs_stream.service.http.api import create_api
+from hs_stream.service.http.context import ApiContext
+from hs_stream.service.http.gate import Gate
+from hs_stream.service.http.security import MOST_BODY, MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
+from hs_stream.service.http.server import check_certificate
 from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.security import MOST_BODY, MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
 from hs_stream.service.settings import load_settings
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock

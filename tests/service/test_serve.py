@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from hs_stream.cli import app
 from hs_stream.service.doctor import _http as examine_http
 from hs_stream.service.doctor import _look as examine_one
-from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.settings import load_settings
 from tests.service.conftest import ROOT
 

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 
 from hs_stream.core.errors import HsStreamError, StoreUnavailable
 from hs_stream.engine.telemetry import Telemetry
-from hs_stream.service.embedded_broker import EmbeddedBroker
-from hs_stream.service.http import HttpServer
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.http.server import HttpServer
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.session import SessionBook

@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from hs_stream.core.errors import StoreUnavailable
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.round import Round
 from hs_stream.store.sqlite import SqliteStore
 

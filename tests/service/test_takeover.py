@@ -11,7 +11,8 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from hs_stream.service.embedded_broker import EmbeddedBroker, free_port
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.embedded.child import free_port
 
 NODE = "smooth[house=1,room=kitchen]"
 PATH = f"/api/streams/{NODE.replace('[', '%5B').replace(']', '%5D')}/instances"

@@ -16,8 +16,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings, WatermarkSettings
-from hs_stream.service.wiring import check_names, source_check
-from hs_stream.service.workflow_file import (
+from hs_stream.service.workflows.file import (
     MAX_FILE,
     WorkflowText,
     from_document,
@@ -25,7 +24,8 @@ from hs_stream.service.workflow_file import (
     parse_workflow,
     to_document,
 )
-from hs_stream.service.workflow_graph import dot, graph_json, mermaid
+from hs_stream.service.workflows.graph import dot, graph_json, mermaid
+from hs_stream.service.workflows.loading import check_names, source_check
 from hs_stream_connectors.mqtt.packets import Message
 from hs_stream_connectors.mqtt.source import MqttSource
 

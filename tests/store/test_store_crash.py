@@ -23,7 +23,7 @@ from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import Append, Commit, HistoryEntry, Recovery, Snapshot, Store, StreamChange, StreamRecord
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.open import open_store
 from hs_stream.testing.check_store import entries_of

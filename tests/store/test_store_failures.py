@@ -24,7 +24,7 @@ from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import Append, Commit, DeadLetter, HistoryEntry, StreamChange, StreamRecord
-from hs_stream.service.embedded_mongod import EmbeddedMongod, find_mongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.open import open_store, redacted

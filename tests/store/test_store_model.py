@@ -21,7 +21,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
 from hs_stream.core.value import same
 from hs_stream.engine.ports import Append, Commit, Recovery, Snapshot, Store, StreamChange, StreamRecord
-from hs_stream.service.embedded_mongod import EmbeddedMongod
+from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.sqlite import SqliteStore

@@ -16,7 +16,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.viewer.chart import LiveChart
 
 if TYPE_CHECKING:
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
 STREAM = StreamId("power")
 NOW = 10_000_000

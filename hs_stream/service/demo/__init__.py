@@ -26,13 +26,14 @@ from rich.table import Table
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.api import Viewer
 from hs_stream.service.app import Service, loop_factory
-from hs_stream.service.embedded_broker import EmbeddedBroker
+from hs_stream.service.embedded.broker import EmbeddedBroker
+from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
-from hs_stream.service.wiring import load_registry, source_check
-from hs_stream.service.workflow_file import load_workflow
+from hs_stream.service.wiring import load_registry
+from hs_stream.service.workflows.file import load_workflow
+from hs_stream.service.workflows.loading import source_check
 from hs_stream.testing.oracle import Verification, verify
 from hs_stream_connectors.simulator import HouseSimulator, SimulatorStatistics
 

@@ -38,16 +38,17 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hs_stream.core.errors import Unavailable
-from hs_stream.service.gate import Gate
+from hs_stream.service.http.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.settings import TOKEN_VARIABLE
 
-__all__ = ["GOOD", "MOST_BODY", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of"]
+__all__ = ["GOOD", "MOST_BODY", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of", "require_write"]
 
 logger = structlog.get_logger(__name__)
 _standard = logging.getLogger(__name__)
@@ -141,6 +142,12 @@ def access_of(scope: Scope) -> Access:
     """What the request may do, as `Guard` found out."""
     found: Access = scope.get("hs_access", "read")
     return found
+
+
+def require_write(request: Request) -> None:
+    """Refuse a request whose token may only read."""
+    if access_of(request.scope) != "write":
+        raise HTTPException(403, "this token may only read")
 
 
 class Guard:

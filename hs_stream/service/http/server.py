@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError
-from hs_stream.service.outgoing import SENDING, Backlog, Outgoing
+from hs_stream.service.http.outgoing import SENDING, Backlog, Outgoing
 
 __all__ = ["HttpServer", "bind", "check_certificate"]
 

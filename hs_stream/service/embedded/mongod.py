@@ -1,11 +1,5 @@
 """A private mongod as a child of this process, for the demo, ``embedded://`` and tests.
 
-The child must not outlive us, however we end. ``PR_SET_PDEATHSIG`` is not used for that: it fires when the *thread*
-that forked the child ends (ours forks from a worker thread), it needs code between fork and exec, and it is Linux only.
-Instead mongod runs under a three-line shell guard that holds the read end of a pipe. The kernel closes our end when we
-are gone, by ``kill -9`` too; the guard sees the end of the file and stops mongod cleanly. The guard has a session of
-its own, so a Ctrl-C in the terminal reaches us and not mongod, and we can still flush before we stop it.
-
 Its files are for this user alone, but everybody on this machine can connect to a port of the loopback interface. So a
 ``locked`` mongod asks for a password: its key file, with which members of a replica set log in to each other, as the
 user ``__system``. There is no user to be made, so files of a mongod without a lock open as they are, and nobody can be
@@ -14,17 +8,16 @@ faster than we are: the right of local connections to make a first user is off.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.metadata
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,26 +26,15 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.private_files import make_private, narrow, open_private
+from hs_stream.service.embedded.child import ChildServer
 
 __all__ = ["EmbeddedMongod", "find_mongod", "running_mongod"]
 
-_GUARD: Final = """
-exec 3<&0
-"$@" </dev/null 3<&- >/dev/null 2>&1 &
-child=$!
-echo $child
-(cat <&3 >/dev/null; kill -TERM $child) >/dev/null 2>&1 &
-exec 3<&-
-wait $child
-"""
 _ALREADY_INITIALIZED: Final = 23
 _PORT: Final = "hs-stream.port"
+"""The file in its directory that says where it listens."""
 _HOW: Final = "authSource=local&authMechanism=SCRAM-SHA-256"
 """How the user of the key is known."""
-"""The file in its directory that says where it listens."""
-_START_SECONDS: Final = 30.0
-_STOP_SECONDS: Final = 20.0
-_ATTEMPTS: Final = 3
 _USER: Final = "__system"
 _KEY_FILE: Final = "key"
 
@@ -97,12 +79,6 @@ def _runnable(path: Path) -> Path | None:
     return path if done.returncode == 0 else None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def running_mongod(directory: Path, database: str) -> str:
     """The URL of ``database`` in the mongod that runs over ``directory`` as a child of any process; else ``""``."""
     try:
@@ -118,14 +94,17 @@ def running_mongod(directory: Path, database: str) -> str:
     return address if options.get("storage", {}).get("dbPath") == str(directory.resolve()) else ""
 
 
-class EmbeddedMongod:
-    """A mongod on the loopback interface with its files in ``directory`` (created when missing).
+class EmbeddedMongod(ChildServer):
+    """A mongod on the loopback interface with its files in ``directory``.
 
-    ``port=None`` takes a free one, and keeps it across a `stop` or `kill` and another `start`. ``replica_set`` names a
-    replica set of this one member. ``locked``: `url` holds a password, without which nothing can be read or written;
-    it is made at the first `start` and kept in ``directory``, in the file ``key``. ``options`` go to mongod as they
-    are. Not bound to an event loop.
+    ``replica_set`` names a replica set of this one member: it has started when that is primary. ``locked``: `url` holds
+    a password, without which nothing can be read or written; it is made at the first `start` and kept in ``directory``,
+    in the file ``key``. ``options`` go to mongod as they are. `start` raises `StoreUnavailable`.
     """
+
+    start_seconds = 30.0
+    stop_seconds = 20.0
+    in_use = "Address already in use"
 
     def __init__(
         self,
@@ -137,16 +116,12 @@ class EmbeddedMongod:
         locked: bool = False,
         options: tuple[str, ...] = (),
     ) -> None:
-        self._directory = Path(directory)
-        self._fixed_port = port
-        self._port = port
+        super().__init__(directory, port)
         self._replica_set = replica_set
         self._binary = binary
         self._options = options
         self._locked = locked
         self._key = ""
-        self._guard: subprocess.Popen[bytes] | None = None
-        self._pid = 0
 
     @property
     def url(self) -> str:
@@ -171,56 +146,36 @@ class EmbeddedMongod:
         address, _, query = self.url.partition("/?")
         return f"{address}/{name}" + (f"?{query}" if query else "")
 
-    @property
-    def pid(self) -> int:
-        """The process id of mongod, 0 while it does not run."""
-        return self._pid if self._guard is not None and self._guard.poll() is None else 0
-
-    async def start(self) -> None:
-        """Return when it answers (in a replica set: is primary). `StoreUnavailable` holds the end of its log."""
-        await asyncio.to_thread(self._start)
-
-    async def stop(self) -> None:
-        """Shut down cleanly; the files stay. Idempotent."""
-        await asyncio.to_thread(self._stop)
-
-    async def kill(self) -> None:
-        """SIGKILL, as a crash. The files stay."""
-        if pid := self.pid:
-            os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(self._stop)
-
-    def _start(self) -> None:
-        if self.pid:
-            return
+    def _command(self, port: int) -> Sequence[str]:
         if self._binary is None:
             self._binary = find_mongod()
         if self._binary is None:
             raise StoreUnavailable(
                 "no mongod runs on this machine", hint="install MongoDB 6 or newer, or use sqlite:///hs_stream.db"
             )
-        make_private(self._directory)
-        narrow(self._directory)
+        make_private(self.directory)
+        narrow(self.directory)
         if self._locked:
             self._key = self._read_key()
-        problem = ""
-        for _ in range(_ATTEMPTS):
-            if self._port is None:
-                self._port = _free_port()
-            self._spawn(self._binary, self._port)
-            problem = self._wait_until_ready()
-            if not problem:
-                with open_private(self._directory / _PORT) as file:
-                    file.write(f"{self._port}")
-                return
-            self._stop()
-            if "Address already in use" not in problem or self._fixed_port is not None:
-                break
-            self._port = None
-        raise StoreUnavailable(f"the embedded mongod does not start: {problem}", hint=f"see {self._log}")
+        command = [str(self._binary), "--dbpath", str(self.directory.resolve())]
+        command += ["--port", str(port), "--bind_ip", "127.0.0.1"]
+        command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(self._log), "--nounixsocket", "--quiet"]
+        command += ["--wiredTigerEngineConfigString", "log=(file_max=4MB,prealloc=false)"]
+        command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        if self._key:
+            command += ["--keyFile", str(self.directory / _KEY_FILE)]
+            command += ["--setParameter", "enableLocalhostAuthBypass=false"]
+        if self._replica_set:
+            # A lone member has nobody to hand over to: without this it waits 15 s for it at every stop.
+            command += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
+            command += ["--replSet", self._replica_set, "--oplogSize", "64"]
+        return [*command, *self._options]
+
+    def _failed(self, why: str) -> StoreUnavailable:
+        return StoreUnavailable(f"the embedded mongod does not start: {why}", hint=f"see {self._log}")
 
     def _read_key(self) -> str:
-        path = self._directory / _KEY_FILE
+        path = self.directory / _KEY_FILE
         try:
             narrow(path)
             key = path.read_text(encoding="ascii").strip() if path.exists() else ""
@@ -237,58 +192,27 @@ class EmbeddedMongod:
 
     @property
     def _log(self) -> Path:
-        return self._directory / "mongod.log"
+        return self.directory / "mongod.log"
 
-    def _spawn(self, binary: Path, port: int) -> None:
-        command = [
-            str(binary),
-            "--dbpath",
-            str(self._directory.resolve()),
-            "--port",
-            str(port),
-            "--bind_ip",
-            "127.0.0.1",
-        ]
-        command += ["--wiredTigerCacheSizeGB", "0.25", "--logpath", str(self._log), "--nounixsocket", "--quiet"]
-        command += ["--wiredTigerEngineConfigString", "log=(file_max=4MB,prealloc=false)"]
-        command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
-        if self._key:
-            command += ["--keyFile", str(self._directory / _KEY_FILE)]
-            command += ["--setParameter", "enableLocalhostAuthBypass=false"]
-        if self._replica_set:
-            # A lone member has nobody to hand over to: without this it waits 15 s for it at every stop.
-            command += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
-            command += ["--replSet", self._replica_set, "--oplogSize", "64"]
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "hs-stream-mongod-guard", *command, *self._options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            umask=0o077,
-        )
-        assert self._guard.stdout is not None
-        self._pid = int(self._guard.stdout.readline())
-
-    def _wait_until_ready(self) -> str:
-        """The empty text when it answers, else why it does not."""
-        deadline = time.monotonic() + _START_SECONDS
+    @contextmanager
+    def _asking(self) -> Iterator[Callable[[], bool]]:
         address = f"mongodb://{self._login}127.0.0.1:{self._port}/?directConnection=true"
         if self._key:
             address += f"&{_HOW}"
         with MongoClient[dict[str, Any]](
             address, serverSelectionTimeoutMS=250, connectTimeoutMS=250, heartbeatFrequencyMS=500
         ) as client:
-            while time.monotonic() < deadline:
-                if not self.pid:
-                    return self._end_of_log()
-                try:
-                    if self._is_ready(client):
-                        return ""
-                except PyMongoError:
-                    pass
-                time.sleep(0.02)
-        return f"no answer within {_START_SECONDS:.0f} s: {self._end_of_log()}"
+            yield partial(self._answers, client)
+
+    def _answers(self, client: MongoClient[dict[str, Any]]) -> bool:
+        try:
+            ready = self._is_ready(client)
+        except PyMongoError:
+            return False
+        if ready:
+            with open_private(self.directory / _PORT) as file:
+                file.write(f"{self._port}")
+        return ready
 
     def _is_ready(self, client: MongoClient[dict[str, Any]]) -> bool:
         hello = client.admin.command("hello")
@@ -313,24 +237,10 @@ class EmbeddedMongod:
             config["members"][0]["host"] = host
             client.admin.command({"replSetReconfig": config, "force": True})
 
-    def _end_of_log(self) -> str:
+    def _last_words(self) -> str:
         try:
             lines = self._log.read_text(errors="replace").splitlines()
         except OSError as error:
             return f"it left no log ({error})"
         telling = [line for line in lines if '"s":"E"' in line or '"s":"F"' in line]
         return " | ".join((telling or lines)[-3:])[:2000]
-
-    def _stop(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is None:
-            return
-        assert guard.stdin is not None
-        assert guard.stdout is not None
-        guard.stdin.close()
-        try:
-            guard.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.kill(self._pid, signal.SIGKILL)
-            guard.wait()
-        guard.stdout.close()

@@ -30,8 +30,8 @@ from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format
 from hs_stream.core.value import Value
 from hs_stream.engine.engine import Engine, StreamStatus
 from hs_stream.engine.feed import News
+from hs_stream.service.http.sse import event
 from hs_stream.service.json_values import dumps, encode
-from hs_stream.service.sse import event
 
 __all__ = ["EVENTS", "Hub", "Subscription"]
 

@@ -1,7 +1,7 @@
 """Server-sent events over ASGI.
 
 A piece of bytes is sent as it is, so one encoding serves many clients. A client that does not read holds up nobody
-else, and is given up after `PATIENCE` seconds, or earlier where too much waits (`hs_stream.service.outgoing`).
+else, and is given up after `PATIENCE` seconds, or earlier where too much waits (`hs_stream.service.http.outgoing`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hs_stream.service.http.outgoing import PATIENCE, Outgoing
 from hs_stream.service.json_values import dumps
-from hs_stream.service.outgoing import PATIENCE, Outgoing
 
 __all__ = ["PATIENCE", "EventStream", "event"]
 

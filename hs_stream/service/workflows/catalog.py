@@ -30,11 +30,13 @@ from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, Connectors
+from hs_stream.service.host import reading_store
 from hs_stream.service.settings import Settings
-from hs_stream.service.wiring import check_names, load_workflows, matching_files, read_workflows
-from hs_stream.service.workflow_file import MAX_FILE, WorkflowText, from_document, to_document
+from hs_stream.service.stores import has_store
+from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document, to_document
+from hs_stream.service.workflows.loading import check_names, load_workflows, matching_files, read_workflows
 
-__all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan"]
+__all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan", "saved_workflows"]
 
 logger = structlog.get_logger(__name__)
 
@@ -319,3 +321,11 @@ class Catalog:
             # It stays: whatever is changed, Home Assistant may still have to be told that something is gone.
             document["homeassistant"] = True
         return document
+
+
+async def saved_workflows(settings: Settings) -> list[str]:
+    """The names of the workflows that are saved in the store; none where there is no store yet."""
+    if not has_store(settings):
+        return []
+    async with reading_store(settings) as store:
+        return [name for name, document in (await store.documents("workflows")).items() if document.get("saved")]

@@ -47,7 +47,7 @@ from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.json_values import intervals
-from hs_stream.service.yaml_items import Item, Reader, read_json, read_yaml
+from hs_stream.service.workflows.yaml_items import Item, Reader, read_json, read_yaml
 from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 
 __all__ = [

@@ -14,11 +14,12 @@ from hs_stream.core.errors import HsStreamError, Unavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.engine import Engine
-from hs_stream.service.api import ApiContext, JsonResponse, status_of
-from hs_stream.service.live import Hub
-from hs_stream.service.lookup import bounded_span, find_stream, parse_instant
-from hs_stream.service.security import access_of
-from hs_stream.service.sse import EventStream, event
+from hs_stream.service.http.answers import JsonResponse, status_of
+from hs_stream.service.http.context import ApiContext
+from hs_stream.service.http.live import Hub
+from hs_stream.service.http.lookup import bounded_span, find_stream, parse_instant
+from hs_stream.service.http.security import access_of
+from hs_stream.service.http.sse import EventStream, event
 
 __all__ = ["LiveRoutes"]
 
@@ -47,7 +48,7 @@ class LiveRoutes:
         self._computing = 0
 
     def register(self, app: FastAPI) -> None:
-        """Add the paths to ``app``; before `Routes`, whose stream paths match these too."""
+        """Add the paths to ``app``; before `StreamRoutes`, whose paths match these too."""
         events: dict[int | str, dict[str, Any]] = {
             200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"}
         }

@@ -1,9 +1,9 @@
-"""What requests name: streams and instants."""
+"""What requests name: streams, instants, and how much of a list."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hs_stream.core.errors import ConfigurationError, NotFound
 from hs_stream.core.stream import StreamId
@@ -12,9 +12,13 @@ from hs_stream.service.silence import lacking
 
 if TYPE_CHECKING:
     from hs_stream.engine.engine import StreamStatus
-    from hs_stream.service.api import ApiContext
+    from hs_stream.service.http.context import ApiContext
 
-__all__ = ["bounded_span", "find_stream", "parse_instant", "parse_span", "parse_stream"]
+__all__ = ["MAX_ROWS", "ROWS", "bounded_span", "find_stream", "parse_instant", "parse_span", "parse_stream"]
+
+ROWS: Final = 100
+MAX_ROWS: Final = 1000
+"""Rows of one answer: so many where nothing is said, and at most."""
 
 
 def find_stream(context: ApiContext, text: str) -> StreamStatus:
