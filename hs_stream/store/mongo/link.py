@@ -30,9 +30,9 @@ from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.size import POINTER, size_of
 from hs_stream.core.urls import ENCODE, check_login, host_of, said_of
 from hs_stream.core.value import Value
-from hs_stream.store import mongo_errors
-from hs_stream.store.mongo_replies import aggregate_raw, find_raw
-from hs_stream.store.mongo_values import CODEC, Large, batch_of, date, decode, instances_in
+from hs_stream.store.mongo import errors
+from hs_stream.store.mongo.replies import aggregate_raw, find_raw
+from hs_stream.store.mongo.values import CODEC, Large, batch_of, date, decode, instances_in
 
 __all__ = ["Collection", "Document", "Link", "Write", "identity", "keys", "lookup", "questions", "span"]
 
@@ -181,7 +181,7 @@ class Link:
 
     def talking(self) -> AbstractContextManager[None]:
         """Errors of the network and the server become `StoreUnavailable` inside."""
-        return mongo_errors.unavailable(self.where)
+        return errors.unavailable(self.where)
 
     async def connect(self) -> None:
         """Connect, and log in. `StoreUnavailable`, or `ConfigurationError` for a URL that can never work."""
@@ -351,7 +351,7 @@ class Link:
             for first in range(0, len(documents), _INSERT_AT_ONCE):
                 there += await self._insert(name, documents[first : first + _INSERT_AT_ONCE], sync)
         except (OperationFailure, DocumentTooLarge) as error:
-            if not mongo_errors.too_large(error):
+            if not errors.too_large(error):
                 raise
             if current is not None:
                 raise _AnotherRound from None
@@ -379,7 +379,7 @@ class Link:
             except DocumentTooLarge:  # all of them together are, perhaps
                 await self.collection(name, sync=sync).insert_many(documents, ordered=False, session=_session())
         except BulkWriteError as error:
-            there = mongo_errors.duplicates(error)
+            there = errors.duplicates(error)
             if there is None:
                 raise
             if _CURRENT.get() is not None:
@@ -425,7 +425,7 @@ class Link:
                 documents = [await self.shrink(document) for document in documents]
             await self.write(name, [*map(write, documents)], sync=sync)
         except (OperationFailure, DocumentTooLarge) as error:
-            if not mongo_errors.too_large(error):
+            if not errors.too_large(error):
                 raise
             if current is not None and current.careful:
                 raise

@@ -2,7 +2,7 @@
 
 Theory of operation
 
-1. A commit is first written to the journal (``outbox``, see `hs_stream.store.mongo_journal`) with ``j: true``. The last
+1. A commit is first written to the journal (``outbox``, see `hs_stream.store.mongo.journal`) with ``j: true``. The last
    part of it is the commit point. Then instances, retracted revisions and snapshots are applied.
 2. Coverage, watermarks, history and the state document follow together, at most every ``checkpoint_seconds`` and on
    `MongoStore.close`: the *checkpoint*. Its last write says up to which commit everything is applied.
@@ -31,7 +31,7 @@ Theory of operation
    so that appends, commits and the rest do not wait for each other, and none of them for a renewal.
 11. A standalone server has no transactions. There each command that writes is preceded by a look at the lease, if the
    last one is not younger than `FRESH_MS`: whoever was frozen for longer notices. And a ``seq`` of the journal belongs
-   to one token for ever (`mongo_journal`, rule 3). Decision 9 says what that does not promise.
+   to one token for ever (`hs_stream.store.mongo.journal`, rule 3). Decision 9 says what that does not promise.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ from hs_stream.engine.ports import (
     StreamChange,
     StreamRecord,
 )
-from hs_stream.store import mongo_layout
 from hs_stream.store.changes import complete, merge_marks, missing, touched
 from hs_stream.store.fence import Fence, host_now
-from hs_stream.store.mongo_journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
-from hs_stream.store.mongo_link import Document, Link, Write, identity, keys, span
-from hs_stream.store.mongo_values import date, decode, documents_of, encode
+from hs_stream.store.mongo import layout
+from hs_stream.store.mongo.journal import Pending, assemble, entries_of, journal_documents, publishes, unpack_commit
+from hs_stream.store.mongo.link import Document, Link, Write, identity, keys, span
+from hs_stream.store.mongo.values import date, decode, documents_of, encode
 
-__all__ = ["MongoStore"]
+__all__ = ["FRESH_MS", "MongoStore"]
 
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class MongoStore:
 
     async def _begin_writing(self) -> None:
         """Create what is missing; from here on, nobody with an earlier token writes."""
-        await mongo_layout.create(self._link.database, **self._days)
+        await layout.create(self._link.database, **self._days)
         lease = await self._link.collection("state").find_one({"_id": "lease"}) or {}
         self._fence.opened(int(lease.get("token", 0)))
         self._fence.require(int(lease.get("token", 0)))  # it may have been lost since it was claimed
@@ -177,10 +177,9 @@ class MongoStore:
     async def _load(self) -> None:
         self._server = await self._link.server()
         found = await self._link.collection("state").find_one({"_id": "store"}) or {}
-        if found.get("layout", mongo_layout.LAYOUT) > mongo_layout.LAYOUT:
+        if found.get("layout", layout.LAYOUT) > layout.LAYOUT:
             raise StoreUnavailable(
-                f"the database at {self._link.where} has layout {found['layout']}, "
-                f"this version writes {mongo_layout.LAYOUT}",
+                f"the database at {self._link.where} has layout {found['layout']}, this version writes {layout.LAYOUT}",
                 hint="it was made by a newer hs_stream; install that, or name another database in store.url",
             )
         self._saved = {name: decode(found.get(name)) for name in _STATE} if found else {}
@@ -191,7 +190,7 @@ class MongoStore:
         await self._replay()
 
     async def _load_streams(self) -> None:
-        found = [mongo_layout.stream_record(document) async for document in self._link.collection("streams").find()]
+        found = [layout.stream_record(document) async for document in self._link.collection("streams").find()]
         self._records = {record.id: record for record in found}
 
     async def _marks(self) -> list[tuple[int, dict[int, Any]]]:
@@ -373,7 +372,7 @@ class MongoStore:
             if known is not None and known.fingerprint != record.fingerprint:
                 # Before the record: a crash in between only costs the states.
                 await self._link.delete("snapshots", span(record.id, MIN_TIME, MAX_TIME))
-        documents = [mongo_layout.stream_document(record) for record in records]
+        documents = [layout.stream_document(record) for record in records]
         await self._link.write("streams", [_replace(document) for document in documents], sync=True)
 
     async def advance(self, uppers: Mapping[int, int]) -> None:
@@ -466,7 +465,7 @@ class MongoStore:
             if change.stream in self._records:
                 self._progress[change.stream] = (change.coverage, change.upper)
         self._history += [
-            mongo_layout.history_document(commit.seq, index, entry) for index, entry in enumerate(commit.history)
+            layout.history_document(commit.seq, index, entry) for index, entry in enumerate(commit.history)
         ]
         if commit.seq > self._state["published"] and publishes(commit):
             self._pending.add(commit.seq, commit)
@@ -610,7 +609,7 @@ class MongoStore:
                 if await self._link.server() != self._server:
                     self._keep(progress, history)
                     return False
-                document = {"_id": "store", "layout": mongo_layout.LAYOUT, **state}
+                document = {"_id": "store", "layout": layout.LAYOUT, **state}
                 await self._write("books", lambda: self._write_state(document), sync=True)
             except BaseException:
                 self._keep(progress, history)
@@ -622,7 +621,7 @@ class MongoStore:
 
     async def _write_progress(self, records: Mapping[int, StreamRecord], history: list[Document]) -> None:
         await self._link.insert("history", history)
-        progress = [UpdateOne({"_id": one.id}, {"$set": mongo_layout.progress(one)}) for one in records.values()]
+        progress = [UpdateOne({"_id": one.id}, {"$set": layout.progress(one)}) for one in records.values()]
         await self._link.write("streams", progress)
 
     async def _write_state(self, document: Document) -> None:
@@ -749,7 +748,7 @@ class MongoStore:
                 await self._checkpoint()
             where = {} if stream is None else {"stream": stream}
             cursor = self._link.collection("history").find(where).sort("_id", -1).limit(limit)
-            return [mongo_layout.history_entry(one) async for one in cursor]
+            return [layout.history_entry(one) async for one in cursor]
 
     async def claim(self, owner: str, for_ms: int, *, instead_of: str = "") -> Holder:
         if self._read_only:
@@ -760,7 +759,7 @@ class MongoStore:
         with self._link.talking():
             if not for_ms:
                 return await self._give_back(owner, instead_of)
-            lease = await self._exchange("lease", mongo_layout.claim_pipeline(owner, for_ms, instead_of))
+            lease = await self._exchange("lease", layout.claim_pipeline(owner, for_ms, instead_of))
             holder = Holder(str(lease["owner"]), int(lease["token"]))
             if holder.owner == owner:
                 if self._fence.is_news(holder.token):
@@ -772,7 +771,7 @@ class MongoStore:
         """`claim` for no time."""
         state = self._link.collection("state", sync=True)
         await state.update_one({"_id": "lease", "owner": owner}, {"$set": {"until": Int64(0)}})
-        looked = await state.aggregate(mongo_layout.holder_pipeline(owner, instead_of))
+        looked = await state.aggregate(layout.holder_pipeline(owner, instead_of))
         found = await looked.to_list(1)
         return Holder(str(found[0]["owner"]), int(found[0]["token"])) if found else Holder("", 0)
 

@@ -14,7 +14,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.ports import HistoryEntry, StreamRecord, ToolRecord
 from hs_stream.store.changes import complete
-from hs_stream.store.mongo_values import (
+from hs_stream.store.mongo.values import (
     bound,
     date,
     decode,

@@ -54,7 +54,7 @@ from hs_stream.engine.ports import (
 from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import changes_of, complete, merge_marks, missing, touched
 from hs_stream.store.fence import Fence, boot, host_now
-from hs_stream.store.sqlite_rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, batch_within, rows_of, unavailable
+from hs_stream.store.sqlite.rows import SCHEMA, SCHEMA_VERSION, UPGRADES, batch_of, batch_within, rows_of, unavailable
 
 __all__ = ["SqliteStore"]
 
