@@ -35,7 +35,7 @@ class MakeStore(Protocol):
 
 def without_server(error: StoreUnavailable) -> str:
     """The hint of ``error`` for who has not begun yet: where no server answers, none is needed."""
-    from hs_stream.store.mongo_errors import AWAY  # noqa: PLC0415 - pymongo takes 0.2 s to import
+    from hs_stream.store.mongo.errors import AWAY  # noqa: PLC0415 - pymongo takes 0.2 s to import
 
     if error.hint != AWAY:
         return error.hint

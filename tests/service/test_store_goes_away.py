@@ -12,7 +12,7 @@ import pytest
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.round import Round
-from hs_stream.store.sqlite import SqliteStore
+from hs_stream.store.sqlite.file import SqliteFile
 
 from .test_running_changes import SAVED, running
 
@@ -27,15 +27,15 @@ class Away:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.set = False
         self.asked: set[str] = set()
-        work = SqliteStore._run
+        work = SqliteFile.run
 
-        async def run(store: SqliteStore, call: Any, *args: Any) -> Any:
+        async def run(file: SqliteFile, call: Any, *args: Any) -> Any:
             if self.set:
                 self.asked.add(getattr(call, "__name__", ""))
                 raise StoreUnavailable("it is away", hint="wait")
-            return await work(store, call, *args)
+            return await work(file, call, *args)
 
-        monkeypatch.setattr(SqliteStore, "_run", run)
+        monkeypatch.setattr(SqliteFile, "run", run)
 
     async def until_asked(self, *names: str) -> None:
         async with asyncio.timeout(15):

@@ -58,9 +58,9 @@ class Held:
         self._left = -1
         self._name = name
         self.reached, self.go = asyncio.Event(), asyncio.Event()
-        link: Any = store._link
+        writer: Any = store._writer
         for method in ("insert", "write", "delete"):
-            setattr(link, method, self._holding(getattr(link, method)))
+            setattr(writer, method, self._holding(getattr(writer, method)))
 
     def _holding(self, call: Callable[..., Any]) -> Callable[..., Any]:
         async def held(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +130,7 @@ async def test_the_same_commit_once_more_is_no_other_writer(mongo: Callable[[], 
     """ST-19: an answer that was lost."""
     store = mongo()
     made = Commit((await began(store)).commit_seq + 1, [change("once")], 0, 0)
-    await store._write("commit", lambda: store._write_journal(made), sync=True)
+    await store._right.write("commit", lambda: store._applier._write_journal(made), sync=True)
     await store.commit(made)
     assert await contents(store, OUT) == {5: "once"}
     await store.close()

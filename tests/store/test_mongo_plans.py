@@ -11,7 +11,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.ports import Append, Commit, StreamChange, StreamRecord
 from hs_stream.store.mongo import MongoStore
-from hs_stream.store.mongo_link import keys, lookup, questions, span
+from hs_stream.store.mongo.keys import keys, lookup, questions, span
 
 SECONDS = 20_000
 START = 1_600_000_000_000

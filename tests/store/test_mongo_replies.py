@@ -14,8 +14,8 @@ from pymongo import AsyncMongoClient
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.time import TimeInterval
-from hs_stream.store.mongo_replies import _cut, documents_in, find_raw
-from hs_stream.store.mongo_values import batch_of, documents_of, encode
+from hs_stream.store.mongo.replies import _cut, documents_in, find_raw
+from hs_stream.store.mongo.values import batch_of, documents_of, encode
 
 MAKE: dict[str, Callable[[int], Any]] = {
     "numbers": float,

@@ -210,7 +210,7 @@ async def crash_once(factory: Callable[[], Store], at: int, when: When) -> None:
 
 
 async def test_incomplete_journal_entry_is_dropped(mongo_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hs_stream.store.mongo_journal.PART_BYTES", 16)
+    monkeypatch.setattr("hs_stream.store.mongo.journal.PART_BYTES", 16)
     store = MongoStore(mongo_url, checkpoint_seconds=3600)
     await work(store, lambda _: None, rounds=3)
     await store._link.collection("outbox", sync=True).delete_one({"_id": {"q": 3, "i": 2}})

@@ -27,6 +27,7 @@ from hs_stream.engine.ports import Append, Commit, DeadLetter, HistoryEntry, Str
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
+from hs_stream.store.mongo.books import Books
 from hs_stream.store.open import open_store, redacted
 from hs_stream.store.sqlite import SqliteStore
 
@@ -38,8 +39,8 @@ ROUND = [(1, Batch.of([(t, "x" * 1000) for t in range(100)]))]
 
 def test_open_store_names() -> None:
     assert isinstance(open_store("memory://"), MemoryStore)
-    assert open_store("sqlite:///var/x%20y.db")._path == Path("var/x y.db")  # type: ignore[attr-defined]
-    assert open_store("sqlite:////var/x.db")._path == Path("/var/x.db")  # type: ignore[attr-defined]
+    assert open_store("sqlite:///var/x%20y.db")._file.path == Path("var/x y.db")  # type: ignore[attr-defined]
+    assert open_store("sqlite:////var/x.db")._file.path == Path("/var/x.db")  # type: ignore[attr-defined]
     assert open_store("mongodb://localhost/hs").name == "mongodb"
 
 
@@ -63,7 +64,7 @@ async def test_sqlite_disk_full(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     await store.open()
     await store.append(Append(1, ROUND))
-    await store._run(lambda: store._db.execute("PRAGMA max_page_count = 60").fetchone())
+    await store._file.run(lambda: store._file.db.execute("PRAGMA max_page_count = 60").fetchone())
     late = Append(2, [(1, Batch.of([(t, "y" * 1000) for t in range(1000, 2000)]))], changed={1: TimeIntervals.of(0, 9)})
     with pytest.raises(StoreUnavailable, match="disk is full") as caught:
         await store.append(late)
@@ -71,7 +72,7 @@ async def test_sqlite_disk_full(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="disk is full"):
         await store.commit(Commit(1, [StreamChange(1, TimeIntervals(), None, late.inserts[0][1])], 0, 0))
     assert await store.count(1, MIN_TIME, MAX_TIME) == 100, "nothing of a failed write is there"
-    await store._run(lambda: store._db.execute("PRAGMA max_page_count = 100000").fetchone())
+    await store._file.run(lambda: store._file.db.execute("PRAGMA max_page_count = 100000").fetchone())
     await store.append(late)
     assert await store.count(1, MIN_TIME, MAX_TIME) == 1100, "the same write again succeeds once there is room"
     await store.close()
@@ -154,7 +155,7 @@ async def test_sqlite_read_only(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     await store.open()
     # root may write to any file, so the database is told, not the file system
-    await store._run(lambda: store._db.execute("PRAGMA query_only = ON").fetchone())
+    await store._file.run(lambda: store._file.db.execute("PRAGMA query_only = ON").fetchone())
     with pytest.raises(StoreUnavailable, match="readonly") as caught:
         await store.append(Append(1, ROUND))
     assert "write access" in caught.value.hint
@@ -302,7 +303,7 @@ async def test_mongo_no_checkpoint_outlives_its_store(
     """It would delete from the outbox what the next process has yet to publish. PyMongo may swallow a cancellation."""
     under_way, checkpoints = asyncio.Event(), 0
 
-    async def slow(_: MongoStore) -> bool:
+    async def slow(_: Books) -> bool:
         nonlocal checkpoints
         checkpoints += 1
         under_way.set()
@@ -316,7 +317,7 @@ async def test_mongo_no_checkpoint_outlives_its_store(
     store = MongoStore(mongo_url, checkpoint_seconds=0.001, server_timeout=0.2 if swallowing else 5)
     await store.open()
     await store.register([StreamRecord(1, StreamId("a"), "derived")])
-    monkeypatch.setattr(MongoStore, "_checkpoint", slow)
+    monkeypatch.setattr(Books, "checkpoint", slow)
     await store.commit(Commit(1, [StreamChange(1, TimeIntervals.of(0, 9), 9, Batch.of([(5, 1)]))], 0, 0))
     await under_way.wait()
     await store.abandon()
@@ -336,7 +337,7 @@ async def test_mongo_does_not_have_its_writes_repeated_by_pymongo(tmp_path: Path
     async def writing() -> None:
         while not store._stopping.is_set():
             try:
-                await store._link.write("state", [ReplaceOne({"_id": "x"}, {}, upsert=True)])
+                await store._writer.write("state", [ReplaceOne({"_id": "x"}, {}, upsert=True)])
             except AutoReconnect as error:
                 seen.append(error)
                 await asyncio.sleep(0.002)
@@ -414,14 +415,14 @@ async def test_mongo_forgets_no_more_than_its_checkpoint_says(mongo_url: str) ->
     await store.register([StreamRecord(1, StreamId("a"), "derived")])
     change = StreamChange(1, TimeIntervals.of(0, 9), 9, Batch.of([(5, 1)]), publish=True)
     await store.commit(Commit(1, [change], 0, 0))
-    original = store._link.write
+    original = store._writer.write
 
     async def write(*arguments: Any, **options: Any) -> None:
         await original(*arguments, **options)
         await store.published(1)
 
-    store._link.write = write  # type: ignore[method-assign]
-    assert await store._checkpoint()
+    store._writer.write = write  # type: ignore[method-assign]
+    assert await store._books.checkpoint()
     await store.abandon()
     again = MongoStore(mongo_url)
     recovery = await again.open()

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import astuple
 from typing import Any, Final
 
+from bson.binary import Binary
 from bson.int64 import Int64
 from pymongo import ASCENDING, DESCENDING
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import CollectionInvalid, OperationFailure
 
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.packing import pack
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
-from hs_stream.engine.ports import HistoryEntry, StreamRecord, ToolRecord
+from hs_stream.engine.ports import DeadLetter, HistoryEntry, StreamRecord, ToolRecord
 from hs_stream.store.changes import complete
-from hs_stream.store.mongo_values import (
+from hs_stream.store.mongo.values import (
     bound,
     date,
     decode,
@@ -28,9 +32,11 @@ __all__ = [
     "LAYOUT",
     "claim_pipeline",
     "create",
+    "dead_letter",
     "history_document",
     "history_entry",
     "holder_pipeline",
+    "letter_document",
     "stream_document",
     "stream_record",
 ]
@@ -205,3 +211,23 @@ def history_entry(document: dict[str, Any]) -> HistoryEntry:
         document["cause"],
         document["session"],
     )
+
+
+def letter_document(seq: int, index: int, letter: DeadLetter) -> dict[str, Any]:
+    """Its ``_id`` tells a repeated append from one that uses the ``seq`` again after a crash."""
+    digest = hashlib.blake2b(pack(astuple(letter)[:6]), digest_size=8).digest()
+    return {
+        "_id": {"q": seq, "i": index, "h": Binary(digest)},
+        "time": date(letter.time),
+        "source": letter.source,
+        "reason": letter.reason,
+        "message": letter.message,
+        "topic": letter.topic,
+        "payload": Binary(letter.payload),
+    }
+
+
+def dead_letter(document: dict[str, Any]) -> DeadLetter:
+    """The reverse of `letter_document`."""
+    one = document
+    return DeadLetter(int(one["time"]), one["source"], one["reason"], one["message"], one["topic"], one["payload"])

@@ -17,12 +17,22 @@ from dataclasses import astuple
 from typing import Any, Final
 
 from bson.binary import Binary
+from bson.max_key import MaxKey
 
 from hs_stream.core.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.engine.ports import Commit, HistoryEntry, OutboxEntry, Snapshot, StreamChange
 from hs_stream.store.changes import changes_of
 
-__all__ = ["Pending", "assemble", "entries_of", "journal_documents", "pack_commit", "publishes", "unpack_commit"]
+__all__ = [
+    "Pending",
+    "assemble",
+    "entries_of",
+    "journal_documents",
+    "later",
+    "pack_commit",
+    "publishes",
+    "unpack_commit",
+]
 
 PART_BYTES: Final = 8 << 20
 _CACHED_CHANGES: Final = 20_000
@@ -94,6 +104,11 @@ def journal_documents(commit: Commit, token: int, *, claims: bool = False) -> li
         }
         for index, start in enumerate(parts)
     ]
+
+
+def later(seq: int) -> dict[str, Any]:
+    """The filter for all entries behind ``seq``."""
+    return {"_id": {"$gt": {"q": seq, "i": MaxKey()}}}
 
 
 def assemble(documents: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, bytes | None]]:

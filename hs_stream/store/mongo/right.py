@@ -1,0 +1,119 @@
+"""The right to write: taken, given back, and named by all that is written.
+
+Rules 10 and 11 of `hs_stream.store.mongo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from bson.int64 import Int64
+from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError
+
+from hs_stream.engine.ports import Holder
+from hs_stream.store.fence import Fence, host_now
+from hs_stream.store.mongo import layout
+from hs_stream.store.mongo.keys import Document
+from hs_stream.store.mongo.link import Link
+from hs_stream.store.mongo.writer import Writer
+
+__all__ = ["FRESH_MS", "Right"]
+
+T = TypeVar("T")
+_LANES: Final = ("append", "commit", "books")
+"""Of what is written together, and what waits for each other: readings; commits and records; all the rest."""
+FRESH_MS: Final = 100
+"""Milliseconds, those of a suspension too, for which rule 11 believes the last answer."""
+
+
+class Right:
+    """What `writer` is asked for. ``asks``: not where nothing may be written anyway."""
+
+    def __init__(self, link: Link, writer: Writer, *, asks: bool) -> None:
+        self._link = link
+        self._writer = writer
+        self.fence = Fence(f"the database at {link.where}")
+        self._asked = -FRESH_MS
+        if asks:
+            writer.permitted = self._permit
+
+    async def opened(self) -> None:
+        """From here on, nobody with an earlier token writes."""
+        self._asked = -FRESH_MS
+        lease = await self._link.collection("state").find_one({"_id": "lease"}) or {}
+        self.fence.opened(int(lease.get("token", 0)))
+        self.fence.require(int(lease.get("token", 0)))  # it may have been lost since it was claimed
+        await self._raise_fences(self.token)
+
+    @property
+    def token(self) -> int:
+        """What is written names it."""
+        return self.fence.token or 0
+
+    async def write(self, lane: str, work: Callable[[], Awaitable[T]], *, sync: bool = False) -> T:
+        """Let ``work`` write, if this object has the right to. Where there are transactions, it is one."""
+        if not self._link.transactions:
+            return await work()
+
+        async def begin(session: AsyncClientSession) -> None:
+            own = {"q": {"_id": f"fence.{lane}", "token": self.token}, "u": {"$inc": {"n": 1}}}
+            done = await self._link.database.command({"update": "state", "updates": [own]}, session=session)
+            if not done["n"]:
+                raise self.fence.refused()
+
+        return await self._writer.together(lane, begin, work, sync=sync)
+
+    async def _permit(self) -> None:
+        """Rule 11."""
+        now = host_now()
+        if self.fence.broken or now > self._asked + FRESH_MS:
+            where = {"filter": {"_id": "lease"}, "projection": {"token": 1}, "limit": 1, "singleBatch": True}
+            found = (await self._link.database.command({"find": "state", **where}))["cursor"]["firstBatch"]
+            self.fence.require(int(found[0].get("token", 0)) if found else 0)
+            self._asked = now
+
+    async def _exchange(self, name: str, change: Any, which: bool = ReturnDocument.AFTER) -> Document:
+        """Change a document of ``state``, made where there is none; as it was before or is after it."""
+        state = self._link.collection("state", sync=True)
+        while True:
+            with suppress(DuplicateKeyError):  # two of us made it at the same time
+                found = await state.find_one_and_update({"_id": name}, change, upsert=True, return_document=which)
+                return found or {}
+
+    async def _raise_fences(self, token: int) -> None:
+        """No transaction with an earlier token than this begins or ends behind this."""
+        if not self._link.transactions:
+            return
+        state = self._link.collection("state", sync=True)
+        # What a process that was frozen or killed left open would hold us up for a minute.
+        mine = self._writer.sessions(_LANES)
+        before = await self._exchange("sessions", {"$set": {"ids": mine}}, ReturnDocument.BEFORE)
+        await self._writer.end_sessions([one for one in before.get("ids", ()) if one not in mine])
+        for lane in _LANES:
+            with suppress(DuplicateKeyError):  # it has this token, or a later one
+                older = {"_id": f"fence.{lane}", "token": {"$lt": token}}
+                await state.update_one(older, {"$set": {"token": token}}, upsert=True)
+
+    async def claim(self, owner: str, for_ms: int, instead_of: str) -> Holder:
+        """Rule 5 of `hs_stream.engine.ports`. It is answered when no write with an earlier token can take effect."""
+        if not for_ms:
+            return await self._give_back(owner, instead_of)
+        lease = await self._exchange("lease", layout.claim_pipeline(owner, for_ms, instead_of))
+        holder = Holder(str(lease["owner"]), int(lease["token"]))
+        if holder.owner == owner:
+            if self.fence.is_news(holder.token):
+                await self._raise_fences(holder.token)
+            self.fence.claimed(holder.token)
+        return holder
+
+    async def _give_back(self, owner: str, instead_of: str) -> Holder:
+        """`claim` for no time."""
+        state = self._link.collection("state", sync=True)
+        await state.update_one({"_id": "lease", "owner": owner}, {"$set": {"until": Int64(0)}})
+        looked = await state.aggregate(layout.holder_pipeline(owner, instead_of))
+        found = await looked.to_list(1)
+        return Holder(str(found[0]["owner"]), int(found[0]["token"])) if found else Holder("", 0)
