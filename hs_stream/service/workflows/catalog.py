@@ -33,7 +33,8 @@ from hs_stream.service.connectors import Author, Connectors
 from hs_stream.service.host import reading_store
 from hs_stream.service.settings import Settings
 from hs_stream.service.stores import has_store
-from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document
 from hs_stream.service.workflows.loading import check_names, load_workflows, matching_files, read_workflows
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan", "saved_workflows"]

@@ -11,7 +11,8 @@ from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream.service.workflows.file import SourceCheck, WorkflowText
+from hs_stream.service.workflows.file import WorkflowText
+from hs_stream.service.workflows.parser import SourceCheck
 
 __all__ = [
     "check_names",
