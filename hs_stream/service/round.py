@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
 
 from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
 from hs_stream.core.size import Use
-from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
-from hs_stream.core.value import Value
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+from hs_stream.core.time import format_time
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.ports import Clock
 from hs_stream.service.connectors import AllConnected, Connectors
@@ -28,15 +26,14 @@ from hs_stream.service.http.live import Hub
 from hs_stream.service.http.outgoing import Backlog
 from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.outputs import Outputs
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
 from hs_stream.service.states import failed_json
 from hs_stream.service.tasks import SideTasks, careful
 from hs_stream.service.wiring import version
-from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
-from hs_stream_connectors.mqtt.sink import MqttSink
 from hs_stream_connectors.mqtt.source import MqttSource
 
 __all__ = ["READY_LAG", "Round"]
@@ -50,7 +47,6 @@ _STOP_SECONDS: Final = 6.0
 _STORE_PATIENCE: Final = 2.0
 _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
-_RETRY_SECONDS: Final = 1.0
 
 
 class Round:
@@ -75,22 +71,12 @@ class Round:
         """
         self.workflows = list(workflows)
         self._feeds = Connectors(settings).feeds(self.workflows)
-        publishes = any(node.publish is not None for node in _nodes(self.workflows))
         self._broker_address = (options.host, options.port)
         self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
-        self._assistant = None
-        if announced or any(node.publish and "homeassistant" in node.publish for node in _nodes(self.workflows)):
-            self._assistant = HomeAssistant(
-                options, prefix=settings.mqtt.prefix, version=version(), newest=self._newest_value
-            )
-        told = None if self._assistant is None else side.guarded("home assistant", self._assistant.observe)
-        mqtt = settings.mqtt
-        self._sink = None
-        if publishes:
-            self._sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
+        self._outputs = Outputs(settings, options, self.workflows, side, announced=announced)
         self._side = side
         self._host, self._clock = host, clock
-        self.engine = host.engine(clock=clock, telemetry=careful(telemetry, side), sink=self._sink)
+        self.engine = host.engine(clock=clock, telemetry=careful(telemetry, side), sink=self._outputs.sink)
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
         self.backlog: Backlog | None = None
@@ -130,12 +116,8 @@ class Round:
                 group.create_task(self._side.keep("session", self._session.beat), name="session"),
                 group.create_task(self._host.lease.beat(), name="lease"),
             ]
-            if self._sink is not None:
-                others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-            if self._assistant is not None:
-                self._assistant.announce(self._entities())
-                telling = self._side.keep("home assistant", self._assistant.run)
-                others.append(group.create_task(telling, name="home assistant"))
+            for name, running in self._outputs.running(self.engine):
+                others.append(group.create_task(running, name=name))
             together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
             for feed in self._feeds:
                 reading = feed.run(self.engine.deliver, together.of(feed.kind))
@@ -182,7 +164,7 @@ class Round:
 
     async def check_broker(self) -> None:
         """Raise when the broker refuses us; only say so when it does not answer."""
-        parts = [part for part in (self._source, self._sink) if part is not None]
+        parts = [part for part in (self._source, self._outputs.sink) if part is not None]
         if not parts:
             return
         host, port = self._broker_address
@@ -203,30 +185,6 @@ class Round:
                     raise
                 logger.warning("not connected yet; trying again", error=error.message)
 
-    # --- Home Assistant ---
-
-    def _entities(self) -> Iterator[Entity]:
-        """Every stream of today that is published as an entity."""
-        for workflow in self.workflows:
-            for name, node in workflow.nodes.items():
-                if not node.publish or "homeassistant" not in node.publish:
-                    continue
-                plates = workflow.node_plates[name]
-                for status in self.engine.status(name):
-                    meta = dict(status.stream.meta)
-                    values = tuple(meta[plate] for plate in plates)
-                    yield Entity(status.stream, workflow.name, values, status.tool, node.publish["homeassistant"])
-
-    async def _newest_value(self, stream: StreamId) -> Value:
-        """A store that is away is waited for, as everybody else does."""
-        while True:
-            try:
-                batch = await self.engine.read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-        return next(iter(batch))[1] if batch else None
-
     # --- what it says of itself ---
 
     async def ready(self) -> dict[str, Any]:
@@ -240,10 +198,7 @@ class Round:
 
     def _degraded(self) -> list[dict[str, Any]]:
         """Side tasks that fail, and what was not published within the last `_UNPUBLISHED_MS`."""
-        found = self._side.troubles()
-        if self._assistant is not None and not (state := self._assistant.connection_statistics()).connected:
-            error = state.last_error or "not connected yet"
-            found.append({"what": "home assistant", "error": error, "count": state.failures})
+        found = [*self._side.troubles(), *self._outputs.degraded()]
         since = self._clock.now() - _UNPUBLISHED_MS
         for reason, last in self.engine.unpublished().items():
             if last.time >= since:
@@ -252,7 +207,7 @@ class Round:
         return found
 
     def _broker_part(self) -> dict[str, Any]:
-        parts = {"in": self._source, "out": self._sink}
+        parts = {"in": self._source, "out": self._outputs.sink}
         states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
         broken = [name for name, state in states.items() if not state.connected]
         part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
@@ -369,13 +324,4 @@ class Round:
         return found
 
     def _connections(self) -> list[Any]:
-        return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
-
-
-def _ignore(_: bool) -> None:
-    """The sink keeps its own state."""
-
-
-def _nodes(workflows: Iterable[WorkflowDefinition]) -> Iterator[NodeDefinition]:
-    for workflow in workflows:
-        yield from workflow.nodes.values()
+        return [part.connection_statistics() for part in (self._source, self._outputs.sink) if part is not None]

@@ -53,8 +53,9 @@ async def test_home_assistant_asks_for_states_meanwhile(
         await it.publish((1, 1.0))
         await it.contents("scaled", {1: 2.0})
         away.set = True
-        assert it.service._round._assistant is not None
-        it.service._round._assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
+        assistant = it.service._round._outputs._assistant
+        assert assistant is not None
+        assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
         await it.publish((2, 2.0))
         await it.mqtt.publish("homeassistant/status", "online", qos=1)
         await away.until_asked("<lambda>", "_append")
