@@ -17,7 +17,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, mqtt_options
+from hs_stream.service.garbage import settle
 from hs_stream.service.host import Host
 from hs_stream.service.http.api import Viewer, create_api
 from hs_stream.service.http.context import ApiContext
@@ -67,8 +68,8 @@ _HTTP_SECONDS: Final = 10.0
 class Service:
     """One run of the service. `run` returns after `stop`; ``started`` is set when everything is up.
 
-    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP. The constructor reads files and raises
-    `ConfigurationError`.
+    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP; ``begun`` is called whenever a round
+    runs, before requests are answered. The constructor reads files and raises `ConfigurationError`.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Service:
         workflows: Sequence[WorkflowDefinition] | None = None,
         *,
         viewer: Viewer | None = None,
+        begun: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self._viewer = viewer
+        self._begun = begun
         self.registry: ToolRegistry = load_registry(settings)
         self.telemetry = ServiceTelemetry()
         self._side = SideTasks(self.telemetry.side_task_failed)
@@ -251,6 +254,8 @@ class Service:
 
     async def _rounds(self, server: HttpServer) -> None:
         async def begun() -> None:
+            if self._begun is not None:
+                self._begun()
             if not self.started.is_set():
                 await self._round.check_broker()
                 try:
@@ -364,7 +369,7 @@ def _say_untold(told: bool) -> None:
 
 async def serve(settings: Settings, viewer: Viewer | None = None) -> None:
     """Run a service until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the files again."""
-    service = Service(settings, viewer=viewer)
+    service = Service(settings, viewer=viewer, begun=settle)
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
