@@ -32,6 +32,7 @@ from hs_stream.core.tool import OnGrid, Previous, Sources, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.backlog import Backlog, Lane, Pace
 from hs_stream.engine.breath import Breath
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.contents import Contents, Overlay, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.feed import Feed
@@ -40,7 +41,7 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
 from hs_stream.engine.owed import available_now, drives, find_due, next_wanted, steady, wanted_until
 from hs_stream.engine.ports import Clock, Commit, OutboxEntry
-from hs_stream.engine.step import Spans, Step, Write, changes_of
+from hs_stream.engine.step import Spans, Step, Write
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 

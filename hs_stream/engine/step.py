@@ -15,10 +15,10 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.stream import Difference
 from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
 from hs_stream.engine.backlog import MOST
-from hs_stream.engine.ports import Change, OutboxEntry, Snapshot, StreamChange
+from hs_stream.engine.ports import Snapshot, StreamChange
 from hs_stream.engine.streams import Stream
 
-__all__ = ["Spans", "Step", "Write", "changes_of"]
+__all__ = ["Spans", "Step", "Write"]
 
 
 _MORSEL: Final = 64
@@ -137,14 +137,3 @@ class Step:
 
     def __len__(self) -> int:
         return len(self._heap)
-
-
-def changes_of(seq: int, change: StreamChange) -> OutboxEntry:
-    """The outbox entry of one stream's part of a commit: its changes, ascending in time."""
-    revisions = change.revisions
-    changes = [Change(time, "insert", value, revisions.get(time, 0)) for time, value in change.inserted]
-    if change.revised or change.retracted:
-        changes += [Change(time, "revise", value, revisions.get(time, 0)) for time, value in change.revised]
-        changes += [Change(time, "retract", None, revisions.get(time, 0)) for time in change.retracted]
-        changes.sort(key=lambda item: item.time)
-    return OutboxEntry(seq, change.stream, changes)
