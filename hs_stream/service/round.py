@@ -90,7 +90,9 @@ class Round:
             self._sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
         self._side = side
         self._host, self._clock = host, clock
-        self.engine = host.engine(clock=clock, telemetry=careful(telemetry, side), sink=self._sink)
+        self.engine = host.engine(
+            clock=clock, telemetry=careful(telemetry, side), sinks=[] if self._sink is None else [self._sink]
+        )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
         self.backlog: Backlog | None = None
