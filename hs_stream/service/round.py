@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import structlog
 
 from hs_stream.core.errors import BrokerUnavailable, StoreUnavailable
 from hs_stream.core.size import Use
-from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
-from hs_stream.core.value import Value
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+from hs_stream.core.time import format_time
+from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineStatistics
 from hs_stream.engine.ports import Clock
 from hs_stream.service.connectors import AllConnected, Connectors
@@ -31,10 +29,11 @@ from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
+from hs_stream.service.sinks import EngineResults, MirrorOutput, Output, SinkOutput, Sinks
 from hs_stream.service.states import failed_json
 from hs_stream.service.tasks import SideTasks, careful
 from hs_stream.service.wiring import version
-from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
+from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.sink import MqttSink
 from hs_stream_connectors.mqtt.source import MqttSource
@@ -50,7 +49,6 @@ _STOP_SECONDS: Final = 6.0
 _STORE_PATIENCE: Final = 2.0
 _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
-_RETRY_SECONDS: Final = 1.0
 
 
 class Round:
@@ -66,32 +64,26 @@ class Round:
         workflows: Sequence[WorkflowDefinition],
         side: SideTasks,
         *,
-        announced: bool = False,
+        told: Collection[str] = (),
         url: str = "",
     ) -> None:
-        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there.
+        """``told``: the lasting sinks that an earlier round told of streams, which they may have to remove.
 
         ``url``: where HTTP is served, for commands that look for the service of the store.
         """
         self.workflows = list(workflows)
         self._feeds = Connectors(settings).feeds(self.workflows)
-        publishes = any(node.publish is not None for node in _nodes(self.workflows))
         self._broker_address = (options.host, options.port)
         self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
-        self._assistant = None
-        if announced or any(node.publish and "homeassistant" in node.publish for node in _nodes(self.workflows)):
-            self._assistant = HomeAssistant(
-                options, prefix=settings.mqtt.prefix, version=version(), newest=self._newest_value
-            )
-        told = None if self._assistant is None else side.guarded("home assistant", self._assistant.observe)
-        mqtt = settings.mqtt
-        self._sink = None
-        if publishes:
-            self._sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
+        results = EngineResults(self.workflows, lambda: self.engine)
+        outputs = Sinks(settings).outputs(self.workflows, results, side, told)
+        self._sinks = [output for output in outputs if isinstance(output, SinkOutput)]
+        self._mirrors = [output for output in outputs if isinstance(output, MirrorOutput)]
+        self._sink = next((output.made for output in self._sinks if isinstance(output.made, MqttSink)), None)
         self._side = side
         self._host, self._clock = host, clock
         self.engine = host.engine(
-            clock=clock, telemetry=careful(telemetry, side), sinks=[] if self._sink is None else [self._sink]
+            clock=clock, telemetry=careful(telemetry, side), sinks=self._sinks, mirrors=self._mirrors
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
@@ -132,12 +124,8 @@ class Round:
                 group.create_task(self._side.keep("session", self._session.beat), name="session"),
                 group.create_task(self._host.lease.beat(), name="lease"),
             ]
-            if self._sink is not None:
-                others.append(group.create_task(self._sink.run(_ignore), name="mqtt sink"))
-            if self._assistant is not None:
-                self._assistant.announce(self._entities())
-                telling = self._side.keep("home assistant", self._assistant.run)
-                others.append(group.create_task(telling, name="home assistant"))
+            others += [group.create_task(output.run(), name=f"{output.name} sink") for output in self._sinks]
+            others += [group.create_task(output.run(), name=output.name) for output in self._mirrors]
             together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
             for feed in self._feeds:
                 reading = feed.run(self.engine.deliver, together.of(feed.kind))
@@ -205,30 +193,6 @@ class Round:
                     raise
                 logger.warning("not connected yet; trying again", error=error.message)
 
-    # --- Home Assistant ---
-
-    def _entities(self) -> Iterator[Entity]:
-        """Every stream of today that is published as an entity."""
-        for workflow in self.workflows:
-            for name, node in workflow.nodes.items():
-                if not node.publish or "homeassistant" not in node.publish:
-                    continue
-                plates = workflow.node_plates[name]
-                for status in self.engine.status(name):
-                    meta = dict(status.stream.meta)
-                    values = tuple(meta[plate] for plate in plates)
-                    yield Entity(status.stream, workflow.name, values, status.tool, node.publish["homeassistant"])
-
-    async def _newest_value(self, stream: StreamId) -> Value:
-        """A store that is away is waited for, as everybody else does."""
-        while True:
-            try:
-                batch = await self.engine.read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-        return next(iter(batch))[1] if batch else None
-
     # --- what it says of itself ---
 
     async def ready(self) -> dict[str, Any]:
@@ -241,16 +205,33 @@ class Round:
         return {"ready": ready, "parts": parts, "degraded": self._degraded()}
 
     def _degraded(self) -> list[dict[str, Any]]:
-        """Side tasks that fail, and what was not published within the last `_UNPUBLISHED_MS`."""
-        found = self._side.troubles()
-        if self._assistant is not None and not (state := self._assistant.connection_statistics()).connected:
-            error = state.last_error or "not connected yet"
-            found.append({"what": "home assistant", "error": error, "count": state.failures})
+        """Side tasks that fail, sinks that are away, what was not published within the last `_UNPUBLISHED_MS`."""
+        found = self._side.troubles() + self._away()
         since = self._clock.now() - _UNPUBLISHED_MS
         for reason, last in self.engine.unpublished().items():
             if last.time >= since:
                 what = f"unpublished: {reason}"
                 found.append({"what": what, "error": last.message, "count": last.count, "last": format_time(last.time)})
+        return found
+
+    def _away(self) -> list[dict[str, Any]]:
+        """What is not connected. That of the sink ``mqtt`` is the broker's part."""
+        waiting = self.engine.statistics().pending_by_sink
+        found = []
+        outputs: list[Output] = [*self._sinks, *self._mirrors]
+        for output in outputs:
+            if output.made is self._sink:
+                continue
+            if isinstance(output.made, HomeAssistant):
+                state = output.made.connection_statistics()
+                if not state.connected:
+                    error = state.last_error or "not connected yet"
+                    found.append({"what": output.name, "error": error, "count": state.failures})
+            elif not output.up:
+                error = "not connected"
+                if isinstance(output, SinkOutput):
+                    error += f"; {waiting[output.name]} results wait for it"
+                found.append({"what": f"sink {output.name}", "error": error, "count": output.losses})
         return found
 
     def _broker_part(self) -> dict[str, Any]:
@@ -372,12 +353,3 @@ class Round:
 
     def _connections(self) -> list[Any]:
         return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
-
-
-def _ignore(_: bool) -> None:
-    """The sink keeps its own state."""
-
-
-def _nodes(workflows: Iterable[WorkflowDefinition]) -> Iterator[NodeDefinition]:
-    for workflow in workflows:
-        yield from workflow.nodes.values()

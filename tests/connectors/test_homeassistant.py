@@ -85,7 +85,7 @@ async def ours(broker: EmbeddedBroker, *entities: Entity, prefix: str = "hs", **
     options = MqttOptions(broker.url, client_id=f"hs-{prefix}")
     assistant = HomeAssistant(options, prefix=prefix, version="0.1.0", newest=newest)
     assistant.announce(entities)
-    task = asyncio.create_task(assistant.run())
+    task = asyncio.create_task(assistant.run(lambda _: None))
     try:
         yield assistant
     finally:

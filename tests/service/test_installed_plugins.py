@@ -20,7 +20,7 @@ from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.settings import Settings, StoreSettings, load_settings
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.store.open import open_store
 
 PLUGIN = '''
@@ -191,7 +191,7 @@ def test_every_entry_of_ours_can_be_loaded() -> None:
 
 
 def parse(text: str) -> Any:
-    return parse_workflow(text, default_registry(), "x.yaml", source_check(Settings()))
+    return parse_workflow(text, default_registry(), "x.yaml", checks_of(Settings()))
 
 
 def test_a_mistake_in_its_options_names_the_line(install: Install) -> None:

@@ -28,15 +28,17 @@
 2. What a connector's options mean is the connector's business: a `SourceCheck` that the service passes in says whether
    they are right, and which plates they bind. Without one, each ``{name}`` in their texts is a plate, and each key of
    ``bind``.
+3. What a key of ``publish`` means is the business of the sink that knows it, which a `PublishCheck` asks. Without one,
+   it is asked under settings that nobody changed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.plate import Plate
@@ -47,11 +49,14 @@ from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
 from hs_stream.service.json_values import intervals
+from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import Sinks
 from hs_stream.service.workflows.yaml_items import Item, Reader, read_json, read_yaml
-from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 
 __all__ = [
     "MAX_FILE",
+    "Checks",
+    "PublishCheck",
     "SourceCheck",
     "WorkflowText",
     "from_document",
@@ -66,14 +71,32 @@ __all__ = [
 SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
 """``check(name, options)``: the plates that the options bind, or a `ConfigurationError` without path and line."""
 
+
+class PublishCheck(Protocol):
+    """What sinks say of ``publish``."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """All that are known."""
+
+    def check(self, key: str, value: Any) -> None:
+        """A `ConfigurationError` without path and line where ``value`` cannot stand under ``key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What only those know who bring connectors and sinks."""
+
+    source: SourceCheck
+    publish: PublishCheck
+
+
 MAX_FILE: Final = 1_000_000
 _TOP: Final = (
     *("workflow", "description", "online", "start", "requested_intervals", "plates", "sources", "nodes", "publish"),
 )
 _NODE: Final = ("tool", "from", "over", "on", "into", "with")
 _PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
-_PUBLISH: Final = ("retain", "payload", "homeassistant")
-_PAYLOADS: Final = ("json", "msgpack", "value")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
 _PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
 
@@ -99,15 +122,15 @@ class WorkflowText:
         return cls.read(_text_of(path), str(path))
 
     def workflow(
-        self, registry: ToolRegistry, check: SourceCheck | None = None, *, allow_code: bool = True
+        self, registry: ToolRegistry, checks: Checks | None = None, *, allow_code: bool = True
     ) -> WorkflowDefinition:
         """What it says; see `parse_workflow`."""
-        return _Parser(self.path, registry, check, allow_code=allow_code).workflow(self.item)
+        return _Parser(self.path, registry, checks, allow_code=allow_code).workflow(self.item)
 
 
-def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck | None = None) -> WorkflowDefinition:
+def load_workflow(path: str | Path, registry: ToolRegistry, checks: Checks | None = None) -> WorkflowDefinition:
     """The workflow in the file at ``path``, at most `MAX_FILE` bytes of UTF-8."""
-    return WorkflowText.read_file(path).workflow(registry, check)
+    return WorkflowText.read_file(path).workflow(registry, checks)
 
 
 def _text_of(path: str | Path) -> str:
@@ -135,7 +158,7 @@ def parse_workflow(
     text: str,
     registry: ToolRegistry,
     path: str = "<text>",
-    check: SourceCheck | None = None,
+    checks: Checks | None = None,
     *,
     as_json: bool = False,
     allow_code: bool = True,
@@ -145,14 +168,14 @@ def parse_workflow(
     With ``allow_code=False``, tools are refused that run code which their parameters name: ``text`` is of somebody who
     may not do that here.
     """
-    return WorkflowText.read(text, path, as_json=as_json).workflow(registry, check, allow_code=allow_code)
+    return WorkflowText.read(text, path, as_json=as_json).workflow(registry, checks, allow_code=allow_code)
 
 
 def from_document(
-    document: Mapping[str, Any], registry: ToolRegistry, path: str = "<document>", check: SourceCheck | None = None
+    document: Mapping[str, Any], registry: ToolRegistry, path: str = "<document>", checks: Checks | None = None
 ) -> WorkflowDefinition:
     """The inverse of `to_document`."""
-    return _Parser(path, registry, check).workflow(Item.of(document))
+    return _Parser(path, registry, checks).workflow(Item.of(document))
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
@@ -241,13 +264,11 @@ def _variables(value: Any) -> list[str]:
 
 
 class _Parser(Reader):
-    def __init__(
-        self, path: str, registry: ToolRegistry, check: SourceCheck | None, *, allow_code: bool = True
-    ) -> None:
+    def __init__(self, path: str, registry: ToolRegistry, checks: Checks | None, *, allow_code: bool = True) -> None:
         super().__init__(path)
         self._registry = registry
         self._allow_code = allow_code
-        self._check = check or topic_plates
+        self._checks = checks or Checks(topic_plates, Sinks(Settings.model_construct()))
         self._connectors = CONNECTORS.names()
         self._lines: dict[str, int] = {}
 
@@ -418,7 +439,7 @@ class _Parser(Reader):
             bound = self.texts(children["plates"], f"source {name}: plates") if self._has(children, "plates") else ()
         else:
             try:
-                bound = self._check(name, given)
+                bound = self._checks.source(name, given)
             except ConfigurationError as error:
                 line = self._line_of(children, kinds[0], error)
                 raise self.error(_named("source", name, error.message), line, error.hint) from None
@@ -518,22 +539,14 @@ class _Parser(Reader):
                 hint = "its readings are on MQTT already" if name in sources else did_you_mean(name, nodes)
                 kind = "a source, not a node" if name in sources else "no node"
                 raise self.error(f"{what}: this is {kind}", item.key_line or item.line, hint)
-            options = self.mapping(item, what, _PUBLISH)
-            if "retain" in options:
-                self.boolean(options["retain"], f"{what}: retain")
-            if "payload" in options and options["payload"].value not in _PAYLOADS:
-                raise self.error(
-                    f"{what}: payload is not one of {', '.join(_PAYLOADS)}",
-                    options["payload"],
-                    did_you_mean(str(options["payload"].value), _PAYLOADS, "write"),
-                )
-            if "homeassistant" in options:
-                self.mapping(options["homeassistant"], f"{what}: homeassistant")
-                try:
-                    check_homeassistant(options["homeassistant"].plain())
-                except ConfigurationError as error:
-                    raise self.error(f"{what}: {error.message}", options["homeassistant"], error.hint) from None
+            sinks = self._checks.publish
+            options = self.mapping(item, what, sinks.keys)
             result[name] = {key: child.plain() for key, child in options.items()}
+            for key, value in result[name].items():
+                try:
+                    sinks.check(key, value)
+                except ConfigurationError as error:
+                    raise self.error(f"{what}: {error.message}", options[key], error.hint) from None
         return result
 
 
