@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _RETRY_SECONDS: Final = 1.0
+_OURS: Final = ("mqtt", "homeassistant")
 
 
 class SinkKind(Protocol):
@@ -75,14 +76,14 @@ class Sinks:
 
     @cached_property
     def _kinds(self) -> dict[str, SinkKind]:
-        return {name: SINKS.make(name, self._settings) for name in SINKS.names()}
+        return {name: SINKS.make(name, self._settings) for name in dict.fromkeys((*_OURS, *SINKS.names()))}
 
     @cached_property
     def _owners(self) -> dict[str, str]:
-        """The kind of each key; ours first, as error messages list them."""
+        """The kind of each key."""
         found: dict[str, str] = {}
-        for name in sorted(self._kinds, key=lambda name: name not in ("mqtt", "homeassistant")):
-            for key in self._kinds[name].keys:
+        for name, kind in self._kinds.items():
+            for key in kind.keys:
                 other = found.setdefault(key, name)
                 if other != name:
                     raise ConfigurationError(
@@ -95,7 +96,7 @@ class Sinks:
     @property
     def keys(self) -> list[str]:
         """Every key of ``publish`` that some sink knows."""
-        return sorted(self._owners, key=lambda key: key == "homeassistant")
+        return [*self._owners]
 
     def check(self, key: str, value: Any) -> None:
         """What the sink that knows ``key``, one of `keys`, says of ``value``."""
@@ -130,7 +131,7 @@ class Sinks:
         """One for each kind that ``workflows`` use, and for those of ``told`` that are lasting."""
         used = {name for workflow in workflows for name in self.used(workflow)} | {*self.lasting()} & {*told}
         found: list[Output] = []
-        for name in sorted(used, key=lambda name: name != "mqtt"):
+        for name in filter(used.__contains__, self._kinds):
             made = _guarded(name, self._kinds[name].connect, results)
             takes = None if getattr(self._kinds[name], "everything", False) else partial(self._takes, name)
             if hasattr(made, "observe"):

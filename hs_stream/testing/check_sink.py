@@ -139,7 +139,7 @@ class _Check:
     async def publish(self, run: _Run, publications: Sequence[Publication]) -> None:
         """Publish what the other side takes."""
         refused = await _patiently(run.sink.publish(publications), "publish() did not return")
-        _require(not refused, f"what the other side takes was refused: {[*refused or ()][:1]}")
+        _require(not refused, f"what the other side takes was refused: {refused}")
         self.note(publications)
 
 
