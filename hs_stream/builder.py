@@ -31,7 +31,9 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.time import Instant, TimeInterval, TimeIntervals, format_time, to_ms
 from hs_stream.core.tool import Tool
 from hs_stream.service.json_values import intervals
-from hs_stream.service.workflows.file import from_document, plate_document, to_document, topic_plates
+from hs_stream.service.workflows.document import plate_document, to_document
+from hs_stream.service.workflows.file import from_document
+from hs_stream.service.workflows.parser import topic_plates
 from hs_stream.service.workflows.yaml_items import write_yaml
 
 if TYPE_CHECKING:

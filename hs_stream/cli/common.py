@@ -42,7 +42,8 @@ from hs_stream.service.host import Host, reading_store
 from hs_stream.service.lease import StoreInUse
 from hs_stream.service.logs import configure_logging
 from hs_stream.service.remote import Remote, service_at, service_of
-from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.settings import Settings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.service.silence import suggest
 from hs_stream.service.stores import has_store
 from hs_stream.service.tasks import first_error

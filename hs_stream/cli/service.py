@@ -13,7 +13,8 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.urls import redacted
 from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
-from hs_stream.service.settings import Settings, find_settings, load_settings
+from hs_stream.service.settings import Settings
+from hs_stream.service.settings_file import find_settings, load_settings
 from hs_stream.service.workflows.catalog import saved_workflows
 from hs_stream.service.workflows.loading import first_workflow, workflow_files
 

@@ -40,7 +40,8 @@ from hs_stream.service.remote import Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import engine_settings, load_registry
-from hs_stream.service.workflows.file import load_workflow, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import load_workflow
 from hs_stream.service.workflows.loading import checks_of
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification

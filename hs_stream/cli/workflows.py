@@ -32,8 +32,9 @@ from hs_stream.service.remote import Remote, running_service
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.catalog import Catalog
+from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.doubts import doubts_about
-from hs_stream.service.workflows.file import load_workflow, to_document
+from hs_stream.service.workflows.file import load_workflow
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
 from hs_stream.service.workflows.loading import checks_of
 from hs_stream.service.workflows.yaml_items import write_yaml

@@ -22,7 +22,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId
@@ -517,6 +517,7 @@ class Results(Protocol):
         """The newest value of ``stream``, ``None`` where there is none. Waits while the store is away."""
 
 
+@runtime_checkable
 class Mirror(Protocol):
     """Shows the newest value of each stream elsewhere, and learns from `Results` what there is when it begins.
 

@@ -17,7 +17,8 @@ from hs_stream.hyperstream.background import Background
 from hs_stream.hyperstream.channel import Channel
 from hs_stream.hyperstream.tools import Tools
 from hs_stream.hyperstream.workspace import Workspace
-from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.settings import Settings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.loading import load_workflows
 

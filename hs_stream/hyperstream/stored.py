@@ -10,7 +10,8 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.hyperstream.catalog import Catalog, executed
-from hs_stream.service.workflows.file import from_document, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import from_document
 
 __all__ = ["Unloaded", "documents", "load"]
 

@@ -63,7 +63,7 @@ class Workspace:
         self.unloaded: dict[str, Unloaded] = {}
         self._settings = settings
         self._given = workflows
-        self._host = Host(settings, read_only=read_only, instead=_INSTEAD, make=partial(at_caller, make_store))
+        self._host = Host(settings, read_only=read_only, instead=_INSTEAD, make=_make_at_caller)
         self._clock = SystemClock()
         self._engine: Engine | None = None
         self._running: list[WorkflowDefinition] = []
@@ -396,6 +396,11 @@ class Workspace:
             if self._presence is not None:
                 await self._presence.write()
             return await self._store.documents("sessions")
+
+
+def _make_at_caller(settings: Settings, url: str, *, read_only: bool = False) -> Store:
+    """By rule 5."""
+    return at_caller(partial(make_store, read_only=read_only), settings, url)
 
 
 def _status_of(record: StreamRecord) -> StreamStatus:

@@ -17,38 +17,40 @@ import logging
 import os
 import signal
 import socket
-import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable
+from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, mqtt_options
+from hs_stream.service.garbage import settle
 from hs_stream.service.host import Host
 from hs_stream.service.http.api import Viewer, create_api
 from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.gate import Gate
 from hs_stream.service.http.outgoing import Backlog
-from hs_stream.service.http.security import GOOD, SHORTEST, Tokens
+from hs_stream.service.http.security import read_tokens
 from hs_stream.service.http.server import HttpServer, bind, check_certificate
 from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.round import Round
-from hs_stream.service.settings import HttpSettings, Settings, read_secret
+from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
 from hs_stream.service.stores import without_server
 from hs_stream.service.tasks import SideTasks, first_error
 from hs_stream.service.wiring import load_registry, version
 from hs_stream.service.workflows.catalog import Catalog, Plan, Unread
 from hs_stream.service.workflows.doubts import doubts_about
+from hs_stream.service.workflows.watch import FileWatch
 
 __all__ = ["Service", "run_service", "serve"]
 
@@ -59,8 +61,6 @@ _DRAIN_SECONDS: Final = 5.0
 """So long a reload waits for requests under way. What they compute or remove ends with the engine."""
 _RETRY_SECONDS: Final = 1.0
 _DOUBTS: Final = 20
-_LOOK_SECONDS: Final = 2.0
-"""Between two looks at when the workflow files were written."""
 _HTTP_SECONDS: Final = 10.0
 """So long a start waits for HTTP."""
 
@@ -68,8 +68,8 @@ _HTTP_SECONDS: Final = 10.0
 class Service:
     """One run of the service. `run` returns after `stop`; ``started`` is set when everything is up.
 
-    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP. The constructor reads files and raises
-    `ConfigurationError`.
+    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP; ``begun`` is called whenever a round
+    runs, before requests are answered. The constructor reads files and raises `ConfigurationError`.
     """
 
     def __init__(
@@ -78,9 +78,11 @@ class Service:
         workflows: Sequence[WorkflowDefinition] | None = None,
         *,
         viewer: Viewer | None = None,
+        begun: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self._viewer = viewer
+        self._begun = begun
         self.registry: ToolRegistry = load_registry(settings)
         self.telemetry = ServiceTelemetry()
         self._side = SideTasks(self.telemetry.side_task_failed)
@@ -88,17 +90,20 @@ class Service:
         self.port = 0
         self._host = Host(settings, patient=True)
         self._catalog = Catalog(settings, self.registry, workflows)
-        self._tokens = _tokens(settings.http)
+        if settings.http.cert_file:
+            check_certificate(settings.http.cert_file, settings.http.key_file)
+        self._tokens = read_tokens(settings.http)
         self._options = mqtt_options(settings)
         logs = settings.logging
         topic, dropped = logs.mqtt_topic, self.telemetry.log_dropped
         self._log = MqttLog(self._options, topic, logs.mqtt_level, dropped) if topic else None
         self._clock = SystemClock()
-        self._stopping, self._reload, self._hangup = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stopping, self._reload = asyncio.Event(), asyncio.Event()
         self._changing = asyncio.Lock()
-        self._unread: Unread | None = None
         self._doubted: frozenset[str] = frozenset()
         self._gate = Gate()
+        undisturbed = partial(self._gate.passing, patience=None)
+        self._files = FileWatch(self._catalog, self._changing, undisturbed, self._begin_reload)
         self._backlog: Backlog | None = None
         self._round: Round
         self._context: ApiContext
@@ -131,7 +136,7 @@ class Service:
 
     def read_files_again(self) -> None:
         """Look for what changed in the workflow files, and run that. May be called from a signal handler."""
-        self._hangup.set()
+        self._files.ask()
 
     async def run(self) -> None:
         """Serve until `stop`. Raises `ConfigurationError`, `StoreUnavailable` or `BrokerUnavailable` from the start."""
@@ -227,8 +232,8 @@ class Service:
                 keep = self._side.keep
                 http = group.create_task(keep("http", server.run), name="http")
                 others = [
-                    group.create_task(keep("files", self._watch_files), name="files"),
-                    group.create_task(keep("looking at files", self._look_at_files), name="looking at files"),
+                    group.create_task(keep("files", self._files.load), name="files"),
+                    group.create_task(keep("looking at files", self._files.look), name="looking at files"),
                     group.create_task(keep("dead letters", self.telemetry.accounts.run), name="dead letters"),
                 ]
                 if self._log is not None:
@@ -249,6 +254,8 @@ class Service:
 
     async def _rounds(self, server: HttpServer) -> None:
         async def begun() -> None:
+            if self._begun is not None:
+                self._begun()
             if not self.started.is_set():
                 await self._round.check_broker()
                 try:
@@ -333,7 +340,7 @@ class Service:
 
     def unread(self) -> Unread | None:
         """The workflow files that differ from what runs, as they were looked at last."""
-        return self._unread
+        return self._files.unread
 
     def _changed(self, plan: Plan) -> Plan:
         logger.info("workflow changed over HTTP", workflow=plan.workflow, action=plan.action)
@@ -345,43 +352,6 @@ class Service:
         # At once, so that who asks next is answered by what there will be then.
         self._gate.close()
         self._reload.set()
-
-    async def _watch_files(self) -> None:
-        while True:
-            await self._hangup.wait()
-            self._hangup.clear()
-            try:
-                async with self._gate.passing(patience=None), self._changing:
-                    different = await self._catalog.read_files()
-                    self._unread = None
-                    if different:
-                        self._begin_reload()
-                    else:
-                        logger.info("the workflow files say nothing new")
-            except HsStreamError as error:
-                logger.warning("the workflows stay as they are", error=str(error))
-
-    async def _look_at_files(self) -> None:
-        """Say once when workflow files differ from what runs. Nothing is loaded."""
-        seen, settled = None, True
-        while True:
-            began = time.monotonic()
-            stamps = await asyncio.to_thread(self._catalog.stamps)
-            if stamps != seen:
-                # Perhaps it is still being written.
-                seen, settled = stamps, False
-            elif not settled:
-                settled = True
-                await self._compare_files()
-            # A pattern with ** may look at many directories.
-            await asyncio.sleep(max(_LOOK_SECONDS, 50 * (time.monotonic() - began)))
-
-    async def _compare_files(self) -> None:
-        async with self._changing:
-            unread = await self._catalog.unread()
-            if unread is not None and unread != self._unread:
-                logger.warning(unread.text, hint=unread.hint)
-            self._unread = unread
 
     def witness(self) -> Witness:
         """What came of each source in this round."""
@@ -397,31 +367,9 @@ def _say_untold(told: bool) -> None:
         logger.warning("the store is away; it was not told that this ends")
 
 
-def _tokens(http: HttpSettings) -> Tokens:
-    """Reads the files. `ConfigurationError` where one cannot be used."""
-    if http.cert_file:
-        check_certificate(http.cert_file, http.key_file)
-    return Tokens(
-        _token(http.token_file, "http.token_file"),
-        _token(http.read_token_file, "http.read_token_file"),
-    )
-
-
-def _token(path: str, key: str) -> str:
-    token = read_secret(path, key) if path else ""
-    if token and len(token) < SHORTEST:
-        raise ConfigurationError(
-            f"{key}: the token in {path} has {len(token)} characters, which can be guessed",
-            hint=f"write a long one into it: openssl rand -hex 32 > {path}",
-        )
-    if token and len(token) < GOOD:
-        logger.warning("the token is short", setting=key, characters=len(token), hint=f"openssl rand -hex 32 > {path}")
-    return token
-
-
 async def serve(settings: Settings, viewer: Viewer | None = None) -> None:
     """Run a service until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reads the files again."""
-    service = Service(settings, viewer=viewer)
+    service = Service(settings, viewer=viewer, begun=settle)
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -429,11 +377,7 @@ async def serve(settings: Settings, viewer: Viewer | None = None) -> None:
             os._exit(1)
         service.stop()
 
-    handlers = {
-        signal.SIGTERM: on_signal,
-        signal.SIGINT: on_signal,
-        signal.SIGHUP: service.read_files_again,
-    }
+    handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: service.read_files_again}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

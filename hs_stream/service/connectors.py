@@ -83,7 +83,7 @@ class Connectors:
         return next((key for key in options if key in self._kinds), None)
 
     def check(self, name: str, options: Mapping[str, Any], author: Author = "operator") -> tuple[str, ...]:
-        """A `hs_stream.service.workflows.file.SourceCheck`.
+        """A `hs_stream.service.workflows.parser.SourceCheck`.
 
         What comes over HTTP names no files of this machine without a token, and with one only those below
         ``files.directory`` (the working directory where that is not set).

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -105,7 +105,8 @@ class Host:
 
     async def close(self) -> bool:
         """Give everything back. Whether the store was told: not where it is away. Idempotent."""
-        told, failed = True, None
+        told = True
+        failed: BaseException | None = None
         for give_back in (self._give_right_back, self._close_store, self._end_place):
             try:
                 told &= await give_back()
@@ -176,7 +177,8 @@ class Host:
     async def begin(self, engine: Engine, workflows: Sequence[WorkflowDefinition]) -> None:
         """Recover, with ``engine`` and these workflows. `ConfigurationError`, `StoreUnavailable`."""
         self._engine = engine
-        await engine.open(workflows)
+        with self._noticing():
+            await engine.open(workflows)
 
     async def set_down(self) -> bool:
         """Close the store: what it only remembers is written. Whether it took that; `Fenced`."""
@@ -190,10 +192,16 @@ class Host:
         await self._open_store(anew=anew)
 
     async def _open_store(self, *, anew: bool) -> None:
-        try:
+        with self._noticing():
             if self._lease is not None:
                 await (self._take(self._lease) if anew else self._lease.renew())
             self.recovery = await self.store.open()
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Whether the store is away."""
+        try:
+            yield
         except StoreUnavailable:
             self._is_away = True
             raise

@@ -26,16 +26,14 @@ from hs_stream.service.http.live import Hub
 from hs_stream.service.http.outgoing import Backlog
 from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
+from hs_stream.service.outputs import Outputs
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness
-from hs_stream.service.sinks import EngineResults, MirrorOutput, Output, SinkOutput, Sinks
 from hs_stream.service.states import failed_json
 from hs_stream.service.tasks import SideTasks, careful
 from hs_stream.service.wiring import version
-from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from hs_stream_connectors.mqtt.options import MqttOptions
-from hs_stream_connectors.mqtt.sink import MqttSink
 from hs_stream_connectors.mqtt.source import MqttSource
 
 __all__ = ["READY_LAG", "Round"]
@@ -75,15 +73,14 @@ class Round:
         self._feeds = Connectors(settings).feeds(self.workflows)
         self._broker_address = (options.host, options.port)
         self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
-        results = EngineResults(self.workflows, lambda: self.engine)
-        outputs = Sinks(settings).outputs(self.workflows, results, side, told)
-        self._sinks = [output for output in outputs if isinstance(output, SinkOutput)]
-        self._mirrors = [output for output in outputs if isinstance(output, MirrorOutput)]
-        self._sink = next((output.made for output in self._sinks if isinstance(output.made, MqttSink)), None)
+        self._outputs = Outputs(settings, self.workflows, side, told=told)
         self._side = side
         self._host, self._clock = host, clock
         self.engine = host.engine(
-            clock=clock, telemetry=careful(telemetry, side), sinks=self._sinks, mirrors=self._mirrors
+            clock=clock,
+            telemetry=careful(telemetry, side),
+            sinks=self._outputs.sinks,
+            mirrors=self._outputs.mirrors,
         )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
@@ -124,8 +121,8 @@ class Round:
                 group.create_task(self._side.keep("session", self._session.beat), name="session"),
                 group.create_task(self._host.lease.beat(), name="lease"),
             ]
-            others += [group.create_task(output.run(), name=f"{output.name} sink") for output in self._sinks]
-            others += [group.create_task(output.run(), name=output.name) for output in self._mirrors]
+            for name, running in self._outputs.running(self.engine):
+                others.append(group.create_task(running, name=name))
             together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
             for feed in self._feeds:
                 reading = feed.run(self.engine.deliver, together.of(feed.kind))
@@ -172,7 +169,7 @@ class Round:
 
     async def check_broker(self) -> None:
         """Raise when the broker refuses us; only say so when it does not answer."""
-        parts = [part for part in (self._source, self._sink) if part is not None]
+        parts = [part for part in (self._source, self._outputs.mqtt) if part is not None]
         if not parts:
             return
         host, port = self._broker_address
@@ -206,7 +203,7 @@ class Round:
 
     def _degraded(self) -> list[dict[str, Any]]:
         """Side tasks that fail, sinks that are away, what was not published within the last `_UNPUBLISHED_MS`."""
-        found = self._side.troubles() + self._away()
+        found = [*self._side.troubles(), *self._outputs.degraded(self.engine.statistics())]
         since = self._clock.now() - _UNPUBLISHED_MS
         for reason, last in self.engine.unpublished().items():
             if last.time >= since:
@@ -214,28 +211,8 @@ class Round:
                 found.append({"what": what, "error": last.message, "count": last.count, "last": format_time(last.time)})
         return found
 
-    def _away(self) -> list[dict[str, Any]]:
-        """What is not connected. That of the sink ``mqtt`` is the broker's part."""
-        waiting = self.engine.statistics().pending_by_sink
-        found = []
-        outputs: list[Output] = [*self._sinks, *self._mirrors]
-        for output in outputs:
-            if output.made is self._sink:
-                continue
-            if isinstance(output.made, HomeAssistant):
-                state = output.made.connection_statistics()
-                if not state.connected:
-                    error = state.last_error or "not connected yet"
-                    found.append({"what": output.name, "error": error, "count": state.failures})
-            elif not output.up:
-                error = "not connected"
-                if isinstance(output, SinkOutput):
-                    error += f"; {waiting[output.name]} results wait for it"
-                found.append({"what": f"sink {output.name}", "error": error, "count": output.losses})
-        return found
-
     def _broker_part(self) -> dict[str, Any]:
-        parts = {"in": self._source, "out": self._sink}
+        parts = {"in": self._source, "out": self._outputs.mqtt}
         states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
         broken = [name for name, state in states.items() if not state.connected]
         part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
@@ -352,4 +329,4 @@ class Round:
         return found
 
     def _connections(self) -> list[Any]:
-        return [part.connection_statistics() for part in (self._source, self._sink) if part is not None]
+        return [part.connection_statistics() for part in (self._source, self._outputs.mqtt) if part is not None]

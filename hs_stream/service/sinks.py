@@ -4,43 +4,26 @@
    ``publish``: ``{smooth: {retain: true}}``. A key belongs to one kind.
 2. A kind is made once, by its factory, from the settings. It checks what stands under its keys, and makes one
    `hs_stream.engine.ports.Sink` (or `Mirror`) for all nodes that have one of them.
-3. What a sink raises ends the service, and names the distribution that brings it. What a mirror raises ends nothing.
+3. What becomes of that: `hs_stream.service.outputs`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Final, Protocol
 
-from hs_stream.core.errors import ConfigurationError, HsStreamError, StoreUnavailable
-from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MAX_TIME, MIN_TIME
-from hs_stream.core.value import Value
+from hs_stream.core.errors import ConfigurationError, HsStreamError
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Mirror, Publication, PublishedStream, Results, Sink, Unpublished
+from hs_stream.engine.ports import Mirror, Results, Sink
 from hs_stream.entry_points import SINKS
 from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.settings import Settings
-from hs_stream.service.tasks import SideTasks
 from hs_stream.service.wiring import version
 from hs_stream_connectors.mqtt.sinks import HomeAssistantKind, MqttKind
 
-__all__ = [
-    "EngineResults",
-    "MirrorOutput",
-    "Output",
-    "SinkFactory",
-    "SinkKind",
-    "SinkOutput",
-    "Sinks",
-    "homeassistant",
-    "mqtt",
-]
+__all__ = ["SinkFactory", "SinkKind", "Sinks", "Takes", "blame", "homeassistant", "mqtt"]
 
-_RETRY_SECONDS: Final = 1.0
 _OURS: Final = ("mqtt", "homeassistant")
 
 
@@ -63,6 +46,9 @@ class SinkKind(Protocol):
     # ``lasting = True``: its sink is made also where no node asks for it any more, as it has something to remove;
     # ``doubts(options)``: ``(message, hint)`` of what loads, and is probably not meant, for ``workflow check``.
 
+
+Takes = Callable[[Mapping[str, Any]], bool]
+"""Whether a sink gets a node with these options of ``publish``."""
 
 SinkFactory = Callable[[Settings], SinkKind]
 """What an entry point of ``hs_stream.sinks`` names. It opens nothing: workflow files are checked offline."""
@@ -125,120 +111,19 @@ class Sinks:
         kind = self._kinds[name]
         return getattr(kind, "everything", False) or any(key in options for key in kind.keys)
 
-    def outputs(
-        self, workflows: Iterable[WorkflowDefinition], results: Results, side: SideTasks, told: Collection[str]
-    ) -> list[Output]:
-        """One for each kind that ``workflows`` use, and for those of ``told`` that are lasting."""
+    def connect(
+        self, workflows: Sequence[WorkflowDefinition], results: Results, told: Collection[str]
+    ) -> Iterator[tuple[str, Sink | Mirror, Takes | None]]:
+        """What each kind makes that ``workflows`` use (and those of ``told`` that are lasting), and what nodes it takes.
+
+        ``None``: all.
+        """
         used = {name for workflow in workflows for name in self.used(workflow)} | {*self.lasting()} & {*told}
-        found: list[Output] = []
-        for name in filter(used.__contains__, self._kinds):
-            made = _guarded(name, self._kinds[name].connect, results)
-            takes = None if getattr(self._kinds[name], "everything", False) else partial(self._takes, name)
-            if hasattr(made, "observe"):
-                found.append(MirrorOutput(made, takes, side))
-            else:
-                found.append(SinkOutput(name, made, takes))
-        return found
-
-
-Takes = Callable[[Mapping[str, Any]], bool]
-
-
-class Output:
-    """What was made of one kind, and whether it is connected."""
-
-    def __init__(self, name: str, made: Sink | Mirror, takes: Takes | None) -> None:
-        self.name = name
-        self.made = made
-        self.takes = takes
-        self.up = False
-        """What it said last."""
-        self.losses = 0
-        """How often it lost the connection."""
-
-    def _said(self, tell: Callable[[bool], None], up: bool) -> None:
-        self.losses += self.up and not up
-        self.up = up
-        tell(up)
-
-
-def _nobody(_: bool) -> None:
-    """Asks `Output.up` instead."""
-
-
-class SinkOutput(Output):
-    """The `Sink` of one kind, under the name of the kind. Whatever else than ours it raises names its distribution."""
-
-    def __init__(self, name: str, made: Sink, takes: Takes | None) -> None:
-        super().__init__(name, made, takes)
-        self._sink = made
-        self.forgets_ms = made.forgets_ms
-
-    async def run(self, connected: Callable[[bool], None] = _nobody) -> None:
-        """`Sink.run`."""
-        try:
-            await self._sink.run(partial(self._said, connected))
-        except HsStreamError:
-            raise
-        except Exception as error:
-            raise _blame(self.name, error) from error
-
-    async def publish(self, publications: Sequence[Publication]) -> Sequence[Unpublished]:
-        """`Sink.publish`."""
-        try:
-            return await self._sink.publish(publications)
-        except HsStreamError:
-            raise
-        except Exception as error:
-            raise _blame(self.name, error) from error
-
-
-class MirrorOutput(Output):
-    """The `Mirror` of one kind, as a side task: whatever it raises stays in there."""
-
-    def __init__(self, made: Mirror, takes: Takes | None, side: SideTasks) -> None:
-        super().__init__(made.name, made, takes)
-        self._mirror = made
-        self._side = side
-        self._observe = side.guarded(made.name, made.observe)
-
-    async def run(self, connected: Callable[[bool], None] = _nobody) -> None:
-        """`Mirror.run`, again and again."""
-        await self._side.keep(self.name, lambda: self._mirror.run(partial(self._said, connected)))
-
-    def observe(self, publications: Sequence[Publication]) -> None:
-        """`Mirror.observe`."""
-        self._observe(publications)
-
-
-class EngineResults:
-    """`hs_stream.engine.ports.Results` of an engine that is there when they are asked for."""
-
-    def __init__(self, workflows: Sequence[WorkflowDefinition], engine: Callable[[], Engine]) -> None:
-        self._workflows = workflows
-        self._engine = engine
-
-    def published(self) -> Iterator[PublishedStream]:
-        """See the port."""
-        for workflow in self._workflows:
-            for name, node in workflow.nodes.items():
-                if node.publish is None:
-                    continue
-                plates = workflow.node_plates[name]
-                for status in self._engine().status(name):
-                    meta = dict(status.stream.meta)
-                    values = tuple(meta[plate] for plate in plates)
-                    yield PublishedStream(status.stream, workflow.name, values, status.tool, node.publish)
-
-    async def newest(self, stream: StreamId) -> Value:
-        """See the port."""
-        while True:
-            try:
-                batch = await self._engine().read(stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
-        return next(iter(batch))[1] if batch else None
+        for name, kind in self._kinds.items():
+            if name in used:
+                everything = getattr(kind, "everything", False)
+                takes = None if everything else partial(self._takes, name)
+                yield name, _guarded(name, kind.connect, results), takes
 
 
 def _guarded(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -247,10 +132,11 @@ def _guarded(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
     except HsStreamError:
         raise
     except Exception as error:
-        raise _blame(name, error) from error
+        raise blame(name, error) from error
 
 
-def _blame(name: str, error: Exception) -> ConfigurationError:
+def blame(name: str, error: Exception) -> ConfigurationError:
+    """That the sink ``name`` failed with ``error``, which is none of ours."""
     owner = SINKS.owner(name)
     return ConfigurationError(
         f"the sink {name} of {owner} failed: {type(error).__name__}: {error}", hint=f"tell the authors of {owner}"

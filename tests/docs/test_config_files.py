@@ -43,7 +43,8 @@ def load_yaml(path: Path) -> Any:
 
 
 def check_settings(path: Path, scratch: Path) -> None:
-    from hs_stream.service.settings import Settings, load_settings
+    from hs_stream.service.settings import Settings
+    from hs_stream.service.settings_file import load_settings
 
     assert load_settings(path) == Settings()  # what the file says of defaults is true
 
@@ -332,7 +333,7 @@ def test_compose_mounts_exist_and_named_volumes_are_declared(compose: Any) -> No
 
 
 def test_compose_settings_of_the_service_are_accepted(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hs_stream.service.settings import load_settings
+    from hs_stream.service.settings_file import load_settings
 
     environment = compose["services"]["hs_stream"]["environment"]
     for name, value in environment.items():

@@ -13,7 +13,8 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine import breath
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Commit, Delivery, Reading, StreamRecord
-from hs_stream.service.workflows.file import from_document, parse_workflow, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import from_document, parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.history import History
 

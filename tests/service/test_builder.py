@@ -8,7 +8,8 @@ import pytest
 
 from hs_stream import Workflow
 from hs_stream.core.errors import ConfigurationError, UnknownToolError
-from hs_stream.service.workflows.file import parse_workflow, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import parse_workflow
 
 SAME = """
 workflow: comfort

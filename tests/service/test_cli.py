@@ -15,6 +15,7 @@ from hs_stream.cli import app
 from hs_stream.cli.common import reading_store
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.service import doctor
+from hs_stream.service.doctor_store import look_at_store
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.host import Host
 from hs_stream.service.settings import HttpSettings, LoggingSettings, Settings, StoreSettings
@@ -310,12 +311,12 @@ def store_url(request: pytest.FixtureRequest) -> str:
 async def test_doctor_leaves_no_session_and_hinders_nobody(store_url: str) -> None:
     settings = Settings(store=StoreSettings(url=store_url))
     for _ in range(2):
-        [store, *_] = await doctor._store(settings)
+        [store, *_] = await look_at_store(settings)
         assert "can be read and written, 0 streams" in store.text
     async with reading_store(settings) as reader:
         assert await reader.documents("sessions") == {}
     async with Host(settings) as host:
-        [store, *_] = await doctor._store(settings)
+        [store, *_] = await look_at_store(settings)
         assert "and a service is writing to it" in store.text
         await host.lease.renew()
         assert await host.lease.holder() == host.lease.owner

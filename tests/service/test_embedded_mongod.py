@@ -10,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 from typer.testing import CliRunner
 
+from hs_stream import HyperStream
 from hs_stream.cli import app
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod, running_mongod
 
@@ -75,5 +76,11 @@ async def test_commands_work_beside_a_service_with_an_embedded_store(in_site: An
         "time,value\n2026-01-01T00:00:00Z,20\n"
     )
     assert "clean" in await said("verify", "comfort")
+
+    def looked() -> list[str]:
+        with HyperStream(config="hs-stream.toml", read_only=True) as hs:
+            return [str(stream) for stream in hs.streams("smooth")]
+
+    assert await asyncio.to_thread(looked) == ["smooth[house=1,room=kitchen]"]
     service.process.terminate()
     assert (await service.end(30))[0] == 0

@@ -16,7 +16,7 @@ from hs_stream.core.time import to_ms
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Delivery, Reading
 from hs_stream.plugins import default_registry
-from hs_stream.service import doctor
+from hs_stream.service.doctor_store import look_at_store
 from hs_stream.service.settings import Settings, StoreSettings
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.sqlite import SqliteStore
@@ -159,7 +159,7 @@ async def test_a_start_without_a_store_says_that_it_ends_and_what_to_do(site: An
 
 
 async def test_doctor_offers_a_file_where_no_server_answers() -> None:
-    [store] = await doctor._store(Settings(store=StoreSettings(url=AWAY)))
+    [store] = await look_at_store(Settings(store=StoreSettings(url=AWAY)))
     assert store.hint.endswith(SQLITE)
     assert store.unreachable
 

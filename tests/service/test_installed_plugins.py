@@ -19,7 +19,8 @@ from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.entry_points import CODECS, CONNECTORS, SINKS, STORES, Group, owner
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import AllConnected, Connectors
-from hs_stream.service.settings import Settings, StoreSettings, load_settings
+from hs_stream.service.settings import Settings, StoreSettings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.service.workflows.loading import checks_of
 from hs_stream.store.open import open_store

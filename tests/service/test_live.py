@@ -17,7 +17,7 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Append, Commit, Delivery, DocumentKind, Reading, Store
 from hs_stream.plugins import default_registry
-from hs_stream.service.http import live
+from hs_stream.service.http import live, live_ring
 from hs_stream.service.http.live import Hub, Subscription
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
@@ -302,7 +302,7 @@ async def test_what_retention_forgets_is_gone(name: str) -> None:
 
 
 async def test_a_slow_subscriber_is_ended_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_MOST_EVENTS", 100)
+    monkeypatch.setattr(live_ring, "_MOST_EVENTS", 100)
     site, slow, quick = await Site().start(), Client(), Client()
     await site.deliver({NOW - 5001: 0.0})
     lines = [await site.subscribe("raw", client, MIN_TIME) for client in (slow, quick)]
@@ -372,13 +372,13 @@ async def test_many_subscribers_share_one_encoding(monkeypatch: pytest.MonkeyPat
     for line in lines:
         await line.read()
     encoded: list[int] = []
-    plain = live._instance
+    plain = live_ring.instance_json
 
     def counted(time: int, value: Any, revision: int) -> bytes:
         encoded.append(time)
         return plain(time, value, revision)
 
-    monkeypatch.setattr(live, "_instance", counted)
+    monkeypatch.setattr(live_ring, "instance_json", counted)
     await site.deliver({NOW - 4000: 2.0})
     for line in lines:
         await line.read()
@@ -548,8 +548,9 @@ class Walk:
 async def test_whatever_happens_a_simple_client_has_what_is_stored(
     seed: int, lateness: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "_PAGE", 7)
-    monkeypatch.setattr(live, "_MOST_EVENTS", random.Random(seed).choice([5, 40, 10_000]))
+    for module in (live, live_ring):
+        monkeypatch.setattr(module, "PAGE", 7)
+    monkeypatch.setattr(live_ring, "_MOST_EVENTS", random.Random(seed).choice([5, 40, 10_000]))
     walk = Walk(seed, lateness)
     await walk.run(250)
     await asyncio.sleep(0)
@@ -557,7 +558,8 @@ async def test_whatever_happens_a_simple_client_has_what_is_stored(
 
 async def test_a_ring_and_a_piece_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who falls out of the ring begins where the ids say, and has all of it in the end."""
-    monkeypatch.setattr(live, "_PIECE", 10_000)
+    for module in (live, live_ring):
+        monkeypatch.setattr(module, "PIECE", 10_000)
     site, client = await Site().start(), Client()
     site.hub = Hub(site.engine, limit=20, ended=site.ended.append, events=200_000)
     await site.deliver({NOW - 20_000: 1.0})

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hs_stream.core.errors import HsStreamError
 from hs_stream.core.urls import checked_url, host_of, redacted, said_of
-from hs_stream.service.settings import Settings, load_settings
+from hs_stream.service.settings import Settings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.store.mongo import MongoStore
 from hs_stream.store.open import open_store
 from hs_stream_connectors.mqtt.options import MqttOptions

@@ -18,7 +18,7 @@ from hs_stream.private_files import make_private, open_private
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.service.logs import LogFile, configure_logging
-from hs_stream.service.settings import load_settings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.service.stores import EmbeddedStore
 from hs_stream.store.open import StoreOptions, open_store
 from hs_stream.store.sqlite import SqliteStore

@@ -17,7 +17,8 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.time import TimeInterval, TimeIntervals, from_ms
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.plugins import default_registry
-from hs_stream.service.workflows.file import from_document, parse_workflow, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import from_document, parse_workflow
 from hs_stream.service.workflows.yaml_items import write_yaml
 from hs_stream.testing.strategies import demands, workflows
 from hs_stream_tools import functions

@@ -26,7 +26,7 @@ from hs_stream.service.http.security import MOST_BODY, MOST_FAILURES, WINDOW, At
 from hs_stream.service.http.server import check_certificate
 from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.metrics import ServiceTelemetry
-from hs_stream.service.settings import load_settings
+from hs_stream.service.settings_file import load_settings
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock
 from tests.service.test_api import registry_once

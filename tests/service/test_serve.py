@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from hs_stream.cli import app
 from hs_stream.service.doctor import _http as examine_http
-from hs_stream.service.doctor import _look as examine_one
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
-from hs_stream.service.settings import load_settings
+from hs_stream.service.findings import look as examine_one
+from hs_stream.service.settings_file import load_settings
 from tests.service.conftest import ROOT
 
 

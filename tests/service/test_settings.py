@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.service.settings import Settings, load_settings, read_secret
+from hs_stream.service.settings import Settings, read_secret
+from hs_stream.service.settings_file import load_settings
 
 EVERYTHING = """
 workflows = ["a.yaml", "flows/*.yaml"]

@@ -54,7 +54,7 @@ async def test_home_assistant_asks_for_states_meanwhile(
         await it.publish((1, 1.0))
         await it.contents("scaled", {1: 2.0})
         away.set = True
-        [assistant] = [mirror.made for mirror in it.service._round._mirrors]
+        [assistant] = [mirror.made for mirror in it.service._round._outputs.mirrors]
         assert isinstance(assistant, HomeAssistant)
         assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
         await it.publish((2, 2.0))

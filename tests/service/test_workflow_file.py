@@ -16,14 +16,8 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings, WatermarkSettings
-from hs_stream.service.workflows.file import (
-    MAX_FILE,
-    WorkflowText,
-    from_document,
-    load_workflow,
-    parse_workflow,
-    to_document,
-)
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document, load_workflow, parse_workflow
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
 from hs_stream.service.workflows.loading import check_names, checks_of
 from hs_stream_connectors.mqtt.packets import Message

@@ -2,7 +2,7 @@
 
 The rules for clients are in docs/specs/live.md. Inside:
 
-1. Each subscribed stream has one `_Ring`: its latest events, encoded once, numbered from 1. A subscriber is a cursor
+1. Each subscribed stream has one `Ring`: its latest events, encoded once, numbered from 1. A subscriber is a cursor
    into it, so it costs no memory of its own, and one that falls out of the ring is ended. Nobody waits for one.
 2. An event's id is ``store.stream.ring.number.epoch.newest``. While the ring lives, ``ring.number`` finds the next
    event; later ``(epoch, newest)`` is the position of `hs_stream.engine.feed`, which knows what may have changed since.
@@ -15,11 +15,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import structlog
@@ -27,30 +24,17 @@ import structlog
 from hs_stream.core.errors import NotFound, StoreUnavailable, Unavailable
 from hs_stream.core.size import Use, is_full
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time
-from hs_stream.core.value import Value
 from hs_stream.engine.engine import Engine, StreamStatus
-from hs_stream.engine.feed import News
+from hs_stream.service.http.live_ring import MOST_BYTES, PAGE, PIECE, Ring, instance_json
 from hs_stream.service.http.sse import event
-from hs_stream.service.json_values import dumps, encode
 
 __all__ = ["EVENTS", "Hub", "Subscription"]
 
 logger = structlog.get_logger(__name__)
 
-_PAGE: Final = 500
 _KEEP_ALIVE: Final = 15.0
 _RETRY_MS: Final = 1000
-_MOST_EVENTS: Final = 50_000
-_MOST_BYTES: Final = 8 << 20
 EVENTS: Final = 64 << 20
-_PIECE: Final = 256 << 10
-"""Bytes that are sent at once, about: so much waits for each who does not read. One event or instance may have more."""
-_AT_ONCE: Final = 8 << 20
-"""Bytes that are sent to all subscribers of a stream in one turn of the loop, about."""
-_PIECES: Final = 16
-"""Of each ring, that are kept for who is as far."""
-_BESIDE: Final = 400
-"""What an event takes besides its bytes."""
 _LINGER: Final = 600.0
 """Seconds that a ring outlives its last subscriber, so that a short absence costs nothing."""
 _MOST_IDLE: Final = 256
@@ -58,123 +42,6 @@ _PACE: Final = 0.0002
 _SLOWEST_PACE: Final = 0.1
 """Seconds per subscriber, and at the most, between two deliveries: a little patience makes one write of many events."""
 _OPENING: Final = 5.0
-
-
-def _instance(time: int, value: Value, revision: int) -> bytes:
-    return dumps({"time": format_time(time), "value": encode(value), "revision": revision})
-
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    """``gone``: nothing is left in this interval. ``block`` has no id, ``whole`` has one."""
-
-    time: int
-    kind: str
-    whole: bytes
-    gone: tuple[int, int] | None = None
-
-    @property
-    def block(self) -> bytes:
-        return self.whole[self.whole.index(b"\n") + 1 :]
-
-    @property
-    def data(self) -> bytes:
-        """JSON, which has no line ends in it."""
-        return self.whole[self.whole.rindex(b"\ndata: ") + 7 : -2]
-
-
-class _Ring:
-    """The latest events of one stream (rule 1): numbers ``first`` to ``last``."""
-
-    def __init__(self, stream: int, prefix: str, pace: Callable[[], float]) -> None:
-        self.stream = stream
-        self.prefix = prefix
-        self.first = 1
-        self.last = 0
-        self.limit = _MOST_BYTES
-        self.subscribers: set[Subscription] = set()
-        self._pace = pace
-        self._events: deque[_Event] = deque()
-        self.bytes = 0
-        self._pieces: dict[int, tuple[bytes, int]] = {}
-        self._due: asyncio.TimerHandle | None = None
-
-    def identity(self, number: int, epoch: int, newest: int, partial: str = "") -> str:
-        """The id behind event ``number``."""
-        return f"{self.prefix}.{number}.{epoch}.{newest}{partial}"
-
-    def add(self, news: News) -> None:
-        """Encode what happened, once for all subscribers, and wake them soon."""
-        middle = min(news.before, news.after)
-        pairs = news.gone.pairs
-        rest = len(pairs) + len(news.changes)
-        for start, end in pairs:
-            rest -= 1
-            data = dumps({"start": format_time(start), "end": format_time(end), "reason": "purged"})
-            self._put(end, "reset", data, news.epoch, middle if rest else news.after, (start, end))
-        for change in news.changes:
-            rest -= 1
-            data = _instance(change.time, change.value, change.revision)
-            self._put(change.time, change.kind, data, news.epoch, middle if rest else news.after)
-        self._pieces.clear()
-        if self._due is None and self.subscribers:
-            self._due = asyncio.get_running_loop().call_later(self._pace(), self.wake)
-
-    def _put(
-        self, time: int, kind: str, data: bytes, epoch: int, newest: int, gone: tuple[int, int] | None = None
-    ) -> None:
-        self.last += 1
-        identity = self.identity(self.last, epoch, newest).encode()
-        whole = b"id: %s\nevent: %s\ndata: %s\n\n" % (identity, kind.encode(), data)
-        self._events.append(_Event(time, kind, whole, gone))
-        self.bytes += len(whole) + _BESIDE
-        self.trim()
-
-    def trim(self) -> None:
-        """Forget the oldest events that are too many."""
-        events = self._events
-        while events and (self.bytes > self.limit or len(events) > _MOST_EVENTS):
-            self.bytes -= len(events.popleft().whole) + _BESIDE
-            self.first += 1
-
-    def wake(self) -> None:
-        """Tell the subscribers that there is something."""
-        self._due = None
-        self._wake_some(list(self.subscribers))
-
-    def _wake_some(self, subscribers: list[Subscription]) -> None:
-        """As many at once as do not take too much together: what each is sent is a copy until the loop has turned."""
-        size = len(self._events[-1].whole) if self._events else 1
-        count = _AT_ONCE // size + 1
-        for subscription in subscribers[:count]:
-            subscription.news.set()
-        if len(subscribers) > count:
-            asyncio.get_running_loop().call_later(0.001, self._wake_some, subscribers[count:])
-
-    def holds(self, number: int) -> bool:
-        """Whether everything behind event ``number`` is here."""
-        return self.first - 1 <= number <= self.last
-
-    def after(self, number: int) -> Iterable[_Event]:
-        """The events behind ``number``, which must be here."""
-        return islice(self._events, number - self.first + 1, None)
-
-    def piece(self, number: int) -> tuple[bytes, int]:
-        """The next of them as one piece of bytes, shared by all who are as far as that, and up to which number."""
-        found = self._pieces.get(number)
-        if found is None:
-            events: list[bytes] = []
-            size = 0
-            for one in islice(self.after(number), _PAGE):
-                size += len(one.whole)
-                if size > _PIECE and events:
-                    break
-                events.append(one.whole)
-            if len(self._pieces) >= _PIECES:
-                del self._pieces[next(iter(self._pieces))]
-            joined = events[0] if len(events) == 1 else b"".join(events)
-            found = self._pieces[number] = joined, number + len(events)
-        return found
 
 
 class Hub:
@@ -198,7 +65,7 @@ class Hub:
         self.over = ""
         """Why there are no subscriptions any more."""
         self.ended = ended
-        self._rings: dict[int, _Ring] = {}
+        self._rings: dict[int, Ring] = {}
         self._idle: dict[int, asyncio.TimerHandle] = {}
         self._lock = asyncio.Lock()
 
@@ -231,14 +98,14 @@ class Hub:
             raise
         return subscription
 
-    async def _ring(self, stream: int) -> _Ring:
+    async def _ring(self, stream: int) -> Ring:
         if (timer := self._idle.pop(stream, None)) is not None:
             timer.cancel()
         ring = self._rings.get(stream)
         if ring is None:
             feed = self.engine.feed
             await feed.watch(stream)
-            ring = _Ring(stream, f"{feed.token}.{stream}.{secrets.token_hex(3)}", self._pace)
+            ring = Ring(stream, f"{feed.token}.{stream}.{secrets.token_hex(3)}", self._pace)
             try:
                 await feed.listen(stream, ring.add)
             except BaseException:
@@ -251,7 +118,7 @@ class Hub:
     def _share_out(self) -> None:
         share = self._events // max(len(self._rings), 1)
         for ring in self._rings.values():
-            ring.limit = min(share, _MOST_BYTES)
+            ring.limit = min(share, MOST_BYTES)
             ring.trim()
 
     def use(self) -> Use:
@@ -299,7 +166,7 @@ class Subscription:
     """One subscriber. `chunks` gives what to send until it ends; `close` must be called behind it."""
 
     def __init__(
-        self, hub: Hub, ring: _Ring, status: StreamStatus, last_id: str, start: int | None, *, computes: bool
+        self, hub: Hub, ring: Ring, status: StreamStatus, last_id: str, start: int | None, *, computes: bool
     ) -> None:
         self.ring = ring
         self.news = asyncio.Event()
@@ -450,10 +317,10 @@ class Subscription:
     async def _page(self, low: int, end: int) -> tuple[dict[int, bytes], int]:
         """Encoded instances behind ``low``, and up to where they are all. Every write that they may show is told."""
         engine = self._hub.engine
-        batch = await engine.store.read(self.ring.stream, low, end, limit=_PAGE, budget=_PIECE)
+        batch = await engine.store.read(self.ring.stream, low, end, limit=PAGE, budget=PIECE)
         revisions: dict[int, int] = {}
         if self._status.kind == "derived" and batch:
             revisions = await engine.store.revisions(self.ring.stream, batch.times.tolist())
         await engine.feed.settled()
-        rows = {time: _instance(time, value, revisions.get(time, 0)) for time, value in batch}
-        return rows, batch.last_time if is_full(batch, _PAGE, _PIECE) else end
+        rows = {time: instance_json(time, value, revisions.get(time, 0)) for time, value in batch}
+        return rows, batch.last_time if is_full(batch, PAGE, PIECE) else end

@@ -42,13 +42,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hs_stream.core.errors import Unavailable
+from hs_stream.core.errors import ConfigurationError, Unavailable
 from hs_stream.service.http.gate import Gate
 from hs_stream.service.json_values import dumps
 from hs_stream.service.lease import LEASE_HEADER
-from hs_stream.service.settings import TOKEN_VARIABLE
+from hs_stream.service.settings import TOKEN_VARIABLE, HttpSettings, read_secret
 
-__all__ = ["GOOD", "MOST_BODY", "SHORTEST", "Access", "Attempts", "Guard", "Tokens", "access_of", "require_write"]
+__all__ = [
+    "GOOD",
+    "MOST_BODY",
+    "SHORTEST",
+    "Access",
+    "Attempts",
+    "Guard",
+    "Tokens",
+    "access_of",
+    "read_tokens",
+    "require_write",
+]
 
 logger = structlog.get_logger(__name__)
 _standard = logging.getLogger(__name__)
@@ -102,6 +113,23 @@ class Tokens:
         if found["write"]:
             return "read" if basic else "write"
         return "read" if found["read"] else None
+
+
+def read_tokens(http: HttpSettings) -> Tokens:
+    """Those in the files of the settings. `ConfigurationError` where one cannot be used."""
+    return Tokens(_token(http.token_file, "http.token_file"), _token(http.read_token_file, "http.read_token_file"))
+
+
+def _token(path: str, key: str) -> str:
+    token = read_secret(path, key) if path else ""
+    if token and len(token) < SHORTEST:
+        raise ConfigurationError(
+            f"{key}: the token in {path} has {len(token)} characters, which can be guessed",
+            hint=f"write a long one into it: openssl rand -hex 32 > {path}",
+        )
+    if token and len(token) < GOOD:
+        logger.warning("the token is short", setting=key, characters=len(token), hint=f"openssl rand -hex 32 > {path}")
+    return token
 
 
 class Attempts:

@@ -17,7 +17,8 @@ from hs_stream.service.http.context import ApiContext
 from hs_stream.service.json_values import encode, intervals
 from hs_stream.service.tool_docs import tool_json
 from hs_stream.service.workflows.catalog import Plan
-from hs_stream.service.workflows.file import MAX_FILE, plate_document, to_document
+from hs_stream.service.workflows.document import plate_document, to_document
+from hs_stream.service.workflows.file import MAX_FILE
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
 
 __all__ = ["WorkflowRoutes", "workflow_rows"]

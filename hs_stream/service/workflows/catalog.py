@@ -34,8 +34,10 @@ from hs_stream.service.host import reading_store
 from hs_stream.service.settings import Settings
 from hs_stream.service.sinks import Sinks
 from hs_stream.service.stores import has_store
-from hs_stream.service.workflows.file import MAX_FILE, Checks, WorkflowText, from_document, to_document
+from hs_stream.service.workflows.document import to_document
+from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document
 from hs_stream.service.workflows.loading import check_names, load_workflows, matching_files, read_workflows
+from hs_stream.service.workflows.parser import Checks
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan", "saved_workflows"]
 

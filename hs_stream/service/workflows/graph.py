@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.workflows.file import plate_document
+from hs_stream.service.workflows.document import plate_document
 
 __all__ = ["dot", "graph_json", "mermaid"]
 

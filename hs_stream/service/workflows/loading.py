@@ -12,7 +12,8 @@ from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
 from hs_stream.service.sinks import Sinks
-from hs_stream.service.workflows.file import Checks, WorkflowText
+from hs_stream.service.workflows.file import WorkflowText
+from hs_stream.service.workflows.parser import Checks
 
 __all__ = [
     "check_names",
