@@ -114,7 +114,7 @@ class Sinks:
     def connect(
         self, workflows: Sequence[WorkflowDefinition], results: Results, told: Collection[str]
     ) -> Iterator[tuple[str, Sink | Mirror, Takes | None]]:
-        """What each kind makes that ``workflows`` use (and those of ``told`` that are lasting), and what nodes it takes.
+        """What each kind makes that ``workflows`` use, or that is lasting and of ``told``; and which nodes it takes.
 
         ``None``: all.
         """
