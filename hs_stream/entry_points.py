@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError, HsStreamError
 
-__all__ = ["CONNECTORS", "STORES", "TOOLS", "Group", "load", "owner"]
+__all__ = ["CODECS", "CONNECTORS", "SINKS", "STORES", "TOOLS", "Group", "load", "owner"]
 
 TOOLS: Final = "hs_stream.tools"
 """The group whose entries name modules that define tools (see `hs_stream.plugins`)."""
@@ -60,6 +60,10 @@ class Group:
         """Every name, sorted."""
         return sorted(self.table())
 
+    def is_own(self, name: str) -> bool:
+        """Whether it is ours."""
+        return any(entry.name == name for entry in self._own)
+
     def owner(self, name: str) -> str:
         """The distribution behind ``name``, which must be there."""
         return owner(self.table()[name])
@@ -100,3 +104,30 @@ CONNECTORS: Final = Group(
     {"csv": "hs_stream.service.connectors:csv_files", "mqtt": "hs_stream.service.connectors:mqtt"},
 )
 """Keys of a source in a workflow file; a factory is a `hs_stream.service.connectors.ConnectorFactory`."""
+
+SINKS: Final = Group(
+    "hs_stream.sinks",
+    "sink",
+    {"homeassistant": "hs_stream.service.sinks:homeassistant", "mqtt": "hs_stream.service.sinks:mqtt"},
+)
+"""Where published nodes go; a factory is a `hs_stream.service.sinks.SinkFactory`."""
+
+CODECS: Final = Group(
+    "hs_stream.codecs",
+    "codec",
+    {
+        "esphome": "hs_stream_connectors.codecs.states:EspHomeCodec.make",
+        "json": "hs_stream_connectors.codecs.objects:JsonCodec.make",
+        "msgpack": "hs_stream_connectors.codecs.objects:MsgpackCodec.make",
+        "number": "hs_stream_connectors.codecs.bare:NumberCodec.make",
+        "shelly": "hs_stream_connectors.codecs.shelly:ShellyCodec.make",
+        "shelly1": "hs_stream_connectors.codecs.states:Shelly1Codec.make",
+        "sparkplug": "hs_stream_connectors.codecs.sparkplug:SparkplugCodec.make",
+        "sphere": "hs_stream_connectors.codecs.sphere:SphereCodec.make",
+        "statestream": "hs_stream_connectors.codecs.states:StatestreamCodec.make",
+        "tasmota": "hs_stream_connectors.codecs.tasmota:TasmotaCodec.make",
+        "text": "hs_stream_connectors.codecs.bare:TextCodec.make",
+        "zigbee2mqtt": "hs_stream_connectors.codecs.zigbee2mqtt:Zigbee2MqttCodec.make",
+    },
+)
+"""The ``codec`` of an MQTT source; a factory takes its options and makes a `hs_stream_connectors.codecs.Codec`."""

@@ -50,7 +50,7 @@ from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.catalog import Catalog
 from hs_stream.service.workflows.file import load_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 
 __all__ = [
     "DEBUG",
@@ -304,7 +304,7 @@ def find_workflow(
         if name == workflow.name or _is_same_file(name, workflow.path):
             return workflow, workflows
     if Path(name).is_file():
-        found = load_workflow(name, load_registry(settings), source_check(settings))
+        found = load_workflow(name, load_registry(settings), checks_of(settings))
         return found, [*(other for other in workflows if other.name != found.name), found]
     raise NotFound(
         f"there is no workflow {name!r}", hint=did_you_mean(name, [item.name for item in workflows]) or "name its file"

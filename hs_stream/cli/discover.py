@@ -20,7 +20,7 @@ from hs_stream.service.connectors import mqtt_options
 from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.file import load_workflow, parse_workflow
-from hs_stream.service.workflows.loading import source_check, workflow_files
+from hs_stream.service.workflows.loading import checks_of, workflow_files
 from hs_stream_connectors.discovery.discover import discover
 from hs_stream_connectors.discovery.survey import Survey
 from hs_stream_connectors.mqtt.listen import listen
@@ -82,7 +82,7 @@ def discover_(
     )
     text = found.workflow_file(name)
     # What is written is checked as `workflow check` would.
-    parse_workflow(text, registry, str(output or "<discovered>"), source_check(settings))
+    parse_workflow(text, registry, str(output or "<discovered>"), checks_of(settings))
     if output is None:
         say(text, nl=False)
     elif found.sources:
@@ -98,13 +98,13 @@ def discover_(
 
 def _served(settings: Settings, registry: ToolRegistry) -> Iterator[WorkflowDefinition]:
     """The workflows that `serve` would run. A file that is not there yet may be the one that is to be written."""
-    check = source_check(settings)
+    checks = checks_of(settings)
     files: dict[Path, None] = {}
     for pattern in settings.workflows:
         with suppress(ConfigurationError):
             files |= dict.fromkeys(workflow_files([pattern]))
     for path in files:
         try:
-            yield load_workflow(path, registry, check)
+            yield load_workflow(path, registry, checks)
         except ConfigurationError as error:
             say(f"warning: what this file reads and names is not known: {error}", err=True)

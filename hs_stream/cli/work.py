@@ -42,7 +42,7 @@ from hs_stream.service.settings import Settings
 from hs_stream.service.wiring import engine_settings, load_registry
 from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.file import load_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.testing import oracle
 from hs_stream.testing.oracle import Verification
 from hs_stream.testing.preview import NodeChange, preview
@@ -157,7 +157,7 @@ def _running(settings: Settings, service: Remote, name: str) -> dict[str, Any]:
     """The document of the workflow ``name`` that the service runs. `ConfigurationError` where its file has another."""
     given = None
     if Path(name).is_file():
-        given = load_workflow(name, load_registry(settings), source_check(settings))
+        given = load_workflow(name, load_registry(settings), checks_of(settings))
         name = given.name
     document: dict[str, Any] = service.ask("GET", f"/api/workflows/{quote(name, safe='')}?resolved=false")
     if given is not None and document != json.loads(dumps(encode(to_document(given)))):
@@ -234,7 +234,7 @@ def verify(
     found, _ = find_workflow(settings, workflow)
     first, last = parse_span(start, end)
     if candidate is not None:
-        changed = load_workflow(candidate, load_registry(settings), source_check(settings))
+        changed = load_workflow(candidate, load_registry(settings), checks_of(settings))
         for line in preview_lines(changed.path, run(_preview(settings, found, changed, first, last))):
             say(line)
         return

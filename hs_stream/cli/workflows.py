@@ -36,7 +36,7 @@ from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.service.workflows.file import load_workflow
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.service.workflows.yaml_items import write_yaml
 
 __all__ = ["app"]
@@ -67,7 +67,7 @@ def check(file: Path, config: Config = None) -> None:
     A warning is for what loads and is probably not meant: the exit code is 0, and the service says it once.
     """
     settings = settings_of(config)
-    workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    workflow = load_workflow(file, load_registry(settings), checks_of(settings))
     doubts = _warn(settings, workflow)
     published = sum(node.publish is not None for node in workflow.nodes.values())
     verdict = f"it loads, with {doubts} warning{'s' * (doubts > 1)}" if doubts else "fine"
@@ -94,7 +94,7 @@ def graph(
 ) -> None:
     """Draw the factor graph of a workflow file."""
     settings = settings_of(config)
-    workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    workflow = load_workflow(file, load_registry(settings), checks_of(settings))
     if form is GraphFormat.JSON:
         say(visible_json(orjson.dumps(encode(graph_json(workflow)), option=orjson.OPT_INDENT_2).decode()))
     else:
@@ -157,7 +157,7 @@ def show(
 def save(file: Path, config: Config = None) -> None:
     """Save the workflow of a file in the store. A running service runs it at once, else its next start does."""
     settings = settings_of(config)
-    workflow = load_workflow(file, load_registry(settings), source_check(settings))
+    workflow = load_workflow(file, load_registry(settings), checks_of(settings))
     _warn(settings, workflow)
 
     async def here(held: Held) -> str:

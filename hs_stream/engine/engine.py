@@ -33,7 +33,18 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest, Overwritten
 from hs_stream.engine.outbox import Outbox
-from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Reading, Recovery, Sink, Store, StreamRecord
+from hs_stream.engine.ports import (
+    Clock,
+    DeadLetter,
+    Delivery,
+    Guard,
+    Mirror,
+    Reading,
+    Recovery,
+    Sink,
+    Store,
+    StreamRecord,
+)
 from hs_stream.engine.retention import Retention
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.tail import ROOM, Room
@@ -104,6 +115,7 @@ class EngineStatistics:
 
     Per workflow, in seconds before now: ``lag`` is the newest reading, ``watermark`` the instant up to which every raw
     stream is complete. ``owed``: of how many streams of each workflow something is left that did not fit into a step.
+    ``outbox_pending`` is over all sinks, ``pending_by_sink`` for each.
     """
 
     pending_steps: int
@@ -121,11 +133,14 @@ class EngineStatistics:
     watermark: Mapping[str, float]
     overwritten: int = 0
     owed: Mapping[str, int] = field(default_factory=dict)
+    pending_by_sink: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine:
     """Workflows over one store. Not thread-safe: use it from one event loop.
 
+    ``sinks`` get what is published, each with a cursor in the store; one that is not among them any more keeps nothing.
+    Without ``sinks`` this is no engine that publishes: what it commits waits in the store for one that does.
     ``computing`` runs the tasks, for who wants that done elsewhere: it returns what `hs_stream.compute.run.run` does.
     """
 
@@ -136,7 +151,8 @@ class Engine:
         settings: EngineSettings | None = None,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
-        sink: Sink | None = None,
+        sinks: Sequence[Sink] | None = None,
+        mirrors: Sequence[Mirror] = (),
         guard: Guard | None = None,
         computing: Callable[[Task], Result] = run,
     ) -> None:
@@ -146,7 +162,7 @@ class Engine:
         self._telemetry = telemetry or Telemetry()
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
         self.feed = Feed(self._patient, self.clock)
-        self._sink = sink
+        self._sinks, self._mirrors = sinks, mirrors
         self._computing = computing
         self._graph = Graph()
         self._executor: Executor
@@ -168,6 +184,7 @@ class Engine:
         """
         recovery = await self.store.open()
         await self.feed.open()
+        cursors = {} if self._sinks is None else await self.store.sinks([sink.name for sink in self._sinks])
         records = await self.store.streams()
         settings = self.settings
         self._graph = Graph(
@@ -201,8 +218,8 @@ class Engine:
             max_bytes=settings.in_flight,
         )
         self._outbox = Outbox(
-            *(self._graph, self._patient, self._sink, self.clock, self._telemetry),
-            published=recovery.published_seq,
+            *(self._graph, self._patient, self._sinks or (), self._mirrors, self.clock, self._telemetry),
+            cursors=cursors,
             bury=self._ingest.bury,
         )
         self._retention = Retention(self._graph, self._patient, self._executor, self._ingest, self.clock)
@@ -439,7 +456,7 @@ class Engine:
         return self._ingest.idle and not self._executor.busy
 
     async def published(self) -> None:
-        """Return when everything committed so far is confirmed by the sink. Needs `run`."""
+        """Return when everything committed so far is confirmed by every sink. Needs `run`."""
         await self._outbox.drained()
 
     # --- on request ---
@@ -680,6 +697,7 @@ class Engine:
             {name: max(now - at, 0) / 1000 for name, at in complete.items()},
             sum(found.count for found in self._ingest.overwritten.values()),
             self._executor.owed(),
+            self._outbox.pending_by_sink,
         )
 
     def _stream(self, stream: StreamId) -> Stream:

@@ -22,7 +22,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId
@@ -38,11 +38,14 @@ __all__ = [
     "Delivery",
     "HistoryEntry",
     "Holder",
+    "Mirror",
     "OutboxEntry",
     "Placing",
     "Publication",
+    "PublishedStream",
     "Reading",
     "Recovery",
+    "Results",
     "Sink",
     "Snapshot",
     "Source",
@@ -239,13 +242,13 @@ class OutboxEntry:
 class Recovery:
     """Where a store was left. ``changed`` are the marks of appends not yet consumed.
 
-    ``append_seq``, ``commit_seq`` and ``published_seq`` are the last used ones, 0 for none.
+    ``append_seq`` and ``commit_seq`` are the last used ones, 0 for none. ``published``: the cursor of each known sink.
     """
 
     changed: Mapping[int, TimeIntervals]
     append_seq: int
     commit_seq: int
-    published_seq: int
+    published: Mapping[str, int]
     proven: int | None
 
 
@@ -338,8 +341,19 @@ class Store(Protocol):
     async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
         """Entries with ``seq > after`` in order of (seq, stream): all of at most ``limit`` commits."""
 
-    async def published(self, seq: int) -> None:
-        """Every entry up to ``seq`` is published, and may be forgotten."""
+    async def sinks(self, names: Sequence[str]) -> Mapping[str, int]:
+        """From now on the outbox is for the sinks ``names``: up to which ``seq`` each of them has published; durable.
+
+        An entry is kept until each of them has published it. One that comes to others begins at what is committed; the
+        first ones take all that waits. One that is not named any more is forgotten, and keeps nothing. Before the first
+        call, nobody is known, and everything waits.
+        """
+
+    async def published(self, sink: str, seq: int) -> None:
+        """``sink``, one that `sinks` named last, has published every entry up to ``seq``. Need not be durable at once.
+
+        The cursor never goes back.
+        """
 
     async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
         """The newest dead letters, newest first; with ``budget`` no more than the one that fills so many bytes."""
@@ -460,6 +474,7 @@ class Unpublished:
 class Sink(Protocol):
     """Publishes changes, at least once and in order per stream.
 
+    ``name``: no two sinks of an engine have the same. The store keeps a cursor under it, from one start to the next.
     ``forgets_ms``: the other side, when it is killed, may forget what it confirmed within so many ms before. The sink
     sends that again by itself when it reconnects, and the engine when it was killed meanwhile.
     """
@@ -474,7 +489,51 @@ class Sink(Protocol):
         """Return when the other side has confirmed all of them, but for those that it will never have.
 
         May wait for a connection for ever. One that can never be confirmed must not hold up the others: it is returned.
+        Where it is cancelled, or raises, the same publications come again.
         """
+
+    # A sink may have ``takes(options) -> bool`` besides: whether it publishes a node with these options of ``publish``.
+    # Without it, it gets every node that is published.
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedStream:
+    """A stream that a workflow publishes, with the options of ``publish``."""
+
+    stream: StreamId
+    workflow: str
+    plates: tuple[str, ...]
+    tool: str
+    options: Mapping[str, Any]
+
+
+class Results(Protocol):
+    """What there is to publish, for whom that helps."""
+
+    def published(self) -> Iterable[PublishedStream]:
+        """Every stream of today that is published."""
+
+    async def newest(self, stream: StreamId) -> Value:
+        """The newest value of ``stream``, ``None`` where there is none. Waits while the store is away."""
+
+
+@runtime_checkable
+class Mirror(Protocol):
+    """Shows the newest value of each stream elsewhere, and learns from `Results` what there is when it begins.
+
+    So nothing is owed to it: it has no cursor, and what comes while it is not there it need not be told. That it fails
+    must end nothing.
+    """
+
+    name: str
+
+    async def run(self, connected: Callable[[bool], None]) -> None:
+        """As `Sink.run`."""
+
+    def observe(self, publications: Sequence[Publication]) -> None:
+        """Take notice of changes that are stored by now. Must return at once."""
+
+    # ``takes`` as in `Sink`.
 
 
 class Guard(Protocol):

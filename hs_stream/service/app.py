@@ -182,7 +182,7 @@ class Service:
             self.telemetry,
             workflows,
             self._side,
-            announced=self._catalog.announced,
+            told=self._catalog.told,
             url=self.url,
         )
         await made.open()

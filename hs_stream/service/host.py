@@ -23,7 +23,7 @@ from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import ConfigurationError, Fenced, HsStreamError, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Clock, Recovery, Sink, Store
+from hs_stream.engine.ports import Clock, Mirror, Recovery, Sink, Store
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.service.lease import Lease
 from hs_stream.service.settings import Settings
@@ -155,7 +155,8 @@ class Host:
         *,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
-        sink: Sink | None = None,
+        sinks: Sequence[Sink] | None = None,
+        mirrors: Sequence[Mirror] = (),
         computing: Callable[[Task], Result] = run,
     ) -> Engine:
         """An engine over the store, which is set to work by `begin`."""
@@ -164,7 +165,8 @@ class Host:
             settings=engine_settings(self._settings),
             clock=clock,
             telemetry=telemetry,
-            sink=sink,
+            sinks=sinks,
+            mirrors=mirrors,
             guard=self.lease,
             computing=computing,
         )

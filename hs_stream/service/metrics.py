@@ -363,6 +363,10 @@ class _GaugeCollector(Collector):
         for workflow, count in _first({**dict.fromkeys(statistics.lag, 0), **statistics.owed}):
             owed.add_metric([workflow], count)
         yield owed
+        pending = GaugeMetricFamily("hs_sink_pending", "What hs_outbox_pending is of each sink", labels=["sink"])
+        for sink, count in _first(statistics.pending_by_sink):
+            pending.add_metric([sink], count)
+        yield pending
 
 
 def _memory(parts: Mapping[str, Use]) -> Iterator[Metric]:

@@ -1,84 +1,167 @@
-"""Where the results of a round go: the one place that makes sinks, and what else is told of results."""
+"""Where the results of a round go: what the kinds of `hs_stream.service.sinks` make, and whether it is connected.
+
+What a sink raises ends the service, and names the distribution that brings it. What a mirror raises ends nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.errors import HsStreamError, StoreUnavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.value import Value
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
-from hs_stream.engine.engine import Engine
+from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.engine import Engine, EngineStatistics
+from hs_stream.engine.ports import Mirror, Publication, PublishedStream, Sink, Unpublished
 from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import Sinks, Takes, blame
 from hs_stream.service.tasks import SideTasks
-from hs_stream.service.wiring import version
-from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant
-from hs_stream_connectors.mqtt.options import MqttOptions
+from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from hs_stream_connectors.mqtt.sink import MqttSink
 
-__all__ = ["Outputs"]
+__all__ = ["MirrorOutput", "Output", "Outputs", "SinkOutput"]
 
 _RETRY_SECONDS: Final = 1.0
 
 
-class Outputs:
-    """What ``workflows`` publish to. The engine gets ``sink``; with it, what `running` gives has to run.
+class Output:
+    """What was made of one kind, and whether it is connected."""
 
-    ``announced``: an earlier round told Home Assistant of streams, which may have to be removed there.
+    def __init__(self, name: str, made: Sink | Mirror, takes: Takes | None) -> None:
+        self.name = name
+        self.made = made
+        self.takes = takes
+        self.up = False
+        """What it said last."""
+        self.losses = 0
+        """How often it lost the connection."""
+
+    def _said(self, tell: Callable[[bool], None], up: bool) -> None:
+        self.losses += self.up and not up
+        self.up = up
+        tell(up)
+
+
+def _nobody(_: bool) -> None:
+    """Asks `Output.up` instead."""
+
+
+class SinkOutput(Output):
+    """The `Sink` of one kind, under the name of the kind. Whatever else than ours it raises names its distribution."""
+
+    def __init__(self, name: str, made: Sink, takes: Takes | None) -> None:
+        super().__init__(name, made, takes)
+        self._sink = made
+        self.forgets_ms = made.forgets_ms
+
+    async def run(self, connected: Callable[[bool], None] = _nobody) -> None:
+        """`Sink.run`."""
+        try:
+            await self._sink.run(partial(self._said, connected))
+        except HsStreamError:
+            raise
+        except Exception as error:
+            raise blame(self.name, error) from error
+
+    async def publish(self, publications: Sequence[Publication]) -> Sequence[Unpublished]:
+        """`Sink.publish`."""
+        try:
+            return await self._sink.publish(publications)
+        except HsStreamError:
+            raise
+        except Exception as error:
+            raise blame(self.name, error) from error
+
+
+class MirrorOutput(Output):
+    """The `Mirror` of one kind, as a side task: whatever it raises stays in there."""
+
+    def __init__(self, made: Mirror, takes: Takes | None, side: SideTasks) -> None:
+        super().__init__(made.name, made, takes)
+        self._mirror = made
+        self._side = side
+        self._observe = side.guarded(made.name, made.observe)
+
+    async def run(self, connected: Callable[[bool], None] = _nobody) -> None:
+        """`Mirror.run`, again and again."""
+        await self._side.keep(self.name, lambda: self._mirror.run(partial(self._said, connected)))
+
+    def observe(self, publications: Sequence[Publication]) -> None:
+        """`Mirror.observe`."""
+        self._observe(publications)
+
+
+class Outputs:
+    """What ``workflows`` publish to. The engine gets ``sinks`` and ``mirrors``; `running` has to run with it.
+
+    Implements `hs_stream.engine.ports.Results`, which is asked while it runs. ``told``: the lasting sinks that an
+    earlier round told of streams, which they may have to remove.
     """
 
     def __init__(
         self,
         settings: Settings,
-        options: MqttOptions,
         workflows: Sequence[WorkflowDefinition],
         side: SideTasks,
         *,
-        announced: bool,
+        told: Collection[str] = (),
     ) -> None:
-        self._workflows, self._side = workflows, side
+        self._workflows = workflows
         self._engine: Engine
-        nodes = list(_nodes(workflows))
-        mqtt = settings.mqtt
-        self._assistant = None
-        if announced or any(node.publish and "homeassistant" in node.publish for node in nodes):
-            self._assistant = HomeAssistant(options, prefix=mqtt.prefix, version=version(), newest=self._newest_value)
-        told = None if self._assistant is None else side.guarded("home assistant", self._assistant.observe)
-        self.sink = None
-        if any(node.publish is not None for node in nodes):
-            self.sink = MqttSink("mqtt", options, prefix=mqtt.prefix, max_size=mqtt.max_publish, published=told)
+        self.sinks: list[SinkOutput] = []
+        self.mirrors: list[MirrorOutput] = []
+        for name, made, takes in Sinks(settings).connect(workflows, self, told):
+            if isinstance(made, Mirror):
+                self.mirrors.append(MirrorOutput(made, takes, side))
+            else:
+                self.sinks.append(SinkOutput(name, made, takes))
+        self.mqtt = next((output.made for output in self.sinks if isinstance(output.made, MqttSink)), None)
+        """The sink ``mqtt``: its connection is one of the broker's."""
 
     def running(self, engine: Engine) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """What runs while ``engine`` publishes, each with the name of its task."""
         self._engine = engine
-        if self.sink is not None:
-            yield "mqtt sink", self.sink.run(_ignore)
-        if self._assistant is not None:
-            self._assistant.announce(self._entities())
-            yield "home assistant", self._side.keep("home assistant", self._assistant.run)
+        for sink in self.sinks:
+            yield f"{sink.name} sink", sink.run()
+        for mirror in self.mirrors:
+            yield mirror.name, mirror.run()
 
-    def degraded(self) -> list[dict[str, Any]]:
-        """What does not work, and holds up no result."""
-        if self._assistant is None or (state := self._assistant.connection_statistics()).connected:
-            return []
-        return [{"what": "home assistant", "error": state.last_error or "not connected yet", "count": state.failures}]
+    def degraded(self, statistics: EngineStatistics) -> list[dict[str, Any]]:
+        """What is not connected, and holds up nothing else. That of the sink ``mqtt`` is the broker's part."""
+        found = []
+        outputs: list[Output] = [*self.sinks, *self.mirrors]
+        for output in outputs:
+            if isinstance(output.made, HomeAssistant):
+                state = output.made.connection_statistics()
+                if not state.connected:
+                    error = state.last_error or "not connected yet"
+                    found.append({"what": output.name, "error": error, "count": state.failures})
+            elif not output.up and output.made is not self.mqtt:
+                error = "not connected"
+                if waiting := statistics.pending_by_sink.get(output.name):
+                    error += f"; {waiting} results wait for it"
+                found.append({"what": f"sink {output.name}", "error": error, "count": output.losses})
+        return found
 
-    def _entities(self) -> Iterator[Entity]:
-        """Every stream of today that is published as an entity."""
+    # --- `hs_stream.engine.ports.Results` ---
+
+    def published(self) -> Iterator[PublishedStream]:
+        """Every stream of today that is published."""
         for workflow in self._workflows:
             for name, node in workflow.nodes.items():
-                if not node.publish or "homeassistant" not in node.publish:
+                if node.publish is None:
                     continue
                 plates = workflow.node_plates[name]
                 for status in self._engine.status(name):
                     meta = dict(status.stream.meta)
                     values = tuple(meta[plate] for plate in plates)
-                    yield Entity(status.stream, workflow.name, values, status.tool, node.publish["homeassistant"])
+                    yield PublishedStream(status.stream, workflow.name, values, status.tool, node.publish)
 
-    async def _newest_value(self, stream: StreamId) -> Value:
+    async def newest(self, stream: StreamId) -> Value:
         """A store that is away is waited for, as everybody else does."""
         while True:
             try:
@@ -87,12 +170,3 @@ class Outputs:
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_SECONDS)
         return next(iter(batch))[1] if batch else None
-
-
-def _ignore(_: bool) -> None:
-    """The sink keeps its own state."""
-
-
-def _nodes(workflows: Iterable[WorkflowDefinition]) -> Iterator[NodeDefinition]:
-    for workflow in workflows:
-        yield from workflow.nodes.values()

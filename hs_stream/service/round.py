@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final
 
 import structlog
@@ -62,10 +62,10 @@ class Round:
         workflows: Sequence[WorkflowDefinition],
         side: SideTasks,
         *,
-        announced: bool = False,
+        told: Collection[str] = (),
         url: str = "",
     ) -> None:
-        """``announced``: an earlier round told Home Assistant of streams, which may have to be removed there.
+        """``told``: the lasting sinks that an earlier round told of streams, which they may have to remove.
 
         ``url``: where HTTP is served, for commands that look for the service of the store.
         """
@@ -73,10 +73,15 @@ class Round:
         self._feeds = Connectors(settings).feeds(self.workflows)
         self._broker_address = (options.host, options.port)
         self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
-        self._outputs = Outputs(settings, options, self.workflows, side, announced=announced)
+        self._outputs = Outputs(settings, self.workflows, side, told=told)
         self._side = side
         self._host, self._clock = host, clock
-        self.engine = host.engine(clock=clock, telemetry=careful(telemetry, side), sink=self._outputs.sink)
+        self.engine = host.engine(
+            clock=clock,
+            telemetry=careful(telemetry, side),
+            sinks=self._outputs.sinks,
+            mirrors=self._outputs.mirrors,
+        )
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
         self.backlog: Backlog | None = None
@@ -164,7 +169,7 @@ class Round:
 
     async def check_broker(self) -> None:
         """Raise when the broker refuses us; only say so when it does not answer."""
-        parts = [part for part in (self._source, self._outputs.sink) if part is not None]
+        parts = [part for part in (self._source, self._outputs.mqtt) if part is not None]
         if not parts:
             return
         host, port = self._broker_address
@@ -197,8 +202,8 @@ class Round:
         return {"ready": ready, "parts": parts, "degraded": self._degraded()}
 
     def _degraded(self) -> list[dict[str, Any]]:
-        """Side tasks that fail, and what was not published within the last `_UNPUBLISHED_MS`."""
-        found = [*self._side.troubles(), *self._outputs.degraded()]
+        """Side tasks that fail, sinks that are away, what was not published within the last `_UNPUBLISHED_MS`."""
+        found = [*self._side.troubles(), *self._outputs.degraded(self.engine.statistics())]
         since = self._clock.now() - _UNPUBLISHED_MS
         for reason, last in self.engine.unpublished().items():
             if last.time >= since:
@@ -207,7 +212,7 @@ class Round:
         return found
 
     def _broker_part(self) -> dict[str, Any]:
-        parts = {"in": self._source, "out": self._outputs.sink}
+        parts = {"in": self._source, "out": self._outputs.mqtt}
         states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
         broken = [name for name, state in states.items() if not state.connected]
         part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
@@ -324,4 +329,4 @@ class Round:
         return found
 
     def _connections(self) -> list[Any]:
-        return [part.connection_statistics() for part in (self._source, self._outputs.sink) if part is not None]
+        return [part.connection_statistics() for part in (self._source, self._outputs.mqtt) if part is not None]

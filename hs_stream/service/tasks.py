@@ -8,11 +8,12 @@ engine: ingest       yes        what is acknowledged must be stored; an error in
 engine: executor     yes        the same for commits; it writes the history too
 engine: outbox       yes        results wait behind it
 engine: retention    yes        it writes with the sequence numbers of the ingest
-mqtt sink            yes        results wait behind it; it waits for a broker that is away by itself
+sink of each kind    yes        results wait behind it; it waits for a broker that is away by itself. What it
+                                raises is a mistake in the settings, or in a plug-in, which is named
 source of each kind  yes        readings wait behind it; it waits by itself too. What it raises is a mistake
                                 in the settings, or in a plug-in, which is named
 lease                yes        whoever has lost the right to write must end
-home assistant       no         `SideTasks`
+mirror of each kind  no         `SideTasks` (Home Assistant); what it shows follows from what is stored
 mqtt log             no         `SideTasks`
 session (heartbeat)  no         `SideTasks`
 files (SIGHUP)       no         `SideTasks`

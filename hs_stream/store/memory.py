@@ -40,6 +40,7 @@ from hs_stream.engine.ports import (
     within,
 )
 from hs_stream.store.changes import complete, merge_marks, touched
+from hs_stream.store.cursors import advanced, chosen, start_of
 from hs_stream.store.fence import Fence, host_now
 
 __all__ = ["MemoryStore"]
@@ -167,7 +168,8 @@ class MemoryStore:
         self._documents: dict[str, dict[str, bytes]] = {}
         self._dead_letters: deque[DeadLetter] = deque(maxlen=max_dead_letters)
         self._history: deque[HistoryEntry] = deque(maxlen=max_history)
-        self._append_seq = self._commit_seq = self._published_seq = 0
+        self._append_seq = self._commit_seq = self._start = 0
+        self._cursors: Mapping[str, int] = {}
         self._proven: int | None = None
 
     async def open(self) -> Recovery:
@@ -176,7 +178,7 @@ class MemoryStore:
             self._fence.opened(self._lease.token)
         self._open = True
         marks = merge_marks(pair for changed in self._marks.values() for pair in changed.items())
-        return Recovery(marks, self._append_seq, self._commit_seq, self._published_seq, self._proven)
+        return Recovery(marks, self._append_seq, self._commit_seq, dict(self._cursors), self._proven)
 
     async def close(self) -> None:
         """Keep everything; `open` continues from there."""
@@ -318,7 +320,7 @@ class MemoryStore:
 
     async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
         self._require_open()
-        after = max(after, self._published_seq)
+        after = max(after, self._start)
         result: list[OutboxEntry] = []
         commits = 0
         for seq, entries in self._outbox.items():
@@ -329,10 +331,20 @@ class MemoryStore:
                 result += entries
         return result
 
-    async def published(self, seq: int) -> None:
+    async def sinks(self, names: Sequence[str]) -> dict[str, int]:
         self._require_mine()
-        self._published_seq = max(self._published_seq, seq)
-        while self._outbox and (oldest := next(iter(self._outbox))) <= self._published_seq:
+        self._cursors, start = chosen(self._cursors, self._start, names, self._commit_seq)
+        self._forget_until(start)
+        return dict(self._cursors)
+
+    async def published(self, sink: str, seq: int) -> None:
+        self._require_mine()
+        self._cursors = advanced(self._cursors, sink, seq)
+        self._forget_until(start_of(self._cursors, self._start))
+
+    def _forget_until(self, start: int) -> None:
+        self._start = start
+        while self._outbox and (oldest := next(iter(self._outbox))) <= start:
             del self._outbox[oldest]
 
     async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:

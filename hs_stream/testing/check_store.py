@@ -422,9 +422,10 @@ async def _snapshots(b: _Bench) -> None:
 
 
 async def _outbox(b: _Bench) -> None:
-    """The outbox holds published changes in order until they are published."""
+    """The outbox holds published changes in order until every sink has them."""
     loud, quiet, second = await b.stream(), await b.stream(), await b.stream()
     start = b.commit_seq
+    await b.store.sinks(["one"])
     await b.commit(
         _change(second, inserted=[(1, "x")], publish=True), _change(loud, inserted=[(5, 1.0), (6, 2.0)], publish=True)
     )
@@ -443,16 +444,58 @@ async def _outbox(b: _Bench) -> None:
         _equal(entries_of(await b.store.outbox(start, 1)), one, "limit counts commits, and never cuts one")
         _equal(entries_of(await b.store.outbox(start + 1, 10)), three, "the outbox begins after a seq")
         await b.reopen()
-    await b.store.published(start + 1)
+    await b.store.published("one", start + 1)
     _equal(entries_of(await b.store.outbox(start + 1, 10)), three, "what is not published stays")
-    _equal((await b.reopen()).published_seq, start + 1, "the published cursor is recovered")
+    _equal((await b.reopen()).published, {"one": start + 1}, "the cursor is recovered")
     _equal(entries_of(await b.store.outbox(start + 1, 10)), three, "what is not published survives a restart")
-    await b.store.published(b.commit_seq)
-    await b.store.published(start)
+    await b.store.published("one", b.commit_seq)
+    await b.store.published("one", start)
     _equal(await b.store.outbox(b.commit_seq, 10), [], "nothing follows the last commit")
-    _equal((await b.reopen()).published_seq, b.commit_seq, "the published cursor never goes back")
+    _equal((await b.reopen()).published, {"one": b.commit_seq}, "the cursor never goes back")
     await b.commit(_change(loud, inserted=[(50, 1)], publish=True))
     _equal(len(await b.store.outbox(b.commit_seq - 1, 10)), 1, "the outbox goes on after everything was published")
+
+
+async def _sinks(b: _Bench) -> None:
+    """Each sink has a cursor; the outbox holds what one of them still waits for."""
+    loud = await b.stream()
+    before = (await b.store.sinks([])) or {}
+    _equal(before, {}, "no sink is known where none is named")
+
+    async def commit(time: int) -> int:
+        await b.commit(_change(loud, inserted=[(time, time)], publish=True))
+        return b.commit_seq
+
+    async def waiting(after: int = 0) -> list[int]:
+        return [entry.seq for entry in await b.store.outbox(after, 100)]
+
+    first = await commit(1)
+    _equal((await b.reopen()).published, {}, "an empty choice is durable")
+    _equal(await waiting(), [first], "what is committed while no sink is known waits")
+    two = {"one": first - 1, "a.b $c": first - 1}
+    _equal(await b.store.sinks([*two]), two, "the first sinks take all that waits")
+    _equal((await b.reopen()).published, two, "sinks are durable")
+    second = await commit(2)
+    await b.store.published("one", second)
+    await b.store.published("nobody", second)
+    _equal(await waiting(), [first, second], "what one sink has is kept for the other")
+    _equal((await b.reopen()).published, {"one": second, "a.b $c": first - 1}, "each cursor is recovered")
+    _equal(await waiting(), [first, second], "what one sink has is kept for the other behind a restart")
+    await b.store.published("a.b $c", first)
+    _equal(await waiting(), [second], "what every sink has goes")
+    found = await b.store.sinks(["one", "a.b $c", "late"])
+    _equal(found, {"one": second, "a.b $c": first, "late": second}, "a later sink begins at what is committed")
+    _equal(await b.store.sinks([*found]), found, "naming the same sinks again changes nothing")
+    third = await commit(3)
+    _equal(await b.store.sinks(["late"]), {"late": second}, "a sink that stays keeps its cursor")
+    _equal(await waiting(), [third], "a sink that is not named any more keeps nothing")
+    _equal((await b.reopen()).published, {"late": second}, "a sink that is not named any more is forgotten")
+    _equal(await b.store.sinks([]), {}, "all sinks may go")
+    _equal(await waiting(), [], "nothing is kept for nobody")
+    fourth = await commit(4)
+    _equal(await waiting(), [fourth], "what is committed behind the last sink waits for the next")
+    await b.store.sinks(["one"])
+    _equal(await waiting(), [fourth], "the next sink takes what waits")
 
 
 # --- records and documents ---
@@ -553,6 +596,7 @@ async def _fences(b: _Bench) -> None:
     await b.store.claim("old", _LONG)
     await b.append({raw: Batch.of([(1, "old")])})
     await b.commit(_change(derived, inserted=[(1, "old")], publish=True))
+    await b.store.sinks(["one"])
     old, seq, known = b.store, b.commit_seq + 1, {record.id: record for record in await b.store.streams()}
     await b.open()
     if _storage(b.store) is _storage(old):
@@ -566,13 +610,14 @@ async def _fences(b: _Bench) -> None:
     await b.commit(_change(derived, revised=[(1, "new")], revisions={1: 1}, publish=True), consumed=b.append_seq)
     entries = entries_of(await new.outbox(seq - 1, 100))
     again = _change(derived, revised=[(1, "older")], revisions={1: 1}, publish=True)
-    writes: dict[str, Callable[[], Awaitable[None]]] = {
+    writes: dict[str, Callable[[], Awaitable[object]]] = {
         "append": lambda: old.append(Append(b.append_seq + 1, upserts=[(raw, Batch.of([(1, "older"), (2, 2)]))])),
         "purge": lambda: old.append(Append(b.append_seq + 1, purged={raw: TimeIntervals.of(0, 9)})),
         "commit of a seq that is used by now": lambda: old.commit(Commit(seq, [again], 0, 0)),
         "commit": lambda: old.commit(Commit(b.commit_seq + 1, [again], b.append_seq, 0)),
         "register": lambda: old.register([replace(known[derived], upper=7)]),
         "put": lambda: old.put("sessions", "fenced", {}),
+        "sinks": lambda: old.sinks([]),
     }
     for _ in range(2):
         for what, write in writes.items():
@@ -583,7 +628,7 @@ async def _fences(b: _Bench) -> None:
     with contextlib.suppress(Fenced):
         await old.advance({raw: 10**6})
     with contextlib.suppress(Fenced):
-        await old.published(10**6)
+        await old.published("one", 10**6)
     with contextlib.suppress(Fenced):
         await old.close()
     with contextlib.suppress(Fenced):
@@ -603,7 +648,7 @@ def _storage(store: Store) -> Any:
     return getattr(store, "inner", store)
 
 
-async def _must_be_fenced(what: str, write: Callable[[], Awaitable[None]]) -> None:
+async def _must_be_fenced(what: str, write: Callable[[], Awaitable[object]]) -> None:
     try:
         await write()
     except Fenced:
@@ -673,6 +718,7 @@ CHECKS: Final[Mapping[str, Callable[[_Bench], Awaitable[None]]]] = {
     "commits": _commits,
     "snapshots": _snapshots,
     "outbox": _outbox,
+    "sinks": _sinks,
     "records": _records,
     "floors": _floors,
     "claims": _claims,

@@ -193,8 +193,18 @@ class FaultyStore:
     async def outbox(self, after: int, limit: int) -> list[OutboxEntry]:
         return await self._ask(lambda store: store.outbox(after, limit))
 
-    async def published(self, seq: int) -> None:
-        await self._ask(lambda store: store.published(seq))
+    async def sinks(self, names: Sequence[str]) -> Mapping[str, int]:
+        found: Mapping[str, int] = {}
+
+        async def write() -> None:
+            nonlocal found
+            found = await self.inner.sinks(names)
+
+        await self._write("sinks", write)
+        return found
+
+    async def published(self, sink: str, seq: int) -> None:
+        await self._ask(lambda store: store.published(sink, seq))
 
     async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
         return await self._ask(lambda store: store.dead_letters(limit, budget=budget))

@@ -118,7 +118,7 @@ class History:
             self.engine = Engine(
                 self._store,
                 clock=self.clock,
-                sink=self.subscriber,
+                sinks=[self.subscriber],
                 settings=self._settings,
                 computing=self._computing,
             )

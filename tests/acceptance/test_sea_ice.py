@@ -17,7 +17,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.store.mongo import MongoStore
 from hs_stream_connectors.csv_source import CsvConnector
 from tests.climate import by_ms, need_data, read_instances
@@ -71,7 +71,7 @@ async def test_the_sum_of_both_poles_in_random_pieces(seed: int, mongo_url: str)
     pieces = list(itertools.pairwise(cuts))
     chance.shuffle(pieces)
     text = WORKFLOW.format(data=data)
-    workflow = parse_workflow(text, default_registry(), check=source_check(Settings()))
+    workflow = parse_workflow(text, default_registry(), checks=checks_of(Settings()))
 
     done: list[tuple[int, int]] = []
     async with opened(mongo_url, workflow) as engine:

@@ -17,7 +17,7 @@ from hs_stream.engine.ports import Change, Publication
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream_connectors.discovery import survey as survey_module
 from hs_stream_connectors.discovery.discover import Discovery, discover
 from hs_stream_connectors.discovery.examples import choose
@@ -40,7 +40,7 @@ def heard(messages: Iterable[tuple[str, bytes | str]], **options: Any) -> Discov
 
 def workflow(found: Discovery) -> WorkflowDefinition:
     """The file is accepted as `hs-stream workflow check` would."""
-    return parse_workflow(found.workflow_file("found"), REGISTRY, "found.yaml", source_check(Settings()))
+    return parse_workflow(found.workflow_file("found"), REGISTRY, "found.yaml", checks_of(Settings()))
 
 
 def sources(messages: Iterable[tuple[str, bytes | str]], **options: Any) -> dict[str, dict[str, Any]]:

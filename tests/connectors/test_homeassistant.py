@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import pytest
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import Value
-from hs_stream.engine.ports import Change, Publication
+from hs_stream.engine.ports import Change, Publication, PublishedStream
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.homeassistant import Entity, HomeAssistant, check_homeassistant, state_text
 from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES
@@ -78,20 +78,47 @@ async def home(broker: EmbeddedBroker) -> AsyncIterator[tuple[Seen, aiomqtt.Clie
 
 
 @contextlib.asynccontextmanager
-async def ours(broker: EmbeddedBroker, *entities: Entity, prefix: str = "hs", **stored: Value) -> AsyncIterator[Any]:
+async def ours(
+    broker: EmbeddedBroker,
+    *entities: Entity,
+    prefix: str = "hs",
+    published: Sequence[PublishedStream] | None = None,
+    **stored: Value,
+) -> AsyncIterator[Any]:
     async def newest(stream: StreamId) -> Value:
         return stored.get(dict(stream.meta)["room"])
 
     options = MqttOptions(broker.url, client_id=f"hs-{prefix}")
     assistant = HomeAssistant(options, prefix=prefix, version="0.1.0", newest=newest)
     assistant.announce(entities)
-    task = asyncio.create_task(assistant.run())
+    if published is not None:
+        assistant = HomeAssistant(
+            options, prefix=prefix, version="0.1.0", newest=newest, published=lambda: published or ()
+        )
+    task = asyncio.create_task(assistant.run(lambda _: None))
     try:
         yield assistant
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def test_what_is_published_is_announced_and_nothing_else(broker: EmbeddedBroker) -> None:
+    """With nothing behind ``homeassistant:`` too."""
+    of = entity()
+    asked = [
+        PublishedStream(of.stream, "comfort", of.plates, of.tool, {"homeassistant": None}),
+        PublishedStream(of.stream, "other", of.plates, of.tool, {"retain": True}),
+    ]
+    async with home(broker) as (seen, _), ours(broker, published=asked, kitchen=21.5) as assistant:
+        await seen.until(lambda seen: {STATE, CONFIG} <= seen.last.keys())
+        change = Change(1000, "insert", 22.5, 0)
+        assistant.observe([
+            Publication(of.stream, "comfort", of.plates, of.tool, change, True, one.options) for one in asked
+        ])  # fmt: skip
+        await seen.until(lambda seen: seen.last[STATE] == "22.5")
+    assert set(seen.last) == {STATE, CONFIG}
 
 
 async def test_an_entity_is_described_and_has_its_stored_state(broker: EmbeddedBroker) -> None:

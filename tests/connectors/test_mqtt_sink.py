@@ -20,7 +20,7 @@ from hs_stream.core.time import TimeInterval
 from hs_stream.engine.ports import Change, Publication
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream_connectors.mqtt.options import MqttOptions
-from hs_stream_connectors.mqtt.sink import MqttSink, check_publish_options, encode
+from hs_stream_connectors.mqtt.sink import MqttSink, check_publish_option, encode
 
 T0 = 1_423_072_260_000
 
@@ -248,10 +248,11 @@ def test_msgpack_has_the_same_keys() -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    check_publish_options({"retain": True, "payload": "value", "homeassistant": {}})
+    check_publish_option("retain", value=True)
+    check_publish_option("payload", "value")
     with pytest.raises(ConfigurationError, match="json, msgpack, value"):
-        check_publish_options({"payload": "xml"})
+        check_publish_option("payload", "xml")
     with pytest.raises(ConfigurationError, match="true or false"):
-        check_publish_options({"retain": "yes"})
+        check_publish_option("retain", "yes")
     with pytest.raises(ConfigurationError, match="prefix"):
         MqttSink("mqtt", MqttOptions(), prefix="hs/+")

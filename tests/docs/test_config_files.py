@@ -53,9 +53,9 @@ def check_workflow(path: Path, scratch: Path) -> None:
     from hs_stream.plugins import default_registry
     from hs_stream.service.settings import Settings
     from hs_stream.service.workflows.file import load_workflow
-    from hs_stream.service.workflows.loading import source_check
+    from hs_stream.service.workflows.loading import checks_of
 
-    workflow = load_workflow(path, default_registry(), source_check(Settings()))
+    workflow = load_workflow(path, default_registry(), checks_of(Settings()))
     assert workflow.name == path.stem
     assert workflow.sources
     assert any(node.publish is not None for node in workflow.nodes.values())

@@ -16,7 +16,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflows.file import load_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.testing.check_tool import check_tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def registry() -> ToolRegistry:
 def load(text: str, registry: ToolRegistry, scratch: Path) -> WorkflowDefinition:
     path = scratch / "workflow.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_workflow(path, registry, source_check(Settings()))
+    return load_workflow(path, registry, checks_of(Settings()))
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

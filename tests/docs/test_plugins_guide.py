@@ -1,4 +1,4 @@
-"""The store and the connector of docs/guides/plugins.md work, and the commands of the guides are commands."""
+"""The store, connector, codec and sink of the guides work, and the commands of the guides are commands."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from hs_stream.cli import app
+from hs_stream.core.errors import ConfigurationError, PayloadError
 from hs_stream.engine.ports import Delivery
 from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import SinkKind
 from hs_stream.store.open import StoreOptions
+from hs_stream_connectors.codecs import Codec
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 TEXT = (GUIDES / "plugins.md").read_text(encoding="utf-8")
@@ -60,6 +63,28 @@ async def test_the_connector() -> None:
     assert [(reading.source, reading.meta, reading.value) for reading in delivery.readings] == [
         ("water", (("kettle", "red"),), 93.5)
     ]
+
+
+def test_the_codec() -> None:
+    names = run_code(2)
+    codec: Codec = names["codec"]({"digits": 3, "earliest": 0, "max_payload": 100})
+    assert codec.decode("t", b"0ff9", 5, retained=False) == [(None, 255)]
+    with pytest.raises(PayloadError, match="not hexadecimal"):
+        codec.decode("t", b"x", 5, retained=False)
+    with pytest.raises(ConfigurationError, match="digits is not a number"):
+        names["codec"]({"digits": "x"})
+
+
+async def test_the_sink(tmp_path: Path) -> None:
+    text = (GUIDES / "write-a-sink.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    kind: SinkKind = names["JsonLines"](Settings())
+    kind.check("jsonl", "a.jsonl")
+    with pytest.raises(ConfigurationError, match="jsonl is 7"):
+        kind.check("jsonl", 7)
+    await names["test_the_sink"](tmp_path)
 
 
 @pytest.mark.parametrize("line", SHELL)

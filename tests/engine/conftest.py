@@ -54,8 +54,8 @@ class Bench:
         self, *workflows: WorkflowDefinition, run: bool = True, publishing: bool = True, **settings: Any
     ) -> Engine:
         self.workflows = list(workflows)
-        sink = self.subscriber if publishing else None
-        self.engine = Engine(self.store, clock=self.clock, sink=sink, settings=EngineSettings(**settings))
+        sinks = [self.subscriber] if publishing else None
+        self.engine = Engine(self.store, clock=self.clock, sinks=sinks, settings=EngineSettings(**settings))
         await self.engine.open(self.workflows)
         if run:
             self._task = asyncio.create_task(self.engine.run(), name="engine")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition
@@ -71,7 +72,7 @@ async def test_what_the_other_side_will_not_have_is_counted_and_kept_and_passed(
             counted.append((reason, count))
 
     bench.subscriber = Choosy()
-    engine = Engine(bench.store, clock=bench.clock, sink=bench.subscriber, telemetry=Counting())
+    engine = Engine(bench.store, clock=bench.clock, sinks=[bench.subscriber], telemetry=Counting())
     bench.engine = engine
     await engine.open([doubled(bench)])
     task = asyncio.create_task(engine.run())
@@ -103,6 +104,109 @@ async def test_what_the_other_side_will_not_have_is_counted_and_kept_and_passed(
     await engine.stop()
     await task
     assert await bench.store.outbox(0, 1000) == [], "the cursor has passed them"
+
+
+class Away(Subscriber):
+    """Confirms nothing until it is ``back``. Of what nodes it takes, ``says`` decides."""
+
+    def __init__(self, name: str, says: str = "") -> None:
+        super().__init__()
+        self.name, self._says = name, says
+        self.back = asyncio.Event()
+
+    def takes(self, options: Mapping[str, Any]) -> bool:
+        return self._says in options or not self._says
+
+    async def publish(self, publications: Sequence[Publication]) -> Sequence[Unpublished]:
+        await self.back.wait()
+        return await super().publish(publications)
+
+
+async def begin(bench: Bench, *sinks: Subscriber, **more: Any) -> asyncio.Task[None]:
+    """An engine behind the one before, if there was one."""
+    bench.engine = Engine(bench.store, clock=bench.clock, sinks=sinks, **more)
+    await bench.engine.open([doubled(bench)])
+    bench.clock.advance(10_000)
+    return asyncio.create_task(bench.engine.run())
+
+
+async def until(check: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not check():
+            await asyncio.sleep(0)
+
+
+async def test_a_sink_that_is_away_holds_up_no_other_and_misses_nothing(bench: Bench) -> None:
+    here, away = Away("here"), Away("away")
+    here.back.set()
+    task = await begin(bench, here, away)
+    for second in range(4):
+        await bench.publish((second * 1000, float(second)))
+    await until(lambda: len(here.contents.get(DOUBLE, {})) == 4)
+    statistics = bench.engine.statistics()
+    assert (statistics.outbox_pending, statistics.pending_by_sink) == (4, {"here": 0, "away": 4})
+    await bench.engine.stop()
+    await task
+    assert here.received == 4
+    assert away.received == 0
+    # After a start too, the one gets what waits for it, and the other nothing again.
+    away.back.set()
+    task = await begin(bench, here, away)
+    await bench.publish((9000, 9.0))
+    async with asyncio.timeout(5):
+        await bench.engine.published()
+    assert list(away.contents[DOUBLE].values()) == [0.0, 2.0, 4.0, 6.0, 18.0]
+    assert (here.received, away.received) == (5, 5)
+    await bench.engine.stop()
+    await task
+    assert await bench.store.outbox(0, 1000) == []
+
+
+async def test_a_new_sink_begins_now_and_one_that_is_gone_keeps_nothing(bench: Bench) -> None:
+    first, second = Away("first"), Away("second")
+    task = await begin(bench, first)
+    await bench.publish((0, 1.0))
+    await bench.engine.stop()
+    await task
+    second.back.set()
+    task = await begin(bench, first, second)
+    await bench.publish((1000, 2.0))
+    await until(lambda: bool(second.contents))
+    assert list(second.contents[DOUBLE].values()) == [4.0], "what was committed before it came is not for it"
+    assert len(await bench.store.outbox(0, 1000)) == 2, "the first one waits for both"
+    await bench.engine.stop()
+    await task
+    task = await begin(bench, second)
+    assert await bench.store.outbox(0, 1000) == [], "nobody waits for it any more"
+    await bench.engine.stop()
+    await task
+
+
+async def test_a_sink_gets_what_it_takes_and_a_mirror_is_told(bench: Bench) -> None:
+    everything, nothing = Away("everything"), Away("nothing", "a key that no node has")
+    for one in (everything, nothing):
+        one.back.set()
+    seen: list[tuple[Any, bool]] = []
+
+    class Mirror:
+        name = "mirror"
+
+        async def run(self, connected: Callable[[bool], None]) -> None: ...
+
+        def observe(self, publications: Sequence[Publication]) -> None:
+            seen.extend((one.change.value, one.newest) for one in publications)
+
+    task = await begin(bench, everything, nothing, mirrors=[Mirror()])
+    await bench.publish((5000, 1.0))
+    await bench.publish((1000, 2.0))
+    async with asyncio.timeout(5):
+        await bench.engine.published()
+    assert (everything.received, nothing.received) == (2, 0)
+    assert bench.engine.statistics().published == 2
+    assert seen == [(2.0, True), (4.0, False)]
+    await bench.engine.stop()
+    await task
+    assert await bench.store.sinks(["nothing"]) == {"nothing": 2}, "the cursor passes what it does not take"
 
 
 def test_letters_are_bounded_whatever_topics_there_are() -> None:

@@ -22,7 +22,7 @@ from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.settings import Settings
 from hs_stream.service.silence import Witness, waits_for
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from tests.service.conftest import WORKFLOW
 
 
@@ -120,7 +120,7 @@ def test_what_a_device_sends_is_never_raw_in_the_log(log: Any) -> None:
 
 
 def test_what_a_stream_waits_for_depends_on_who_can_say_it() -> None:
-    check = source_check(Settings())
+    check = checks_of(Settings())
     workflow = parse_workflow(WORKFLOW, default_registry(), "w.yaml", check)
     says = "workflow comfort declares it; no reading on home/{house}/{room}/climate (source climate) yet"
 

@@ -16,7 +16,7 @@ from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
 from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream_connectors.mqtt.homeassistant import check_homeassistant, doubts_of_entity
 from tests.service.conftest import ROOT
 
@@ -42,7 +42,7 @@ FIRST = HEAD.count("\n") + 1
 def said(*nodes: str) -> list[str]:
     text = HEAD + "".join(f"  {node}\n" for node in nodes)
     settings = Settings()
-    workflow = parse_workflow(text, default_registry(), "w.yaml", source_check(settings))
+    workflow = parse_workflow(text, default_registry(), "w.yaml", checks_of(settings))
     return [str(doubt) for doubt in doubts_about(settings, [workflow])]
 
 
@@ -130,7 +130,7 @@ def ours() -> list[Any]:
 @pytest.mark.parametrize("text", ours())
 def test_none_of_ours_is_doubtful(text: str) -> None:
     settings = Settings()
-    workflow = parse_workflow(text, default_registry(), "ours", source_check(settings))
+    workflow = parse_workflow(text, default_registry(), "ours", checks_of(settings))
     assert [str(doubt) for doubt in doubts_about(settings, [workflow])] == []
 
 

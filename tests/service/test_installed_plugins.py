@@ -1,9 +1,10 @@
-"""A distribution that brings a store, a connector and a tool: installed, it is used like ours; broken, it is named."""
+"""A distribution that brings a store, a connector, a codec, a sink or a tool: used like ours; broken, it is named."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
@@ -15,14 +16,16 @@ from typer.testing import CliRunner
 
 from hs_stream.cli import app
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
-from hs_stream.entry_points import CONNECTORS, STORES, Group, owner
+from hs_stream.entry_points import CODECS, CONNECTORS, SINKS, STORES, Group, owner
 from hs_stream.plugins import default_registry
 from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.settings import Settings, StoreSettings
 from hs_stream.service.settings_file import load_settings
 from hs_stream.service.workflows.file import parse_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.store.open import open_store
+from hs_stream_connectors.codecs import codec
+from tests.service.conftest import ROOT
 
 PLUGIN = '''
 import asyncio
@@ -178,7 +181,7 @@ def test_ours_stand_in_the_same_table_as_others(install: Install) -> None:
 
 
 def test_every_entry_of_ours_can_be_loaded() -> None:
-    for group in (STORES, CONNECTORS):
+    for group in (STORES, CONNECTORS, CODECS, SINKS):
         for entry in group.table().values():
             assert callable(entry.load())
     for url in ("memory://", "sqlite:///x.db", "mongodb://localhost/x"):
@@ -188,11 +191,118 @@ def test_every_entry_of_ours_can_be_loaded() -> None:
     assert connectors.check("s", {"csv": "a/{b}.csv", "time": {"field": "t"}}) == ("b",)
 
 
+GUIDE = ROOT / "docs" / "guides" / "write-a-sink.md"
+JSONL = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[0]
+SINK = {"hs_stream.sinks": "jsonl = hs_jsonl:JsonLines"}
+PUBLISHED = WORKFLOW + "publish:\n  hot: {jsonl: out/hot.jsonl}\n"
+
+
+@pytest.mark.usefixtures("in_site")
+async def test_a_sink_works_end_to_end_while_the_broker_is_away(site: Any, install: Install) -> None:
+    site.paths += [install(), install("hs-jsonl", JSONL, SINK, "hs_jsonl")]
+    site.write()
+    (site.directory / "comfort.yaml").write_text(PUBLISHED, encoding="utf-8")
+    service = await site.start("serve")
+    file = site.directory / "out" / "hot.jsonl"
+    async with asyncio.timeout(30):
+        while not file.exists() or len(file.read_text(encoding="utf-8").splitlines()) < 3:
+            await asyncio.sleep(0.05)
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [(line["stream"], line["value"], line["kind"]) for line in lines] == [
+        ("hot[kettle=red]", value, "insert") for value in (0.0, 2.0, 4.0)
+    ]
+    ready = await service.until("/readyz", lambda answer: "parts" in answer)
+    assert ready["parts"]["broker"]["connections"] == {"out": False}
+    assert "sink jsonl" not in [one["what"] for one in ready["degraded"]]
+    service.process.terminate()
+    code, errors = await service.end()
+    assert code == 0, errors
+
+
+@pytest.mark.usefixtures("in_site")
+async def test_a_sink_that_is_away_is_told_of(site: Any, install: Install) -> None:
+    site.paths += [install(), install("hs-jsonl", JSONL, SINK, "hs_jsonl")]
+    site.write()
+    (site.directory / "out").touch()  # no directory
+    (site.directory / "comfort.yaml").write_text(PUBLISHED, encoding="utf-8")
+    service = await site.start("serve")
+    ready = await service.until("/readyz", lambda answer: answer.get("degraded"))
+    assert ready["degraded"] == [{"what": "sink jsonl", "error": "not connected; 3 results wait for it", "count": 1}]
+    found = await asyncio.to_thread(run, "doctor", code=3)
+    assert "the running service: sink jsonl" in found.stdout
+    (site.directory / "out").unlink()
+    await service.until("/readyz", lambda answer: not answer["degraded"])
+
+
+def test_a_key_of_publish_belongs_to_one_sink(install: Install) -> None:
+    install()
+    with pytest.raises(ConfigurationError) as caught:
+        parse(PUBLISHED)
+    assert str(caught.value) == (
+        "x.yaml:8: publish hot: there is no key 'jsonl' (the keys are retain, payload, homeassistant)"
+    )
+    install("hs-jsonl", JSONL, SINK, "hs_jsonl")
+    assert parse(PUBLISHED).nodes["hot"].publish == {"jsonl": "out/hot.jsonl"}
+    with pytest.raises(ConfigurationError, match=r"^x\.yaml:8: publish hot: jsonl is 7 \(write the path of a file"):
+        parse(PUBLISHED.replace("out/hot.jsonl", "7"))
+    install("hs-lines", JSONL, {"hs_stream.sinks": "lines = hs_lines:JsonLines"}, "hs_lines")
+    with pytest.raises(ConfigurationError) as caught:
+        parse(PUBLISHED)
+    assert caught.value.message == (
+        "the sinks jsonl of hs-jsonl 1.2.0 and lines of hs-lines 1.2.0 both know the key jsonl of publish"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def JsonLines(settings): raise OSError('no disk')", "hs-jsonl 1.2.0 cannot be made: OSError: no disk"),
+        (JSONL.replace("if not isinstance(value, str)", "if value['x']"), "jsonl of hs-jsonl 1.2.0 failed: TypeError"),
+    ],
+)
+def test_a_broken_sink_is_named(install: Install, code: str, words: str) -> None:
+    install()
+    install("hs-jsonl", code, SINK, "hs_jsonl")
+    with pytest.raises(ConfigurationError, match=words):
+        parse(PUBLISHED)
+
+
+@pytest.mark.usefixtures("in_site")
+async def test_a_sink_that_raises_ends_the_service_with_its_name(site: Any, install: Install) -> None:
+    code = JSONL.replace("        lines: dict", "        raise LookupError('no paper')\n        lines: dict")
+    site.paths += [install(), install("hs-jsonl", code, SINK, "hs_jsonl")]
+    site.write()
+    (site.directory / "comfort.yaml").write_text(PUBLISHED, encoding="utf-8")
+    service = await site.start("serve")
+    code_, errors = await service.end()
+    assert code_ == 2
+    assert "the sink jsonl of hs-jsonl 1.2.0 failed: LookupError: no paper" in errors.splitlines()[-1]
+
+
+CODEC = """
+class Codec:
+    name, plates, placing = "roman", (), None
+    def __init__(self, options): self.options = options
+"""
+
+
+def test_a_codec_is_found_and_gets_its_options(install: Install) -> None:
+    install("hs-roman", CODEC, {"hs_stream.codecs": "roman = hs_roman:Codec"}, "hs_roman")
+    checks = checks_of(Settings())
+    assert checks.source("s", {"mqtt": "a/{b}", "codec": "roman", "old": True}) == ("b",)
+    made: Any = codec("roman", old=True)
+    assert made.options == {"old": True}
+    with pytest.raises(ConfigurationError, match=r"codec 'romn' is unknown \(write one of .*roman"):
+        checks.source("s", {"mqtt": "a/{b}", "codec": "romn"})
+    with pytest.raises(ConfigurationError, match="there is no key 'old'"):
+        checks.source("s", {"mqtt": "a/{b}", "codec": "json", "old": True})
+
+
 # --- it does not ---
 
 
 def parse(text: str) -> Any:
-    return parse_workflow(text, default_registry(), "x.yaml", source_check(Settings()))
+    return parse_workflow(text, default_registry(), "x.yaml", checks_of(Settings()))
 
 
 def test_a_mistake_in_its_options_names_the_line(install: Install) -> None:

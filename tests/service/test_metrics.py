@@ -98,17 +98,19 @@ def test_old_readings_are_counted_and_said_once() -> None:
     assert 'hs_backdated_readings_total{source="radio"} 4.0' in text
 
 
-def test_what_is_owed_is_shown_by_workflow() -> None:
+def test_what_is_owed_is_shown_by_workflow_and_what_waits_by_sink() -> None:
     """`IE-23`. Of one that owes nothing too: a series that is not there is no zero."""
     telemetry = ServiceTelemetry()
     figures = Figures()
     telemetry.attach(figures)
     assert 'hs_owed_streams{workflow="comfort"} 0.0' in telemetry.exposition().decode()
-    some = replace(figures.statistics(), owed={"energy": 3})
+    some = replace(figures.statistics(), owed={"energy": 3}, pending_by_sink={"mqtt": 0, "jsonl": 7})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "statistics", lambda: some)
         text = telemetry.exposition().decode()
     assert 'hs_owed_streams{workflow="energy"} 3.0' in text
+    assert 'hs_sink_pending{sink="jsonl"} 7.0' in text
+    assert 'hs_sink_pending{sink="mqtt"} 0.0' in text
 
 
 def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:

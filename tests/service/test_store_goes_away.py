@@ -13,6 +13,7 @@ from hs_stream.core.errors import StoreUnavailable
 from hs_stream.service.embedded.broker import EmbeddedBroker
 from hs_stream.service.round import Round
 from hs_stream.store.sqlite.file import SqliteFile
+from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 
 from .test_running_changes import SAVED, running
 
@@ -53,8 +54,8 @@ async def test_home_assistant_asks_for_states_meanwhile(
         await it.publish((1, 1.0))
         await it.contents("scaled", {1: 2.0})
         away.set = True
-        assistant = it.service._round._outputs._assistant
-        assert assistant is not None
+        [assistant] = [mirror.made for mirror in it.service._round._outputs.mirrors]
+        assert isinstance(assistant, HomeAssistant)
         assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
         await it.publish((2, 2.0))
         await it.mqtt.publish("homeassistant/status", "online", qos=1)

@@ -19,7 +19,7 @@ from hs_stream.service.settings import Settings, WatermarkSettings
 from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document, load_workflow, parse_workflow
 from hs_stream.service.workflows.graph import dot, graph_json, mermaid
-from hs_stream.service.workflows.loading import check_names, source_check
+from hs_stream.service.workflows.loading import check_names, checks_of
 from hs_stream_connectors.mqtt.packets import Message
 from hs_stream_connectors.mqtt.source import MqttSource
 
@@ -54,7 +54,7 @@ def registry() -> ToolRegistry:
 
 
 def parse(text: str, registry: ToolRegistry) -> WorkflowDefinition:
-    return parse_workflow(text, registry, "x.yaml", source_check(Settings()))
+    return parse_workflow(text, registry, "x.yaml", checks_of(Settings()))
 
 
 def test_the_graph_of_a_file(registry: ToolRegistry) -> None:

@@ -84,11 +84,19 @@ class _Broken(MemoryStore):
         found = await super().revisions(stream, times)
         return {time: found.get(time, 0) for time in times} if self.fault == "revision zero" else found
 
-    async def published(self, seq: int) -> None:
+    async def sinks(self, names: Sequence[str]) -> dict[str, int]:
+        if self.fault == "a new sink takes what others had":
+            self._cursors = dict.fromkeys(names, self._start) | dict(self._cursors)
+        if self.fault == "a sink stays":
+            names = [*names, *(name for name in self._cursors if name not in names)]
+        return await super().sinks(names)
+
+    async def published(self, sink: str, seq: int) -> None:
         if self.fault == "cursor goes back":
-            self._published_seq = 0
-        if self.fault != "never forgets":
-            await super().published(seq)
+            self._cursors = dict.fromkeys(self._cursors, 0)
+        for name in [*self._cursors] if self.fault == "one cursor for all" else [sink]:
+            if self.fault != "never forgets":
+                await super().published(name, seq)
 
 
 FAULTS = {
@@ -103,6 +111,9 @@ FAULTS = {
     "revision zero": "commits",
     "cursor goes back": "outbox",
     "never forgets": "outbox",
+    "one cursor for all": "sinks",
+    "a new sink takes what others had": "sinks",
+    "a sink stays": "sinks",
     "floor lost": "floors",
 }
 

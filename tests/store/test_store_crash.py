@@ -75,6 +75,7 @@ async def begin(store: Store) -> tuple[Recovery, int]:
     kinds = {RAW: "raw", LEFT: "derived", RIGHT: "derived"}
     new = [StreamRecord(s, StreamId(f"s{s}"), kind) for s, kind in kinds.items() if s not in known]  # type: ignore[arg-type]
     await store.register(new)
+    await store.sinks(["sink"])
     return recovery, recovery.commit_seq + 1
 
 
@@ -88,7 +89,7 @@ async def work(store: Store, report: Callable[[str], None], rounds: int = 1_000_
         await store.commit(step(i, seq - 1))
         report(f"c {i}")
         if i % 10 == 0:
-            await store.published(i - 5)
+            await store.published("sink", i - 5)
 
 
 async def check(store: Store, acked: dict[str, int]) -> int:
@@ -108,9 +109,10 @@ async def check(store: Store, acked: dict[str, int]) -> int:
     assert await store.revisions(RIGHT, range(1, k + 1)) == dict.fromkeys(gone, 2) | dict.fromkeys(
         range(max(k - 2, 1), k), 1
     )
-    outbox = entries_of(await store.outbox(recovery.published_seq, 10**6))
-    assert [entry[0] for entry in outbox] == list(range(recovery.published_seq + 1, k + 1))
-    assert recovery.published_seq <= k
+    published = recovery.published.get("sink", 0)
+    outbox = entries_of(await store.outbox(published, 10**6))
+    assert [entry[0] for entry in outbox] == list(range(published + 1, k + 1))
+    assert published <= k
     if outbox and k > 1:
         assert outbox[-1][2] == [[k - 1, "revise", f"revised {k}", 1], [k, "insert", float(k), 0]]
     assert [entry.time for entry in await store.history(10**6)] == list(range(k, 0, -1))

@@ -23,7 +23,7 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, StoreUnavailable
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.engine.ports import Append, Commit, DeadLetter, HistoryEntry, StreamChange, StreamRecord
+from hs_stream.engine.ports import Append, Commit, DeadLetter, HistoryEntry, Store, StreamChange, StreamRecord
 from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 from hs_stream.store.memory import MemoryStore
 from hs_stream.store.mongo import MongoStore
@@ -279,6 +279,8 @@ async def test_mongo_forgets_what_is_applied_and_published(mongo_url: str) -> No
     await store.open()
     await store.register([StreamRecord(1, StreamId("a"), "derived")])
 
+    await store.sinks(["sink"])
+
     async def journal(wanted: int) -> int:
         for _ in range(200):
             found = await store._link.collection("outbox").count_documents({})
@@ -291,7 +293,7 @@ async def test_mongo_forgets_what_is_applied_and_published(mongo_url: str) -> No
         change = StreamChange(1, TimeIntervals.of(0, seq), seq, Batch.of([(seq, 1)]), publish=seq == 3)
         await store.commit(Commit(seq, [change], 0, 0))
     assert await journal(3) == 3, "1 and 2 have nothing to publish; 3 waits, and what is behind it"
-    await store.published(3)
+    await store.published("sink", 3)
     assert await journal(0) == 0
     await store.close()
 
@@ -413,22 +415,68 @@ async def test_mongo_forgets_no_more_than_its_checkpoint_says(mongo_url: str) ->
     store = MongoStore(mongo_url, checkpoint_seconds=3600)
     await store.open()
     await store.register([StreamRecord(1, StreamId("a"), "derived")])
+    await store.sinks(["sink"])
     change = StreamChange(1, TimeIntervals.of(0, 9), 9, Batch.of([(5, 1)]), publish=True)
     await store.commit(Commit(1, [change], 0, 0))
     original = store._writer.write
 
     async def write(*arguments: Any, **options: Any) -> None:
         await original(*arguments, **options)
-        await store.published(1)
+        await store.published("sink", 1)
 
     store._writer.write = write  # type: ignore[method-assign]
     assert await store._books.checkpoint()
     await store.abandon()
     again = MongoStore(mongo_url)
     recovery = await again.open()
-    assert recovery.published_seq == 0
+    assert recovery.published == {"sink": 0}
     assert len(await again.outbox(0, 10)) == 1
     await again.close()
+
+
+async def one_cursor(store: Store) -> None:
+    """What the last version left: three commits, of which the first is published."""
+    await store.open()
+    await store.register([StreamRecord(1, StreamId("a"), "derived")])
+    await store.sinks(["old"])
+    for seq in range(1, 4):
+        change = StreamChange(1, TimeIntervals.of(0, seq), seq, Batch.of([(seq, 1)]), publish=True)
+        await store.commit(Commit(seq, [change], 0, 0))
+    await store.published("old", 1)
+    await store.close()
+
+
+async def takes_the_cursor_over(store: Store) -> None:
+    assert (await store.open()).published == {}
+    assert await store.sinks(["mqtt", "file"]) == {"mqtt": 1, "file": 1}
+    assert [entry.seq for entry in await store.outbox(0, 9)] == [2, 3]
+    await store.close()
+
+
+async def test_sqlite_of_the_last_version_had_one_cursor(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    await one_cursor(SqliteStore(path))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM state WHERE key LIKE 'sink:%'")
+        assert dict(db.execute("SELECT key, value FROM state")) == {"commit": 3, "published": 1, "proven": 0}
+    await takes_the_cursor_over(SqliteStore(path))
+    # It comes back, and publishes on with its one cursor.
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE state SET value = 3 WHERE key = 'published'")
+        db.execute("DELETE FROM outbox")
+    again = SqliteStore(path)
+    await again.open()
+    assert await again.sinks(["mqtt", "file"]) == {"mqtt": 3, "file": 3}
+    await again.close()
+
+
+async def test_mongo_of_the_last_version_had_one_cursor(mongo_url: str) -> None:
+    await one_cursor(MongoStore(mongo_url))
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        state = client.get_default_database()["state"]
+        state.update_one({"_id": "store"}, {"$unset": {"sinks": 1}})
+        assert (state.find_one({"_id": "store"}) or {})["published"] == 1
+    await takes_the_cursor_over(MongoStore(mongo_url))
 
 
 async def test_mongo_leaves_no_socket_open_where_nobody_listens() -> None:

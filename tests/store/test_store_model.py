@@ -125,8 +125,9 @@ class Model:
         assert recovery.changed.get(RAW, TimeIntervals()) == union
         assert recovery.commit_seq == self.commit_seq
         assert max(self.marks, default=0) <= recovery.append_seq <= self.append_seq
-        assert recovery.published_seq <= self.published if crashed else recovery.published_seq == self.published
-        self.append_seq, self.published = recovery.append_seq, recovery.published_seq
+        published = recovery.published["sink"]
+        assert published <= self.published if crashed else published == self.published
+        self.append_seq, self.published = recovery.append_seq, published
 
 
 async def run(factory: Callable[[], Store], steps: list[Any]) -> None:
@@ -149,6 +150,7 @@ async def play(factory: Callable[[], Store], steps: list[Any]) -> None:
     await store.register(
         [StreamRecord(RAW, StreamId("raw"), "raw"), StreamRecord(DERIVED, StreamId("derived"), "derived")]
     )
+    await store.sinks(["sink"])
     repeat: Callable[[], Any] | None = None
     for step in steps:
         if step[0] == "append":
@@ -159,7 +161,7 @@ async def play(factory: Callable[[], Store], steps: list[Any]) -> None:
             await repeat()
         elif step[0] == "publish":
             model.published = max(model.published, model.commit_seq - step[1])
-            await store.published(max(model.commit_seq - step[1], 0))
+            await store.published("sink", max(model.commit_seq - step[1], 0))
         elif step[0] == "repeat":
             if repeat is not None:
                 await repeat()

@@ -20,11 +20,10 @@ name             payload                                                    modu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream_connectors.codecs.bare import NumberCodec, TextCodec
+from hs_stream.entry_points import CODECS
 from hs_stream_connectors.codecs.base import (
     DEFAULT_MAX_PAYLOAD,
     REASONS,
@@ -34,16 +33,8 @@ from hs_stream_connectors.codecs.base import (
     Decoded,
     TimeSpec,
 )
-from hs_stream_connectors.codecs.objects import JsonCodec, MsgpackCodec
-from hs_stream_connectors.codecs.shelly import ShellyCodec
-from hs_stream_connectors.codecs.sparkplug import SparkplugCodec
-from hs_stream_connectors.codecs.sphere import SphereCodec
-from hs_stream_connectors.codecs.states import EspHomeCodec, Shelly1Codec, StatestreamCodec
-from hs_stream_connectors.codecs.tasmota import TasmotaCodec
-from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 
 __all__ = [
-    "CODECS",
     "OPTIONS",
     "REASONS",
     "BatchError",
@@ -53,23 +44,9 @@ __all__ = [
     "TimeSpec",
     "codec",
     "fields_of",
+    "is_ours",
     "max_payload_of",
 ]
-
-CODECS: Final[Mapping[str, Callable[[Mapping[str, Any]], Codec]]] = {
-    "esphome": EspHomeCodec.make,
-    "json": JsonCodec.make,
-    "msgpack": MsgpackCodec.make,
-    "number": NumberCodec.make,
-    "shelly": ShellyCodec.make,
-    "shelly1": Shelly1Codec.make,
-    "sparkplug": SparkplugCodec.make,
-    "sphere": SphereCodec.make,
-    "statestream": StatestreamCodec.make,
-    "tasmota": TasmotaCodec.make,
-    "text": TextCodec.make,
-    "zigbee2mqtt": Zigbee2MqttCodec.make,
-}
 
 OPTIONS: Final = ("time", "fields", "bind", "earliest", "max_payload", "base", "zone", "scope", "rebirth")
 """Every option that some codec has."""
@@ -80,11 +57,15 @@ def codec(name: str, **options: Any) -> Codec:
 
     `ConfigurationError` for an unknown name or option.
     """
-    try:
-        make = CODECS[name]
-    except KeyError:
-        raise ConfigurationError(f"codec {name!r} is unknown", hint=f"write one of {', '.join(CODECS)}") from None
-    return make(options)
+    if name not in CODECS.table():
+        raise ConfigurationError(f"codec {name!r} is unknown", hint=f"write one of {', '.join(CODECS.names())}")
+    made: Codec = CODECS.make(name, options)
+    return made
+
+
+def is_ours(name: str) -> bool:
+    """Whether the codec ``name`` has no options but those of `OPTIONS`."""
+    return CODECS.is_own(name)
 
 
 def fields_of(made: Codec) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hs_stream.core.doubts import SourceFacts
 from hs_stream.core.errors import ConfigurationError
-from hs_stream_connectors.codecs import OPTIONS, CodecOptions, codec
+from hs_stream_connectors.codecs import OPTIONS, CodecOptions, codec, is_ours
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource, SourceSpec
 from hs_stream_connectors.mqtt.topics import TopicTemplate
@@ -57,12 +57,12 @@ class MqttConnector:
         return MqttSource("mqtt", self._options(), specs, memory=self._memory)
 
     def _spec(self, name: str, options: Mapping[str, Any]) -> SourceSpec:
+        kind = options.get("codec", "json")
         for key in options:
-            if key not in _KEYS:
+            if key not in _KEYS and (not isinstance(kind, str) or is_ours(kind)):
                 raise ConfigurationError(
                     f"source {name}: there is no key {key!r}", hint=f"the keys are {', '.join(_KEYS)}"
                 )
-        kind = options.get("codec", "json")
         if not isinstance(kind, str):
             raise ConfigurationError(f"source {name}: codec is not a name", hint="write codec: json")
         if not isinstance(options["mqtt"], str):

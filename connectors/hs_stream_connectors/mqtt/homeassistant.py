@@ -39,7 +39,7 @@ from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_duration
 from hs_stream.core.value import Value
-from hs_stream.engine.ports import Publication
+from hs_stream.engine.ports import Publication, PublishedStream
 from hs_stream_connectors.codecs.objects import load_json
 from hs_stream_connectors.mqtt.client import ClientStatistics
 from hs_stream_connectors.mqtt.homeassistant_classes import DEVICE_CLASSES, STATE_CLASSES, STATE_CLASSES_OF, UNITS
@@ -253,8 +253,11 @@ def _identifier(parts: Sequence[str]) -> str:
 class HomeAssistant:
     """Keeps Home Assistant's picture of our published streams up to date, over a connection of its own.
 
-    ``newest(stream)``: the newest stored value, ``None`` if there is none.
+    Implements `hs_stream.engine.ports.Mirror`. ``newest(stream)``: the newest stored value, ``None`` if there is none.
+    ``published()``: every stream that is published; those with ``homeassistant`` are announced when it begins.
     """
+
+    name = "home assistant"
 
     def __init__(
         self,
@@ -263,11 +266,14 @@ class HomeAssistant:
         prefix: str,
         version: str,
         newest: Callable[[StreamId], Awaitable[Value]],
+        published: Callable[[], Iterable[PublishedStream]] | None = None,
     ) -> None:
         self._options = options
         self._status_topic = f"{prefix}/status"
         self._version = version
         self._newest = newest
+        self._published = published
+        self._report: Callable[[bool], None] = lambda _: None
         self._entities: dict[tuple[str, StreamId], Entity] = {}
         """By workflow and stream: two workflows may publish one stream."""
         self._topics: set[str] = set()
@@ -300,9 +306,9 @@ class HomeAssistant:
     def observe(self, publications: Iterable[Publication]) -> None:
         """Take notice of changes that are published; those of older instances are left alone (rule 2)."""
         for item in publications:
-            options = item.options.get("homeassistant")
-            if options is None or not item.newest:
+            if "homeassistant" not in item.options or not item.newest:
                 continue
+            options = item.options["homeassistant"] or {}
             key = item.workflow, item.stream
             entity = self._entities.get(key)
             if entity is None:
@@ -314,8 +320,15 @@ class HomeAssistant:
             self._due[topic] = (entity, "state")
             self._news.set()
 
-    async def run(self) -> None:
+    async def run(self, connected: Callable[[bool], None]) -> None:
         """Stay connected until cancelled; reconnect with a bounded, jittered delay. Raises what the store raises."""
+        self._report = connected
+        if self._published is not None:
+            self.announce(
+                Entity(one.stream, one.workflow, one.plates, one.tool, one.options["homeassistant"] or {})
+                for one in self._published()
+                if "homeassistant" in one.options
+            )
         async with asyncio.TaskGroup() as group:
             group.create_task(self._outgoing.client.run(), name="home assistant: connection")
             group.create_task(self._listen(), name="home assistant: listen")
@@ -326,6 +339,7 @@ class HomeAssistant:
         return self._outgoing.client.statistics()
 
     def _on_connected(self, up: bool) -> None:
+        self._report(up)
         if up:
             self._everything()
 

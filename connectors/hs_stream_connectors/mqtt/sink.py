@@ -21,21 +21,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.stream import unpublishable
 from hs_stream.engine.ports import Publication, Unpublished
 from hs_stream_connectors.mqtt.client import ClientStatistics
-from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.outgoing import SETTLE, Outgoing, OutgoingStatistics, Refusal
 
-__all__ = ["MAX_SIZE", "REMEMBERED", "WINDOW", "MqttSink", "check_publish_options"]
+__all__ = ["MAX_SIZE", "REMEMBERED", "WINDOW", "MqttSink", "check_publish_option"]
 
 WINDOW: Final = 2_000
 REMEMBERED: Final = 5.0
@@ -45,14 +44,13 @@ MAX_SIZE: Final = 1_048_576
 _PAYLOADS: Final = ("json", "msgpack", "value")
 
 
-def check_publish_options(options: Mapping[str, Any]) -> None:
-    """``ConfigurationError`` unless ``retain``, ``payload`` and ``homeassistant`` are what they may be."""
-    if not isinstance(options.get("retain", False), bool):
-        raise ConfigurationError(f"retain is {options['retain']!r}", hint="write true or false")
-    if options.get("payload", "json") not in _PAYLOADS:
-        raise ConfigurationError(f"payload is {options['payload']!r}", hint=f"write one of {', '.join(_PAYLOADS)}")
-    if "homeassistant" in options:
-        check_homeassistant(options["homeassistant"])
+def check_publish_option(key: str, value: Any) -> None:
+    """``ConfigurationError`` unless ``retain`` and ``payload`` are what they may be."""
+    if key == "retain" and not isinstance(value, bool):
+        raise ConfigurationError(f"retain is not true or false but {value!r}")
+    if key == "payload" and value not in _PAYLOADS:
+        hint = did_you_mean(str(value), _PAYLOADS, "write")
+        raise ConfigurationError(f"payload is not one of {', '.join(_PAYLOADS)}", hint=hint)
 
 
 _json: Final = msgspec.json.Encoder()
@@ -80,7 +78,6 @@ class MqttSink:
     """Implements `hs_stream.engine.ports.Sink`. It has a connection of its own, with ``-out`` behind the client id.
 
     ``max_size``: bytes of the largest message, where the broker does not say less (with 3.1.1 it cannot).
-    ``published`` is told what went out, or was refused.
 
     Sharing the source's connection would stop the confirmations whenever the source stops reading.
     """
@@ -94,7 +91,6 @@ class MqttSink:
         window: int = WINDOW,
         max_size: int = MAX_SIZE,
         settle: float = SETTLE,
-        published: Callable[[Sequence[Publication]], None] | None = None,
     ) -> None:
         if not prefix or set(prefix) & set("+#") or unpublishable(prefix) or prefix[0] in "/$" or prefix[-1] == "/":
             raise ConfigurationError(
@@ -113,7 +109,6 @@ class MqttSink:
             settle=settle,
             connected=self._on_connected,
         )
-        self._published = published
 
     def _on_connected(self, up: bool) -> None:
         self._report(up)
@@ -139,8 +134,6 @@ class MqttSink:
             self._outgoing.send(topic, payload, retain=retain, done=partial(batch.end, item, topic))
         self._outgoing.pump()
         await batch.done
-        if self._published is not None:
-            self._published(publications)
         return batch.refused
 
     async def wait_connected(self, timeout: float) -> None:

@@ -33,7 +33,7 @@ from hs_stream.service.logs import configure_logging
 from hs_stream.service.settings import HttpSettings, MqttSettings, Settings, StoreSettings
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.file import load_workflow
-from hs_stream.service.workflows.loading import source_check
+from hs_stream.service.workflows.loading import checks_of
 from hs_stream.testing.oracle import Verification, verify
 from hs_stream_connectors.simulator import HouseSimulator, SimulatorStatistics
 
@@ -132,7 +132,7 @@ async def _demo(directory: Path, seconds: float | None, port: int, viewer: Viewe
 
 def _workflow(settings: Settings) -> WorkflowDefinition:
     with as_file(files(__package__).joinpath("house.yaml")) as path:
-        return load_workflow(path, load_registry(settings), source_check(settings))
+        return load_workflow(path, load_registry(settings), checks_of(settings))
 
 
 @asynccontextmanager

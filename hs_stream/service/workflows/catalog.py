@@ -32,10 +32,12 @@ from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, Connectors
 from hs_stream.service.host import reading_store
 from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import Sinks
 from hs_stream.service.stores import has_store
 from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.file import MAX_FILE, WorkflowText, from_document
 from hs_stream.service.workflows.loading import check_names, load_workflows, matching_files, read_workflows
+from hs_stream.service.workflows.parser import Checks
 
 __all__ = ["STORE", "Catalog", "FromFile", "Plan", "Unread", "plan", "saved_workflows"]
 
@@ -130,18 +132,19 @@ class Catalog:
     ) -> None:
         self._settings, self._registry = settings, registry
         self._connectors = Connectors(settings)
-        self._check = self._connectors.check
+        self._sinks = Sinks(settings)
+        self._checks = Checks(self._connectors.check, self._sinks)
         self._given = files is not None
         # Before they are loaded: what changes meanwhile counts as unread.
         self._loaded = {} if self._given else self._digests()
         self._files = {one.name: one for one in (load_workflows(settings, registry) if files is None else files)}
         self._saved: dict[str, WorkflowDefinition] = {}
-        self._announced: set[str] = set()
+        self._told: dict[str, set[str]] = {}
 
     @property
-    def announced(self) -> bool:
-        """Whether Home Assistant was ever told of streams, by whatever ran over this store."""
-        return bool(self._announced)
+    def told(self) -> set[str]:
+        """The lasting sinks (Home Assistant) that were ever told of streams, by whatever ran over this store."""
+        return {sink for sinks in self._told.values() for sink in sinks}
 
     @property
     def workflows(self) -> list[WorkflowDefinition]:
@@ -163,7 +166,8 @@ class Catalog:
     async def open(self, store: Store) -> None:
         """Read what is saved. `ConfigurationError` for what does not load or contradicts a file."""
         documents = await store.documents("workflows")
-        self._announced = {name for name, one in documents.items() if one.get("homeassistant")}
+        lasting = self._sinks.lasting()
+        self._told = {name: {sink for sink in lasting if one.get(sink) is True} for name, one in documents.items()}
         saved = {name: self._load(name, one["saved"]) for name, one in documents.items() if one.get("saved")}
         for name in saved.keys() & self._files.keys():
             logger.warning("a file wins over the saved workflow", workflow=name, file=self._files[name].path)
@@ -172,7 +176,7 @@ class Catalog:
 
     def _load(self, name: str, document: Mapping[str, Any]) -> WorkflowDefinition:
         try:
-            return from_document(document, self._registry, f"saved workflow {name}", self._check)
+            return from_document(document, self._registry, f"saved workflow {name}", self._checks)
         except ConfigurationError as error:
             hint = f"{error.hint}; or give it up: hs-stream workflow remove {name}".removeprefix("; or ")
             raise ConfigurationError(error.message, hint=hint, path=error.path) from None
@@ -258,8 +262,8 @@ class Catalog:
         As in `read_files`, code that it names is imported in the loop's thread.
         """
         read = await asyncio.to_thread(WorkflowText.read, text, f"workflow {name}", as_json=as_json)
-        check = partial(self._connectors.check, author=author)
-        found = read.workflow(self._registry, check, allow_code=author != "anybody")
+        checks = Checks(partial(self._connectors.check, author=author), self._sinks)
+        found = read.workflow(self._registry, checks, allow_code=author != "anybody")
         if found.name != name:
             raise found.error("workflow", f"this is the workflow {found.name}, not {name}", "make both names equal")
         return found
@@ -317,11 +321,9 @@ class Catalog:
             "definition": to_document(workflow, resolved=True),
             "saved": saved,
         }
-        told = any(node.publish and "homeassistant" in node.publish for node in workflow.nodes.values())
-        if told or workflow.name in self._announced:
-            # It stays: whatever is changed, Home Assistant may still have to be told that something is gone.
-            document["homeassistant"] = True
-        return document
+        # It stays: whatever is changed, Home Assistant may still have to be told that something is gone.
+        told = self._sinks.used(workflow) & {*self._sinks.lasting()} | self._told.get(workflow.name, set())
+        return dict.fromkeys(sorted(told), True) | document
 
 
 async def saved_workflows(settings: Settings) -> list[str]:

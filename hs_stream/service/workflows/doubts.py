@@ -1,4 +1,4 @@
-"""Doubts about a workflow: of its graph (`hs_stream.core.doubts`), and of what it publishes to Home Assistant."""
+"""Doubts about a workflow: of its graph (`hs_stream.core.doubts`), and of what it publishes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
-from hs_stream_connectors.mqtt.homeassistant import doubts_of_entity
+from hs_stream.service.sinks import Sinks
 
 __all__ = ["doubts_about"]
 
 
 def doubts_about(settings: Settings, workflows: Iterable[WorkflowDefinition]) -> list[ConfigurationError]:
     """What ``workflows``, which load, may say and their author hardly means; each with its place. Not raised."""
-    connectors = Connectors(settings)
+    connectors, sinks = Connectors(settings), Sinks(settings)
     found = []
     for workflow in workflows:
         try:
@@ -28,6 +28,6 @@ def doubts_about(settings: Settings, workflows: Iterable[WorkflowDefinition]) ->
                 workflow.error("nodes", text, "see keys_named, keys_made of its tools, facts of its connectors")
             )
         for node in workflow.nodes.values():
-            for message, hint in doubts_of_entity((node.publish or {}).get("homeassistant") or {}):
+            for message, hint in sinks.doubts(node.publish or {}):
                 found.append(workflow.error(f"publish.{node.name}", f"publish {node.name}: {message}", hint))
     return found

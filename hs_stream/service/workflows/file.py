@@ -28,6 +28,8 @@
 2. What a connector's options mean is the connector's business: a `SourceCheck` that the service passes in says whether
    they are right, and which plates they bind. Without one, each ``{name}`` in their texts is a plate, and each key of
    ``bind``.
+3. What a key of ``publish`` means is the business of the sink that knows it, which a `PublishCheck` asks. Without one,
+   it is asked under settings that nobody changed.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from typing import Any, Final
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.workflows.parser import SourceCheck, WorkflowParser
+from hs_stream.service.workflows.parser import Checks, WorkflowParser
 from hs_stream.service.workflows.yaml_items import Item, read_json, read_yaml
 
 __all__ = ["MAX_FILE", "WorkflowText", "from_document", "load_workflow", "parse_workflow"]
@@ -69,15 +71,15 @@ class WorkflowText:
         return cls.read(_text_of(path), str(path))
 
     def workflow(
-        self, registry: ToolRegistry, check: SourceCheck | None = None, *, allow_code: bool = True
+        self, registry: ToolRegistry, checks: Checks | None = None, *, allow_code: bool = True
     ) -> WorkflowDefinition:
         """What it says; see `parse_workflow`."""
-        return WorkflowParser(self.path, registry, check, allow_code=allow_code).workflow(self.item)
+        return WorkflowParser(self.path, registry, checks, allow_code=allow_code).workflow(self.item)
 
 
-def load_workflow(path: str | Path, registry: ToolRegistry, check: SourceCheck | None = None) -> WorkflowDefinition:
+def load_workflow(path: str | Path, registry: ToolRegistry, checks: Checks | None = None) -> WorkflowDefinition:
     """The workflow in the file at ``path``, at most `MAX_FILE` bytes of UTF-8."""
-    return WorkflowText.read_file(path).workflow(registry, check)
+    return WorkflowText.read_file(path).workflow(registry, checks)
 
 
 def _text_of(path: str | Path) -> str:
@@ -105,7 +107,7 @@ def parse_workflow(
     text: str,
     registry: ToolRegistry,
     path: str = "<text>",
-    check: SourceCheck | None = None,
+    checks: Checks | None = None,
     *,
     as_json: bool = False,
     allow_code: bool = True,
@@ -115,11 +117,11 @@ def parse_workflow(
     With ``allow_code=False``, tools are refused that run code which their parameters name: ``text`` is of somebody who
     may not do that here.
     """
-    return WorkflowText.read(text, path, as_json=as_json).workflow(registry, check, allow_code=allow_code)
+    return WorkflowText.read(text, path, as_json=as_json).workflow(registry, checks, allow_code=allow_code)
 
 
 def from_document(
-    document: Mapping[str, Any], registry: ToolRegistry, path: str = "<document>", check: SourceCheck | None = None
+    document: Mapping[str, Any], registry: ToolRegistry, path: str = "<document>", checks: Checks | None = None
 ) -> WorkflowDefinition:
     """The inverse of `hs_stream.service.workflows.document.to_document`."""
-    return WorkflowParser(path, registry, check).workflow(Item.of(document))
+    return WorkflowParser(path, registry, checks).workflow(Item.of(document))

@@ -11,23 +11,27 @@ from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.service.connectors import Connectors
 from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import Sinks
 from hs_stream.service.workflows.file import WorkflowText
-from hs_stream.service.workflows.parser import SourceCheck
+from hs_stream.service.workflows.parser import Checks
 
 __all__ = [
     "check_names",
+    "checks_of",
     "first_workflow",
     "load_workflows",
     "matching_files",
     "read_workflows",
-    "source_check",
     "workflow_files",
 ]
 
 
-def source_check(settings: Settings) -> SourceCheck:
-    """A check that asks the connector of each source: it builds the real topic template and codec, path and columns."""
-    return Connectors(settings).check
+def checks_of(settings: Settings) -> Checks:
+    """Checks that ask the connector of each source, and the sink of each key of ``publish``.
+
+    A connector builds the real topic template and codec, path and columns.
+    """
+    return Checks(Connectors(settings).check, Sinks(settings))
 
 
 def workflow_files(patterns: Sequence[str]) -> list[Path]:
@@ -60,9 +64,9 @@ def load_workflows(
     settings: Settings, registry: ToolRegistry, texts: Sequence[WorkflowText] | None = None
 ) -> list[WorkflowDefinition]:
     """Every workflow of the settings (or of ``texts``); what two of them name alike, they define equally."""
-    check = source_check(settings)
+    checks = checks_of(settings)
     found = read_workflows(settings) if texts is None else texts
-    workflows = [text.workflow(registry, check) for text in found]
+    workflows = [text.workflow(registry, checks) for text in found]
     check_names(workflows)
     return workflows
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.plate import Plate
@@ -15,21 +15,40 @@ from hs_stream.core.time import EMPTY, TimeIntervals, parse_duration, parse_time
 from hs_stream.core.tool import Tool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.entry_points import CONNECTORS
+from hs_stream.service.settings import Settings
+from hs_stream.service.sinks import Sinks
 from hs_stream.service.workflows.yaml_items import Item, Reader
-from hs_stream_connectors.mqtt.homeassistant import check_homeassistant
 
-__all__ = ["SourceCheck", "WorkflowParser", "source_options", "topic_plates"]
+__all__ = ["Checks", "PublishCheck", "SourceCheck", "WorkflowParser", "source_options", "topic_plates"]
 
 SourceCheck = Callable[[str, Mapping[str, Any]], tuple[str, ...]]
 """``check(name, options)``: the plates that the options bind, or a `ConfigurationError` without path and line."""
+
+
+class PublishCheck(Protocol):
+    """What sinks say of ``publish``."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """All that are known."""
+
+    def check(self, key: str, value: Any) -> None:
+        """A `ConfigurationError` without path and line where ``value`` cannot stand under ``key``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What only those know who bring connectors and sinks."""
+
+    source: SourceCheck
+    publish: PublishCheck
+
 
 _TOP: Final = (
     *("workflow", "description", "online", "start", "requested_intervals", "plates", "sources", "nodes", "publish"),
 )
 _NODE: Final = ("tool", "from", "over", "on", "into", "with")
 _PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
-_PUBLISH: Final = ("retain", "payload", "homeassistant")
-_PAYLOADS: Final = ("json", "msgpack", "value")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
 _PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
 
@@ -57,18 +76,16 @@ def _variables(value: Any) -> list[str]:
 
 
 class WorkflowParser(Reader):
-    """Understands one text. ``check`` looks at the options of sources.
+    """Understands one text. ``checks`` look at the options of sources and at ``publish``.
 
     With ``allow_code=False``, tools are refused that run code which their parameters name.
     """
 
-    def __init__(
-        self, path: str, registry: ToolRegistry, check: SourceCheck | None, *, allow_code: bool = True
-    ) -> None:
+    def __init__(self, path: str, registry: ToolRegistry, checks: Checks | None, *, allow_code: bool = True) -> None:
         super().__init__(path)
         self._registry = registry
         self._allow_code = allow_code
-        self._check = check or topic_plates
+        self._checks = checks or Checks(topic_plates, Sinks(Settings.model_construct()))
         self._connectors = CONNECTORS.names()
         self._lines: dict[str, int] = {}
 
@@ -239,7 +256,7 @@ class WorkflowParser(Reader):
             bound = self.texts(children["plates"], f"source {name}: plates") if self._has(children, "plates") else ()
         else:
             try:
-                bound = self._check(name, given)
+                bound = self._checks.source(name, given)
             except ConfigurationError as error:
                 line = self._line_of(children, kinds[0], error)
                 raise self.error(_named("source", name, error.message), line, error.hint) from None
@@ -339,22 +356,14 @@ class WorkflowParser(Reader):
                 hint = "its readings are on MQTT already" if name in sources else did_you_mean(name, nodes)
                 kind = "a source, not a node" if name in sources else "no node"
                 raise self.error(f"{what}: this is {kind}", item.key_line or item.line, hint)
-            options = self.mapping(item, what, _PUBLISH)
-            if "retain" in options:
-                self.boolean(options["retain"], f"{what}: retain")
-            if "payload" in options and options["payload"].value not in _PAYLOADS:
-                raise self.error(
-                    f"{what}: payload is not one of {', '.join(_PAYLOADS)}",
-                    options["payload"],
-                    did_you_mean(str(options["payload"].value), _PAYLOADS, "write"),
-                )
-            if "homeassistant" in options:
-                self.mapping(options["homeassistant"], f"{what}: homeassistant")
-                try:
-                    check_homeassistant(options["homeassistant"].plain())
-                except ConfigurationError as error:
-                    raise self.error(f"{what}: {error.message}", options["homeassistant"], error.hint) from None
+            sinks = self._checks.publish
+            options = self.mapping(item, what, sinks.keys)
             result[name] = {key: child.plain() for key, child in options.items()}
+            for key, value in result[name].items():
+                try:
+                    sinks.check(key, value)
+                except ConfigurationError as error:
+                    raise self.error(f"{what}: {error.message}", options[key], error.hint) from None
         return result
 
 

@@ -14,18 +14,21 @@ from hs_stream.core.errors import StoreReplaced
 from hs_stream.core.time import TimeIntervals
 from hs_stream.engine.ports import Commit, StreamRecord
 from hs_stream.store.changes import complete, missing
+from hs_stream.store.cursors import advanced, chosen, start_of
 from hs_stream.store.mongo import layout
 from hs_stream.store.mongo.applier import Applier
 from hs_stream.store.mongo.journal import Pending, publishes
 from hs_stream.store.mongo.keys import Document
 from hs_stream.store.mongo.link import Link
 from hs_stream.store.mongo.right import Right
-from hs_stream.store.mongo.values import decode
+from hs_stream.store.mongo.values import decode, encode
 from hs_stream.store.mongo.writer import Writer, replacement
 
 __all__ = ["Books"]
 
-_STATE: Final = {"append": 0, "commit": 0, "published": 0, "consumed": 0, "applied": 0, "proven": None, "token": 0}
+_SEQS: Final = ("append", "commit", "published", "consumed", "applied", "token")
+_STATE: Final[Mapping[str, Any]] = {**dict.fromkeys(_SEQS, 0), "proven": None, "sinks": {}}
+"""``sinks``: the cursor of each (never changed in place). ``published``: where the outbox begins."""
 
 
 class Books:
@@ -54,7 +57,7 @@ class Books:
     def found(self, state: Document, records: Iterable[StreamRecord]) -> None:
         """What is stored: the state document, empty where there is none, and the streams."""
         self.saved = _known(state) if state else {}
-        self.state = _STATE | self.saved
+        self.state = {**_STATE, **self.saved}
         self.registered(records)
 
     def registered(self, records: Iterable[StreamRecord]) -> None:
@@ -85,13 +88,23 @@ class Books:
         """Of marks: each of these was used by an append."""
         self.state["append"] = max([self.state["append"], self.state["consumed"], *seqs])
 
-    def published(self, seq: int) -> bool:
-        """Whether it is news that everything up to ``seq`` is published."""
-        if seq <= self.state["published"]:
+    def choose_sinks(self, names: Iterable[str]) -> None:
+        """`hs_stream.engine.ports.Store.sinks`, for the next checkpoint."""
+        state = self.state
+        self._set_cursors(*chosen(state["sinks"], state["published"], names, state["commit"]))
+
+    def published(self, sink: str, seq: int) -> bool:
+        """Whether it is news that ``sink`` has published everything up to ``seq``."""
+        known = self.state["sinks"]
+        cursors = advanced(known, sink, seq)
+        if cursors is known:
             return False
-        self.state["published"] = seq
-        self.pending.published(seq)
+        self._set_cursors(cursors, start_of(cursors, self.state["published"]))
         return True
+
+    def _set_cursors(self, cursors: Mapping[str, int], start: int) -> None:
+        self.state["sinks"], self.state["published"] = cursors, start
+        self.pending.published(start)
 
     def _progress_of(self, stream: int) -> tuple[TimeIntervals, int | None]:
         record = self.records[stream]
@@ -153,7 +166,7 @@ class Books:
                 if await self._link.server() != self._server:
                     self._keep(progress, history)
                     return False
-                document = {"_id": "store", "layout": layout.LAYOUT, **state}
+                document = {"_id": "store", "layout": layout.LAYOUT, **state, "sinks": encode(state["sinks"])}
                 await self._right.write("books", lambda: self._write_state(document), sync=True)
             except BaseException:
                 self._keep(progress, history)
@@ -190,4 +203,5 @@ class Books:
 
 
 def _known(document: Document) -> dict[str, Any]:
-    return {name: decode(document.get(name)) for name in _STATE}
+    found = {name: decode(document.get(name)) for name in _STATE}
+    return {**found, "sinks": found["sinks"] or {}}

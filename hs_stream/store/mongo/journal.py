@@ -4,7 +4,7 @@
    A commit counts once all of its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of
    it.
 2. An entry is forgotten once it is both applied (its effects are in the other collections, coverage included) and
-   published, in ranges.
+   published by every sink, in ranges.
 3. A writer with another token than the one before begins with an entry of an empty commit, marked ``c: true``, which
    stays: so the writer before cannot use this ``seq`` any more, whenever it wakes.
 """

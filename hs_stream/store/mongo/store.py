@@ -114,7 +114,7 @@ class MongoStore:
         state = self._books.state
         self._books.known_appends(seq for seq, _ in marks)
         changed = merge_marks(pair for seq, one in marks if seq > state["consumed"] for pair in one.items())
-        return Recovery(changed, state["append"], state["commit"], state["published"], state["proven"])
+        return Recovery(changed, state["append"], state["commit"], dict(state["sinks"]), state["proven"])
 
     async def close(self) -> None:
         """Write a last checkpoint and disconnect. Idempotent."""
@@ -314,9 +314,18 @@ class MongoStore:
             known = [entries_of(unpack_commit(packed)) for _, packed in assemble(found) if packed is not None]
         return [entry for entries in known for entry in entries]
 
-    async def published(self, seq: int) -> None:
+    async def sinks(self, names: Sequence[str]) -> dict[str, int]:
         self._require_writable()
-        if self._books.published(seq):
+        async with self._commit_lock:
+            self._books.choose_sinks(names)
+            if self._books.unsaved():
+                with self._link.talking():
+                    await self._redo.settled_checkpoint()
+        return dict(self._books.state["sinks"])
+
+    async def published(self, sink: str, seq: int) -> None:
+        self._require_writable()
+        if self._books.published(sink, seq):
             self._schedule()
 
     async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,6 +17,7 @@ from hs_stream.core.packing import pack, to_intervals, unpack
 from hs_stream.engine.ports import Holder, Recovery
 from hs_stream.private_files import make_private, narrow, touch_private
 from hs_stream.store.changes import merge_marks, missing
+from hs_stream.store.cursors import advanced, chosen, start_of
 from hs_stream.store.fence import Fence, boot, host_now
 from hs_stream.store.sqlite.rows import SCHEMA, SCHEMA_VERSION, UPGRADES, unavailable
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 _TRIM_EVERY: Final = 1000
 _FENCE: Final = "fence"
 """The key in ``state`` of the token of the right to write."""
+_SINK: Final = "sink:"
+"""What the keys in ``state`` of the cursors of sinks begin with."""
 
 
 class SqliteFile:
@@ -115,9 +118,10 @@ class SqliteFile:
         return found
 
     def _write_remembered(self, db: sqlite3.Connection) -> None:
-        news = [item for item in self.state.items() if self._saved.get(item[0], 0) != item[1]]
-        if news:
+        if news := self.state.items() - self._saved.items():
             db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", news)
+        if gone := self._saved.keys() - self.state.keys():
+            db.executemany("DELETE FROM state WHERE key = ?", [(key,) for key in gone])
         if self._saved.get("published") != self.state["published"]:
             db.execute("DELETE FROM outbox WHERE seq <= ?", (self.state["published"],))
         if self._uppers:
@@ -178,7 +182,7 @@ class SqliteFile:
 
     def _open(self) -> Recovery:
         db = self._connect()
-        self.state = dict.fromkeys(("append", "commit", "published"), 0) | {"proven": None}
+        self.state = {**dict.fromkeys(("append", "commit", "published"), 0), "proven": None}
         self.state |= dict(db.execute("SELECT key, value FROM state"))
         token = self.state.pop(_FENCE, None) or 0
         if not self._opened:
@@ -193,7 +197,7 @@ class SqliteFile:
             merge_marks(marks),
             append_seq=state["append"] or 0,
             commit_seq=state["commit"] or 0,
-            published_seq=state["published"] or 0,
+            published=self._cursors(),
             proven=state["proven"],
         )
 
@@ -240,6 +244,29 @@ class SqliteFile:
                         log.rename(log.with_name(f"{log.name}.replaced"))
 
     # --- what is only remembered ---
+
+    def _cursors(self) -> dict[str, int]:
+        return {key.removeprefix(_SINK): at or 0 for key, at in self.state.items() if key.startswith(_SINK)}
+
+    def _remember_cursors(self, cursors: Mapping[str, int], start: int) -> None:
+        kept = {key: at for key, at in self.state.items() if not key.startswith(_SINK)}
+        self.state = kept | {_SINK + name: seq for name, seq in cursors.items()} | {"published": start}
+
+    def choose_sinks(self, names: Sequence[str]) -> dict[str, int]:
+        """`hs_stream.engine.ports.Store.sinks`."""
+        known, start, committed = self._cursors(), self.state["published"] or 0, self.state["commit"] or 0
+        cursors, begin = chosen(known, start, names, committed)
+        if (cursors, begin) != (known, start):
+            with self.transaction():
+                self._remember_cursors(cursors, begin)
+        return cursors
+
+    def published(self, sink: str, seq: int) -> None:
+        """`hs_stream.engine.ports.Store.published`."""
+        known = self._cursors()
+        cursors = advanced(known, sink, seq)
+        if cursors is not known:
+            self._remember_cursors(cursors, start_of(cursors, 0))
 
     def advance(self, uppers: Mapping[int, int]) -> None:
         """Watermarks, which never go back."""

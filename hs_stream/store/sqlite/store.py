@@ -283,11 +283,11 @@ class SqliteStore:
         rows = self._file.db.execute(sql, (after, max(limit, 0))).fetchall()
         return [_unpack_entry(seq, stream, packed) for seq, stream, packed in rows]
 
-    async def published(self, seq: int) -> None:
-        await self._file.run(self._published, seq)
+    async def sinks(self, names: Sequence[str]) -> Mapping[str, int]:
+        return await self._file.run(self._file.choose_sinks, list(names))
 
-    def _published(self, seq: int) -> None:
-        self._file.state["published"] = max(self._file.state["published"] or 0, seq)
+    async def published(self, sink: str, seq: int) -> None:
+        await self._file.run(self._file.published, sink, seq)
 
     async def dead_letters(self, limit: int, *, budget: int | None = None) -> list[DeadLetter]:
         return await self._file.run(self._dead_letters, max(limit, 0), budget)
