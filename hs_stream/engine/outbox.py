@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from hs_stream.core.time import MIN_TIME
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.ports import Change, Clock, DeadLetter, OutboxEntry, Publication, Sink, Unpublished
@@ -63,6 +64,8 @@ class Outbox:
         self._recorded_at = 0
         self._forgets = 0 if sink is None else sink.forgets_ms
         self._sure = published
+        self._newest: dict[int, int] = {}
+        """Per stream: the newest instance that was published."""
         self._marks: deque[tuple[int, int]] = deque()
         """Rule 3: ``(confirmed at, seq)``, at most one each `_CURSOR_EVERY`; up to ``_sure`` nothing is forgotten."""
         self._news = asyncio.Event()
@@ -72,6 +75,8 @@ class Outbox:
         """After a start: what was committed and not recorded as published is read from the store."""
         self.committed = committed
         self._overflow = self._sink is not None and self.published < committed
+        streams = self._graph.streams.values()
+        self._newest = {stream.id: stream.state.frontier for stream in streams if stream.outlets}
         self._news.set()
 
     def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:
@@ -193,9 +198,9 @@ class Outbox:
         values = [tuple(meta[plate] for plate in outlet.plates) for outlet in stream.outlets]
         result = []
         for change in entry.changes:
-            newest = self._is_newest(change, stream.published_until)
+            newest = self._is_newest(change, self._newest.get(stream.id, MIN_TIME))
             if newest:
-                stream.published_until = change.time
+                self._newest[stream.id] = change.time
             result += [
                 Publication(stream.stream, outlet.workflow, plates, tool, change, newest, outlet.options)
                 for outlet, plates in zip(stream.outlets, values, strict=True)
