@@ -53,6 +53,7 @@ class Writing:
         """Open it, and write once."""
         await self.store.claim("benchmark", 3_600_000)
         self.committed = (await self.store.open()).commit_seq
+        await self.store.sinks(["benchmark"])
         await self.store.register(
             [
                 StreamRecord(RAW, StreamId("raw"), "raw"),
@@ -77,7 +78,7 @@ class Writing:
         self.committed += 1
         change = StreamChange(OUT, TimeIntervals.of(0, self.at), self.at, inserted=self.batch(count), publish=True)
         await self.store.commit(Commit(self.committed, [change], self.appended, self.at))
-        await self.store.published(self.committed)
+        await self.store.published("benchmark", self.committed)
 
 
 async def median(work: Callable[[int], Awaitable[None]], count: int, times: int) -> float:
