@@ -19,6 +19,10 @@ class Breath:
     def __init__(self) -> None:
         self._since = perf_counter()
 
+    def begin(self) -> None:
+        """Nobody waits yet: the others ran just now."""
+        self._since = perf_counter()
+
     async def __call__(self) -> None:
         """Let others run, if it is time."""
         if perf_counter() - self._since > _LONG:

@@ -1,4 +1,4 @@
-"""Reading a stream's contents as the current step sees them: tail first, then the store under what the step changed.
+"""Reading a stream's contents as the step in progress sees them: tail first, then the store under what it changed.
 
 A store that does not answer is asked again, with a bounded, jittered delay, until the engine stops: nothing is given up
 and nothing is skipped, so a store that is away means back-pressure, not loss.
@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
+from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.ports import Clock, Guard, Store
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.engine.work import Work
 
-__all__ = ["Contents", "Overlay", "PatientStore"]
+__all__ = ["Contents", "PatientStore"]
 
 Result = TypeVar("Result")
 _FIRST_DELAY: Final = 0.05
@@ -120,44 +121,24 @@ def _raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-class Overlay:
-    """What the current step wrote to one stream and did not commit yet, piece by piece (`hs_stream.engine.step.Write`).
-
-    Holds the step's own list, which may still grow; what is new is put in order when it is read.
-    """
-
-    __slots__ = ("_inside", "_merged", "_seen", "_written")
-
-    def __init__(self, written: list[tuple[tuple[tuple[int, int], ...], Batch]]) -> None:
-        self._written = written
-        self._inside = EMPTY
-        self._merged = NOTHING
-        self._seen = 0
-
-    def apply(self, stored: Batch, start: int, end: int) -> Batch:
-        """``stored`` contents of ``(start, end]`` with the step's changes in them."""
-        if len(self._written) != self._seen:
-            fresh, self._seen = self._written[self._seen :], len(self._written)
-            self._inside |= TimeIntervals(pair for spans, _ in fresh for pair in spans)
-            for _, new in fresh:
-                self._merged = self._merged.update(new)
-        inside = (self._inside & TimeIntervals.of(start, end)).pairs
-        return stored.replace(inside, self._merged.slice(start, end)) if inside else stored
+def _over_store(stream: Stream) -> Work | None:
+    """What the step wrote to ``stream``, where the store must not be read without it."""
+    work = stream.work
+    return work if work is not None and work.covers_store else None
 
 
 class Contents:
-    """Reads for one executor."""
+    """Reads for one executor: what is committed, and over it what the draft of the step says."""
 
     def __init__(self, store: PatientStore) -> None:
         self._call = store
         self._store = store.store
-        self.overlays: dict[int, Overlay] = {}
         self.served_by_tail = 0
         self.served_by_store = 0
 
     async def read(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]``."""
-        tail = stream.tail
+        tail = stream.latest_tail
         if start >= tail.low:
             self.served_by_tail += 1
             return tail.batch.slice(start, end)
@@ -166,7 +147,7 @@ class Contents:
 
     async def before(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]`` as they were before this step, where the step wrote nothing so far."""
-        tail = stream.tail
+        tail = stream.latest_tail
         if start >= tail.low:
             self.served_by_tail += 1
             return tail.batch.slice(start, end)
@@ -178,14 +159,14 @@ class Contents:
         self, stream: Stream, start: int, end: int, *, limit: int | None, newest: bool = True
     ) -> tuple[Batch, bool]:
         """At most about ``limit`` instances of ``(start, end]`` from one of its ends, and whether these are all."""
-        tail = stream.tail
+        tail = stream.latest_tail
         if start >= tail.low:
             self.served_by_tail += 1
             return tail.batch.slice(start, end), True
         self.served_by_store += 1
         version = tail.version
-        overlay = self.overlays.get(stream.id)
-        if tail.low < end and overlay is None:
+        over = _over_store(stream)
+        if tail.low < end and over is None:
             # The tail may hold what this step changed: the store only serves what is older.
             older = await self._call("read", self._store.read, stream.id, start, tail.low, limit=limit, newest=newest)
             if tail.version == version:
@@ -198,35 +179,35 @@ class Contents:
             return await self.read_some(stream, start, end, limit=limit, newest=newest)
         batch = await self._call("read", self._store.read, stream.id, start, end, limit=limit, newest=newest)
         complete = limit is None or len(batch) < limit
-        if overlay is not None:
+        if over is not None:
             low, high = start, end
             if not complete:
                 low, high = (batch.first_time - 1, end) if newest else (start, batch.last_time)
-            batch = overlay.apply(batch, low, high)
+            batch = over.apply(batch, low, high)
             if limit is not None and not complete and not batch:
                 # The step retracted all of them; what is left lies behind.
                 return await self.read_some(stream, start, end, limit=4 * limit, newest=newest)
-        elif complete and end >= stream.frontier and end >= stream.upper:
+        elif complete and end >= max(stream.latest.frontier, stream.latest.upper):
             self._keep(stream, start, batch, version)
         return batch, complete
 
     async def last(self, stream: Stream, instant: int, count: int) -> Batch:
         """The last ``count`` instances at or before ``instant``."""
-        tail = stream.tail
+        tail = stream.latest_tail
         found = tail.batch.last(instant, count)
         if len(found) == count or tail.low <= MIN_TIME:
             return found
         self.served_by_store += 1
-        overlay = self.overlays.get(stream.id)
+        over = _over_store(stream)
         version = tail.version
-        if overlay is None:
+        if over is None:
             # What this step wrote is in the tail only: the store serves what is older.
             known = tail.batch.slice(tail.low, instant).last(instant, count) if tail.low < instant else NOTHING
             older = await self._call("last", self._store.last, stream.id, min(instant, tail.low), count - len(known))
             if tail.version != version:
                 return await self.last(stream, instant, count)
             found = Batch.concat([older, known])
-            if tail.version == version and instant >= stream.frontier and instant >= stream.upper and found:
+            if tail.version == version and found and instant >= max(stream.latest.frontier, stream.latest.upper):
                 self._keep(stream, found.first_time - 1, found, version)
             return found
         # The step may have removed some of those that the store still holds: read back until there are enough.
@@ -235,18 +216,18 @@ class Contents:
             stored = await self._call("last", self._store.last, stream.id, instant, wanted)
             everything = len(stored) < wanted
             start = MIN_TIME if everything else stored.first_time - 1
-            found = overlay.apply(stored, start, instant).last(instant, count)
+            found = over.apply(stored, start, instant).last(instant, count)
             if len(found) == count or everything:
                 return found
             wanted *= 4
 
-    @staticmethod
-    def _keep(stream: Stream, low: int, batch: Batch, version: int) -> None:
+    def _keep(self, stream: Stream, low: int, batch: Batch, version: int) -> None:
         """Remember all that is known behind ``low``.
 
         A reading may be stored already and not have arrived yet: remembered now, it would then be there twice.
         """
-        stream.tail.fill(min(low, stream.frontier), batch.slice(low, stream.frontier), version)
+        frontier = stream.latest.frontier
+        stream.latest_tail.fill(min(low, frontier), batch.slice(low, frontier), version)
 
     async def nth_after(self, stream: Stream, instants: Sequence[int], n: int) -> list[int | None]:
         """For each of the ascending ``instants``: the time of the n-th instance later than it, or ``None``."""

@@ -93,7 +93,7 @@ class Evaluator:
         """The inputs that can have something behind ``start``; of an aggregate at its head only those that changed."""
         if not stream.aggregate:
             return list(enumerate(stream.inputs))
-        pending = stream.pending_inputs
+        pending = stream.agenda.pending_inputs
         if pending is None or start < stream.end():
             slots = stream.order
         else:
@@ -116,7 +116,7 @@ class Evaluator:
         while True:
             batch, complete = await self._contents.read_some(source, start, end, limit=limit)
             if complete:
-                before = (await self._contents.last(source, start, n)).slice(source.floor, start)
+                before = (await self._contents.last(source, start, n)).slice(source.state.floor, start)
                 return Batch.concat([before, batch]), start
             # The step may have taken away some of what was read.
             if len(batch) > n:
@@ -139,7 +139,9 @@ class Evaluator:
         """
         assert stream.tool is not None
         bound = stream.stream.meta, stream.into
-        task = Task(stream.tool, start, end, sources, SEARCH * self.chunk, carried, old, every, stream.wary, *bound)
+        task = Task(
+            stream.tool, start, end, sources, SEARCH * self.chunk, carried, old, every, stream.agenda.wary, *bound
+        )
         began = time.perf_counter()
         done = self._computing(task)
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)

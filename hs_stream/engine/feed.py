@@ -30,9 +30,9 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.value import same
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.ports import Append, Change, Clock, Commit, StreamChange
-from hs_stream.engine.step import changes_of
 
 __all__ = ["Feed", "Listener", "News"]
 

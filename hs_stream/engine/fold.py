@@ -1,6 +1,6 @@
 """Folds: streams whose value depends on every earlier input instance, through a state that the engine carries.
 
-1. ``Stream.fold`` is a `Head`: ``state`` is the state behind every input instance at or before any instant of
+1. ``StreamState.fold`` is a `Head`: ``state`` is the state behind every input instance at or before any instant of
    ``since`` to ``until`` (``since`` is the last instance's time), both included.
 2. Snapshots of the state are stored every `SNAPSHOT_EVERY` input instances. A state that is not at hand is rebuilt
    from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back behind a
@@ -26,10 +26,11 @@ from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import Sources
 from hs_stream.core.value import Value, canonical
 from hs_stream.engine.contents import Contents, PatientStore
+from hs_stream.engine.draft import Draft
 from hs_stream.engine.evaluate import Evaluator
-from hs_stream.engine.ports import Snapshot
-from hs_stream.engine.step import Spans, Step
-from hs_stream.engine.streams import Head, Stream
+from hs_stream.engine.state import Head
+from hs_stream.engine.streams import Stream
+from hs_stream.engine.work import Spans
 
 __all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
 
@@ -37,11 +38,11 @@ SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
 _FEW: Final = 4 * SNAPSHOT_EVERY
 
-Accept = Callable[[Stream, Spans, Batch, Step, TimeIntervals], Awaitable[None]]
-"""``accept(stream, spans, contents, step, failed)``: the results inside of ``spans``, and where the tool raised."""
+Accept = Callable[[Stream, Spans, Batch, Draft, TimeIntervals], Awaitable[None]]
+"""``accept(stream, spans, contents, draft, failed)``: the results inside of ``spans``, and where the tool raised."""
 
-Fail = Callable[[Stream, TimeIntervals, int, str, str], None]
-"""``fail(stream, failed, count, error, kind)``: the tool raised at ``count`` instants in ``failed``."""
+Fail = Callable[[Stream, TimeIntervals, int, str, str, Draft], None]
+"""``fail(stream, failed, count, error, kind, draft)``: the tool raised at ``count`` instants in ``failed``."""
 
 Invalid = tuple[int, int]
 """``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
@@ -55,10 +56,12 @@ class Folder:
         contents: Contents,
         store: PatientStore,
         evaluator: Evaluator,
+        accept: Accept,
         fail: Fail,
         unseen: Callable[[Stream], TimeIntervals],
     ) -> None:
         self._contents = contents
+        self._accept = accept
         self._fail = fail
         self._store = store
         self._evaluator = evaluator
@@ -70,14 +73,13 @@ class Folder:
         owed: TimeIntervals,
         lost: TimeIntervals,
         invalid: Invalid | None,
-        step: Step,
-        accept: Accept,
+        draft: Draft,
     ) -> TimeIntervals:
         """Evaluate what is owed, oldest first; returns what is left for later steps."""
-        head = stream.fold
+        work = draft.write(stream)
+        head = work.fold
         if invalid is not None:
-            self.invalidate(stream, invalid)
-            step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], MAX_TIME)
+            work.invalidate(invalid[0])
         rest = EMPTY
         todo = list(reversed(owed.pairs))
         while todo:
@@ -85,17 +87,10 @@ class Folder:
             if rest:
                 rest |= TimeIntervals.of(start, end)
                 continue
-            left, again = await self._piece(stream, start, end, lost, invalid, head, step, accept)
+            left, again = await self._piece(stream, start, end, lost, invalid, head, draft)
             rest |= left
             todo += reversed(again.pairs)
         return rest
-
-    @staticmethod
-    def invalidate(stream: Stream, invalid: Invalid) -> None:
-        """Input changed behind ``invalid[0]``: what the head knows ends there."""
-        head = stream.fold
-        if head is not None and head.until > invalid[0]:
-            stream.fold = head._replace(until=invalid[0]) if head.since <= invalid[0] else None
 
     async def _piece(
         self,
@@ -105,31 +100,30 @@ class Folder:
         lost: TimeIntervals,
         invalid: Invalid | None,
         head: Head | None,
-        step: Step,
-        accept: Accept,
+        draft: Draft,
     ) -> tuple[TimeIntervals, TimeIntervals]:
         """Returns what is left for later, and what is still to do now behind a convergence."""
         source = stream.inputs[0]
-        carried = await self._state_at(stream, start, invalid, step)
-        batch, complete = await self._read(source, start, end, lost, invalid, step.most(self._evaluator.chunk))
-        step.spent += len(batch) + 1
+        carried = await self._state_at(stream, start, invalid, draft)
+        batch, complete = await self._read(source, start, end, lost, invalid, draft.most(self._evaluator.chunk))
+        draft.spend(len(batch) + 1)
         until = end if complete else batch.last_time
         old = await self._old_states(stream, start, until, lost, invalid, head)
-        write = step.write(stream)
-        done = await self._through(stream, start, until, batch, carried, invalid, step, old, SNAPSHOT_EVERY)
+        work = draft.write(stream)
+        done = await self._through(stream, start, until, batch, carried, invalid, draft, old, SNAPSHOT_EVERY)
         if done.raised:
-            self._fail(stream, done.failed, done.raised, done.error, done.kind)
+            self._fail(stream, done.failed, done.raised, done.error, done.kind, draft)
         reached = done.end
         if reached > start:
-            await accept(stream, ((start, reached),), done.contents, step, done.failed)
+            await self._accept(stream, ((start, reached),), done.contents, draft, done.failed)
         assert done.carried is not None
         new = Head(done.carried.since, reached, done.carried.state, done.carried.passed)
         if done.converged:
-            return EMPTY, self._converge(stream, end, new, lost, invalid, head, step)
-        stream.fold = new
+            return EMPTY, self._converge(stream, end, new, lost, invalid, head, draft)
+        work.carry(new)
         if reached < stream.end() and (unseen := self._unseen(source)) and unseen.start < reached:
-            stream.fold = None
-            write.snapshots = [snapshot for snapshot in write.snapshots if snapshot.time <= start]
+            work.carry(None)
+            work.forget_snapshots(start)
         return (TimeIntervals.of(reached, end) if reached < end else EMPTY), EMPTY
 
     async def _through(
@@ -140,7 +134,7 @@ class Folder:
         batch: Batch,
         carried: Carried,
         invalid: Invalid | None,
-        step: Step,
+        draft: Draft,
         old: Mapping[int, Value] = NO_STATES,
         every: int = 0,
     ) -> Result:
@@ -149,17 +143,17 @@ class Folder:
         It comes less far where much is raised, and where the state is that of ``old`` again.
         """
         done = self._evaluator.run(stream, start, end, Sources([batch]), carried, old, every)
-        step.spent += done.spent
-        step.write(stream).snapshots += [Snapshot(time, state) for time, state in done.snapshots]
+        draft.spend(done.spent)
+        draft.write(stream).snap(done.snapshots)
         if not done.torn:
             return done
-        stream.wary = True
+        stream.agenda.beware()
         assert done.carried is not None
-        rebuilt = await self._rebuilt(stream, done.end, invalid, step)
+        rebuilt = await self._rebuilt(stream, done.end, invalid, draft)
         behind = {time: state for time, state in old.items() if time > done.end}
         rest = batch.slice(done.end, MAX_TIME)
         again = done.carried._replace(state=rebuilt)
-        return done.then(await self._through(stream, done.end, end, rest, again, invalid, step, behind, every))
+        return done.then(await self._through(stream, done.end, end, rest, again, invalid, draft, behind, every))
 
     async def _read(
         self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None, limit: int
@@ -180,64 +174,65 @@ class Folder:
         lost: TimeIntervals,
         invalid: Invalid | None,
         head: Head | None,
-        step: Step,
+        draft: Draft,
     ) -> TimeIntervals:
         """Rule 3: give back what lies behind ``new.until``; returns what is owed behind that."""
         assert invalid is not None
         at = new.until
         back = lost & TimeIntervals.of(at, MAX_TIME)
-        stream.coverage |= back
+        work = draft.write(stream)
+        work.cover(back)
         # Behind `at` the old head holds as before. In front of it there may be instances now that it does not know.
-        stream.fold = new if head is None or head.until < at else head._replace(since=max(head.since, new.since))
-        step.write(stream).snapshots_dropped = TimeIntervals.of(invalid[0], at)
+        work.carry(new if head is None or head.until < at else head._replace(since=max(head.since, new.since)))
+        work.confirm(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
-    async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Carried:
+    async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, draft: Draft) -> Carried:
         """The state behind every input instance at or before ``instant``."""
-        head = stream.fold
+        head = draft.of(stream).fold
         if head is not None and head.since <= instant <= head.until:
             return Carried(head.state, head.since, head.passed)
         known = None
         if head is not None and head.since <= instant:
             known = head.until, head.state
-        if head is None or known is None or stream.inputs[0].tail.low > head.until:
+        if head is None or known is None or stream.inputs[0].latest_tail.low > head.until:
             # The last stored state may be nearer than what was looked at last.
             stored = await self._stored(stream, instant, invalid)
             if stored is not None and (known is None or stored[0] > known[0]):
                 known = stored
-        return await self._rebuild(stream, known, instant, invalid, step)
+        return await self._rebuild(stream, known, instant, invalid, draft)
 
     async def _stored(self, stream: Stream, instant: int, invalid: Invalid | None) -> tuple[int, Value] | None:
         """The last stored state at or before ``instant`` that is valid."""
-        if instant <= MIN_TIME or max(stream.frontier, stream.inputs[0].floor) <= MIN_TIME:
+        if instant <= MIN_TIME or max(stream.latest.frontier, stream.inputs[0].state.floor) <= MIN_TIME:
             return None
         limit = instant if invalid is None else min(instant, invalid[0])
         found = await self._store("snapshot", self._store.store.snapshot, stream.id, limit)
         return None if found is None else (found.time, canonical(found.state))
 
-    async def _rebuilt(self, stream: Stream, instant: int, invalid: Invalid | None, step: Step) -> Value:
+    async def _rebuilt(self, stream: Stream, instant: int, invalid: Invalid | None, draft: Draft) -> Value:
         """The state at ``instant``, of what is stored and of what this step will store."""
         known = await self._stored(stream, instant, invalid)
-        for snapshot in step.write(stream).snapshots:
+        for snapshot in draft.of(stream).snapshots:
             if snapshot.time <= instant and (known is None or snapshot.time > known[0]):
                 known = snapshot.time, snapshot.state
-        return (await self._rebuild(stream, known, instant, invalid, step)).state
+        return (await self._rebuild(stream, known, instant, invalid, draft)).state
 
     async def _rebuild(
-        self, stream: Stream, known: tuple[int, Value] | None, instant: int, invalid: Invalid | None, step: Step
+        self, stream: Stream, known: tuple[int, Value] | None, instant: int, invalid: Invalid | None, draft: Draft
     ) -> Carried:
         """The state at ``instant``, from a ``known`` one (by time) or from the beginning."""
         # What is forgotten is, for a fold that knows no state, as if it had never been.
-        at, state = known or (stream.inputs[0].floor, INITIAL)
+        at, state = known or (stream.inputs[0].state.floor, INITIAL)
         carried = Carried(state, instant)
         while at < instant and carried.state is not HALTED:
             batch, complete = await self._contents.read_some(
                 stream.inputs[0], at, instant, limit=self._evaluator.chunk, newest=False
             )
-            step.spent += len(batch)
+            draft.spend(len(batch))
             upto = instant if complete else batch.last_time
             while at < upto:
-                done = await self._through(stream, at, upto, batch.slice(at, upto), carried, invalid, step)
+                done = await self._through(stream, at, upto, batch.slice(at, upto), carried, invalid, draft)
                 assert done.carried is not None
                 carried, at = done.carried, done.end
         return carried._replace(since=instant)

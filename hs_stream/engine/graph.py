@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from hs_stream.core.affected import required
+from hs_stream.core.errors import NotFound
 from hs_stream.core.ground import Created, Ground, Joined
-from hs_stream.core.stream import StreamId
+from hs_stream.core.stream import SUGGESTED, StreamId, nearest_streams, suggestion
 from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
-from hs_stream.engine.streams import Outlet, Stream
+from hs_stream.engine.streams import Stream
 from hs_stream.engine.tail import Room, Tail
 
 __all__ = ["Graph"]
@@ -89,9 +90,30 @@ class Graph:
             fresh for one in grounds for fresh in self._apply(one.workflow, one.grow(node, meta, value, stored=stored))
         ]
 
+    def find(self, stream: StreamId) -> Stream:
+        """The stream of this name and plate values. Raises `NotFound`."""
+        found = self.streams.get(stream)
+        if found is None:
+            # One that never had a value is of no use to who looks for values.
+            known = (other for other, one in self.streams.items() if one.state.frontier > MIN_TIME)
+            hint = suggestion(stream, nearest_streams(stream, known, SUGGESTED))
+            raise NotFound(f"there is no stream {stream}", hint=hint or "hs-stream streams lists those there are")
+        return found
+
+    def find_id(self, identity: int) -> Stream:
+        """The stream with this id. Raises `NotFound`."""
+        found = self.by_id.get(identity)
+        if found is None:
+            raise NotFound(f"there is no stream with the id {identity}", hint="see /api/streams, or hs-stream streams")
+        return found
+
     def growing(self) -> list[Stream]:
         """The streams that are sources of plates."""
         return [stream for stream in self.streams.values() if stream.grows]
+
+    def remember(self, records: Iterable[StreamRecord]) -> None:
+        """What is on record by now, of streams that no workflow has."""
+        self.records |= {record.stream: record for record in records}
 
     def readers(self, stream: Stream) -> list[str]:
         """The workflows that have this raw stream."""
@@ -102,7 +124,7 @@ class Graph:
         found, self._joined = self._joined, []
         widened, self._widened = self._widened, []
         for stream, slot in found:
-            stream.joined.add(slot)
+            stream.agenda.join(slot)
         return [*(stream for stream, _ in found), *widened]
 
     def forgets(self, workflow: str) -> bool:
@@ -131,57 +153,32 @@ class Graph:
                 continue
             existing = self.streams.get(event.stream)
             if existing is not None:
-                self._share(existing, workflow, event)
+                existing.share(workflow, event.node)
             else:
                 existing = self._create(workflow, event)
                 fresh.append(existing)
             self._want_inputs([(existing, slot) for slot in range(len(existing.inputs))])
         return fresh
 
-    def _share(self, stream: Stream, workflow: WorkflowDefinition, event: Created) -> None:
-        """``stream`` is one of ``workflow`` too. Of retentions the longest counts."""
-        kept = workflow.retention.get(event.node)
-        stream.retention = None if kept is None or stream.retention is None else max(kept, stream.retention)
-        node = workflow.nodes.get(event.node)
-        if node is None:
-            return
-        stream.demand |= workflow.demand
-        stream.grows = stream.grows or any(plate.source == node.name for plate in workflow.plates.values())
-        if node.publish is not None:
-            stream.outlets.append(Outlet(workflow.name, workflow.node_plates[node.name], node.publish))
-
     def _create(self, workflow: WorkflowDefinition, event: Created) -> Stream:
         raw = event.node in workflow.sources
         record = self.records.get(event.stream)
         stream = self._make(event.stream, "raw" if raw else "derived", record)
-        stream.workflow = workflow.name
-        stream.node = event.node
-        stream.fingerprint = workflow.fingerprints[event.node]
-        stream.retention = workflow.retention.get(event.node)
+        stream.define(workflow, event.node)
         if raw:
             return stream
-        node = workflow.nodes[event.node]
-        stream.into = node.into
-        stream.tool = node.tool.bound_to(dict(event.stream.meta), node.into)
         stream.connect([self.streams[source] for source in event.inputs], event.keys)
-        stream.rank = 1 + max((source.rank for source in stream.inputs), default=0)
-        self._share(stream, workflow, event)
+        stream.share(workflow, event.node)
         if not stream.inputs:
-            stream.begin = workflow.begin
-        if record is not None:
-            if self._unchanged(record.fingerprint, stream.fingerprint):
-                stream.remember(record)
-                stream.coverage = record.coverage | TimeIntervals.of(MIN_TIME, stream.floor)
-                if record.upper is not None:
-                    # Of what is always wanted, everything up to there was computed once.
-                    stream.stale = (stream.demand & TimeIntervals.of(MIN_TIME, record.upper)) - stream.coverage
-            else:
-                stream.remember(record)
-                stream.begin_anew()
-                stream.stale = record.coverage
-            stream.pending_inputs = None
-        else:
+            stream.begin_at(workflow.begin)
+        if record is None:
             stream.begin_anew()
+            return stream
+        if self._unchanged(record.fingerprint, stream.fingerprint):
+            stream.resume(record)
+        else:
+            stream.begin_anew(stale=record.coverage)
+        stream.agenda.forget_inputs()
         return stream
 
     def _unchanged(self, stored: str, current: str) -> bool:
@@ -195,11 +192,7 @@ class Graph:
         tail = Tail(MIN_TIME if record is None else MAX_TIME, room=self.tails)
         made = Stream(identity, stream, kind, tail)
         if record is not None:
-            last = MIN_TIME if record.upper is None else record.upper
-            if kind == "raw":
-                made.upper = last
-                made.remember(record)
-            made.frontier = last
+            made.recall(record)
         self.streams[stream] = made
         self.by_id[identity] = made
         return made
@@ -213,7 +206,7 @@ class Graph:
                 continue
             wider = source.demand | required(stream.support(slot), stream.demand)
             if wider != source.demand:
-                source.demand = wider
+                source.want(wider)
                 self._widened.append(source)
                 edges += [(source, index) for index in range(len(source.inputs))]
 

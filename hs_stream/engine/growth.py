@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from hs_stream.core.time import MAX_TIME, MIN_TIME
-from hs_stream.engine.graph import Graph
-from hs_stream.engine.ports import Store
+import json
+from collections.abc import Sequence
 
-__all__ = ["regrow"]
+from hs_stream.core.plate import PlateFull
+from hs_stream.core.time import MAX_TIME, MIN_TIME
+from hs_stream.engine.contents import PatientStore
+from hs_stream.engine.executor import Executor
+from hs_stream.engine.graph import Graph
+from hs_stream.engine.ingest import Ingest
+from hs_stream.engine.ports import Clock, DeadLetter, Store
+from hs_stream.engine.streams import Stream
+
+__all__ = ["Growth", "regrow"]
 
 
 async def regrow(graph: Graph, store: Store) -> None:
@@ -25,3 +33,32 @@ async def regrow(graph: Graph, store: Store) -> None:
                         graph.grow(stream, value, stored=value in known)
                     except ValueError:
                         continue  # it was refused, and said so, when it was found
+
+
+class Growth:
+    """Plates grow while a step is in progress."""
+
+    def __init__(self, graph: Graph, store: PatientStore, executor: Executor, ingest: Ingest, clock: Clock) -> None:
+        self._graph = graph
+        self._store = store
+        self._executor = executor
+        self._ingest = ingest
+        self._clock = clock
+
+    async def grow(self, stream: Stream, values: Sequence[str]) -> None:
+        """Plates grow by what ``stream`` found: their streams are durable before the results that name them."""
+        fresh: list[Stream] = []
+        refused: list[DeadLetter] = []
+        for value in values:
+            try:
+                fresh += self._graph.grow(stream, value)
+            except ValueError as error:
+                reason = "plate_full" if isinstance(error, PlateFull) else "plate_value"
+                payload = json.dumps({"stream": stream.name, "value": value}).encode()
+                refused.append(DeadLetter(self._clock.now(), stream.node, reason, str(error), "", payload))
+        if refused:
+            await self._ingest.bury(refused)
+        if fresh:
+            await self._store("register", self._store.store.register, [one.record() for one in fresh])
+            self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
+            self._executor.schedule.look_at(self._graph.disturbed(), "backfill")

@@ -32,6 +32,10 @@ class Tally:
         self._sums: dict[tuple[str, str], _Sum] = {}
         self._taken = MIN_TIME
 
+    def belongs_to(self, session: str) -> None:
+        """The session that entries name from now on."""
+        self.session = session
+
     def add(self, stream: Stream, cause: str, start: int, end: int, instances: int, changed: int) -> None:
         """``stream`` was evaluated on ``(start, end]`` because of ``cause``."""
         key = (stream.node, cause)

@@ -5,37 +5,37 @@
    same value at the same time is no change; a different one is treated as its reading says. What has no time of its
    own gets one here, once: what is stored is what is computed with. The rules are in `hs_stream.engine.placing`.
 3. What lies behind the watermark is marked as changed in the same append, before it is stored. So are all readings of
-   a stream until the first commit that takes account of it: see `Stream.young`.
+   a stream until the first commit that takes account of it: see `Executor.is_young`.
 4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
 5. What no workflow has any more is not followed. Before something changes that it may rest on, its definition is
    forgotten, so that a workflow that brings it back computes it again.
 6. What cannot be stored (too far in the future, a plate that is full, the value of another device) is a dead letter of
    the same round, and no reading. Nothing that a device sends raises out of here.
-7. Streams without inputs begin at the earliest reading of their workflow. One that is older than ``backdate`` as it
-   arrives counts as one of that age, unless somebody asked for it. That is durable no later than the reading
-   (`Stream.since`), and each reading decides for itself: neither order nor rounds matter.
+7. Where streams without inputs begin by a reading (`hs_stream.engine.begins`) is durable no later than the reading.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.batch import NOTHING
 from hs_stream.core.clocks import advice
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
-from hs_stream.core.stream import StreamId, difference
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.core.stream import StreamId
+from hs_stream.core.time import MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.engine.arrivals import Arrival
 from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.placing import Came, Placed, Placer
+from hs_stream.engine.placing import Came, Placer
 from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Placing, Reading, StreamRecord
+from hs_stream.engine.state import StreamState
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unusable import Allowance, Unusable
@@ -67,13 +67,13 @@ class Ingest:
         graph: Graph,
         store: PatientStore,
         executor: Executor,
+        feed: Feed,
         clock: Clock,
         telemetry: Telemetry,
         *,
         append_seq: int,
         lateness: int,
         max_future: int,
-        backdate: int,
         max_in_flight: int,
         max_bytes: int,
     ) -> None:
@@ -91,11 +91,11 @@ class Ingest:
         self._graph = graph
         self._store = store
         self._executor = executor
+        self._feed = feed
         self._clock = clock
         self._telemetry = telemetry
         self._lateness = lateness
         self._max_future = max_future
-        self._backdate = backdate
         self._limit, self._most_bytes = max_in_flight, max_bytes
         self._queue: asyncio.Queue[Delivery | None] = asyncio.Queue()
         self.lock = asyncio.Lock()
@@ -116,8 +116,7 @@ class Ingest:
             await self._room.wait()
         self.in_flight += max(len(delivery.readings), 1)
         self.in_flight_bytes += delivery.size
-        if self._executor.undurable is None:
-            self._executor.undurable = delivery.arrival
+        self._executor.hold(delivery.arrival)
         self._queue.put_nowait(delivery)
 
     async def run(self) -> None:
@@ -169,6 +168,7 @@ class Ingest:
     async def _round(self, deliveries: Sequence[Delivery]) -> None:
         now = self._clock.now()
         horizon = self._executor.horizon(now)
+        schedule, begins = self._executor.schedule, self._executor.begins
         unusable = Unusable((letter for delivery in deliveries for letter in delivery.dead_letters), now)
         came: dict[int, tuple[Stream, list[Came]]] = {}
         fresh: list[Stream] = []
@@ -192,9 +192,9 @@ class Ingest:
             await self._register(fresh, registered)
             self._executor.welcome((stream for stream in fresh if stream.kind == "derived"), "arrival")
         taken: dict[str, int] = {}
-        plans = []
-        held: list[Stream] = []
-        earliest = min(delivery.arrival for delivery in deliveries) - self._backdate
+        arrivals = []
+        held: list[tuple[Stream, StreamState]] = []
+        oldest = min(delivery.arrival for delivery in deliveries)
         for stream, readings in came.values():
             count = len(readings)
             placed = self._placer.behind_all(stream, readings)
@@ -207,29 +207,34 @@ class Ingest:
                     self._count_overwritten(stream, placed.overwritten)
             taken[stream.node] = taken.get(stream.node, 0) + count
             if placed.times:
-                plans.append(self._plan(stream, placed, horizon))
-                if placed.times[0] < max(earliest, stream.since) and await self._hold_back(stream, readings, placed):
-                    held.append(stream)
+                arrival = Arrival.of(stream, placed, horizon, young=self._executor.is_young(stream))
+                arrivals.append(arrival)
+                if arrival.behind:
+                    self.late += arrival.behind
+                    self._telemetry.late(arrival.behind)
+                since = await begins.hold_back(stream, readings, placed, oldest)
+                if since is not None:
+                    held.append((stream, stream.state._replace(since=since)))
             await breath()
-        if fresh or any(plan.late for plan in plans):
+        if fresh or any(arrival.late for arrival in arrivals):
             await self.forget_strays()
         if held:
-            await self._store("register", self._store.store.register, [stream.record() for stream in held])
-        for plan in plans:
-            plan.stream.coming = plan.changed
+            await self._store("register", self._store.store.register, [one.record(state) for one, state in held])
+            for stream, state in held:
+                stream.replace(state)
+        for arrival in arrivals:
+            schedule.expect(arrival.stream, arrival.changed)
         dead = unusable.letters()
-        await self._append(plans, dead)
-        arrival = min(delivery.arrival for delivery in deliveries)
-        for plan in plans:
-            plan.remember(self._lateness)
-            self._executor.arrived(plan.stream, plan.changed, arrival)
-            plan.stream.coming = EMPTY
-            self._notice_begin(plan.stream, plan.changed)
+        await self._append(arrivals, dead)
+        for arrival in arrivals:
+            arrival.remember(self._lateness)
+            schedule.arrived(arrival.stream, arrival.changed, oldest)
+            begins.notice(arrival.stream, arrival.changed)
             await breath()
-        if any(plan.marks for plan in plans):
+        if any(arrival.marks for arrival in arrivals):
             # Not before: a step in between takes account of some of them only.
-            self._executor.marked = self.seq
-        self._executor.look_at(self._graph.disturbed(), "arrival")
+            self._executor.mark(self.seq)
+        schedule.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
             if count:
                 self._telemetry.readings(source, count)
@@ -240,7 +245,7 @@ class Ingest:
             self.in_flight -= max(len(delivery.readings), 1)
             self.in_flight_bytes -= delivery.size
         # What arrived meanwhile is younger than this round.
-        self._executor.undurable = now if self.in_flight else None
+        self._executor.release(now if self.in_flight else None)
         self._room.set()
 
     async def _register(self, fresh: Sequence[Stream], done: int) -> int:
@@ -289,31 +294,6 @@ class Ingest:
             return fields if isinstance(fields, (list, tuple)) else ()
         return ()
 
-    def _plan(self, stream: Stream, placed: Placed, horizon: int) -> _Plan:
-        """What of a round's readings is new, what replaces, and what changes."""
-        batch = placed.contents
-        upper = max(stream.upper, horizon)
-        if not batch or batch.first_time > stream.frontier:
-            inserts, upserts = batch, NOTHING
-            changed = TimeIntervals.of(batch.first_time - 1, batch.last_time) if batch else EMPTY
-        else:
-            inserts = batch.slice(stream.frontier, MAX_TIME)
-            again = batch.slice(batch.first_time - 1, stream.frontier)
-            old = Batch.of((time, placed.stored[time]) for time in again.times.tolist() if time in placed.stored)
-            found = difference(old, again)
-            upserts = found.inserted.update(found.revised)
-            changed = TimeIntervals.points(upserts.times.tolist())
-            if inserts:
-                changed |= TimeIntervals.of(inserts.first_time - 1, inserts.last_time)
-        late = changed & TimeIntervals.of(MIN_TIME, upper)
-        count = bisect_right(placed.times, upper)
-        if count:
-            self.late += count
-            self._telemetry.late(count)
-        # An aggregate may cover these times from before the stream was there, and still does in what is durable.
-        marks = changed if stream.young else late
-        return _Plan(stream, inserts, upserts, changed, late, marks)
-
     def _count_overwritten(self, stream: Stream, times: Sequence[int]) -> None:
         known = self.overwritten.get(stream.node)
         if known is None:
@@ -322,29 +302,33 @@ class Ingest:
         known.stream, known.time = stream.stream, times[-1]
         self._telemetry.overwritten(stream.node, stream.name, times[-1], len(times))
 
-    async def _append(self, plans: Sequence[_Plan], dead: Sequence[DeadLetter]) -> None:
-        marks = {plan.stream.id: plan.marks for plan in plans if plan.marks}
-        inserts = [(plan.stream.id, plan.inserts) for plan in plans if plan.inserts]
-        upserts = [(plan.stream.id, plan.upserts) for plan in plans if plan.upserts]
+    async def _append(self, arrivals: Sequence[Arrival], dead: Sequence[DeadLetter]) -> None:
+        marks = {arrival.stream.id: arrival.marks for arrival in arrivals if arrival.marks}
+        inserts = [(arrival.stream.id, arrival.inserts) for arrival in arrivals if arrival.inserts]
+        upserts = [(arrival.stream.id, arrival.upserts) for arrival in arrivals if arrival.upserts]
         if not inserts and not upserts and not dead:
             return
         kept = self._allowance.kept(dead, self._clock.now()) if dead else []
         if len(kept) < len(dead):
             self._telemetry.unkept(len(dead) - len(kept))
         append = Append(self.seq + 1, inserts, upserts, marks, kept)
-        async with self._executor.feed.append(append):
+        async with self._feed.append(append):
             await self._store("append", self._store.store.append, append)
         self.seq += 1
         written = sum(len(batch) for _, batch in inserts) + sum(len(batch) for _, batch in upserts)
         if written:
             self._telemetry.written("raw", written)
 
+    def leave_out(self, records: Sequence[StreamRecord]) -> None:
+        """No workflow has these derived streams."""
+        self.strays = records
+
     async def forget_strays(self) -> None:
         """Rule 5."""
         if self.strays:
             forgotten = [replace(record, fingerprint="") for record in self.strays]
             await self._store("register", self._store.store.register, forgotten)
-            self._graph.records |= {record.stream: record for record in forgotten}
+            self._graph.remember(forgotten)
             self.strays = ()
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
@@ -360,22 +344,21 @@ class Ingest:
         rest on that cannot be computed again stays: only retention takes it away. Returns how many instances went.
         """
         async with self.lock:
-            spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.frontier))
+            spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.state.frontier))
             if not spans:
                 return 0
             await self.forget_strays()
             count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
             append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
-            stream.coming = spans
-            async with self._executor.feed.append(append):
+            self._executor.schedule.expect(stream, spans)
+            async with self._feed.append(append):
                 await self._store("append", self._store.store.append, append)
             self.seq += 1
-            self._executor.marked = self.seq
-            stream.first = None
+            self._executor.mark(self.seq)
+            self._executor.begins.forget(stream)
             stream.tail.replace(spans.pairs, NOTHING)
-            self._executor.arrived(stream, spans, self._clock.now())
-            stream.coming = EMPTY
+            self._executor.schedule.arrived(stream, spans, self._clock.now())
             return count
 
     async def forget(self, stream: Stream, end: int) -> bool:
@@ -388,90 +371,15 @@ class Ingest:
             if some:
                 gone = TimeIntervals.of(MIN_TIME, some.last_time)
                 append = Append(self.seq + 1, purged={stream.id: gone})
-                async with self._executor.feed.append(append):
+                async with self._feed.append(append):
                     await self._store("append", self._store.store.append, append)
                 self.seq += 1
-                stream.first = None
+                self._executor.begins.forget(stream)
                 stream.tail.replace(gone.pairs, NOTHING)
                 self._telemetry.forgotten(len(some))
             return len(some) == _ROUND
-
-    async def _hold_back(self, stream: Stream, readings: Sequence[Came], placed: Placed) -> bool:
-        """Rule 7: some of ``readings`` are old. Returns whether the stream's record has to say so, or says too much."""
-        if stream.since <= MIN_TIME and all(delivery.asked for _, delivery, _ in readings):
-            return False
-        refused = {id(one) for (one, _, _), _ in placed.refused}
-        times = [
-            (reading.time, reading.time if delivery.asked else max(reading.time, delivery.arrival - self._backdate))
-            for reading, delivery, _ in readings
-            if reading.placing is not _ARRIVAL and id(reading) not in refused
-        ]
-        if not times:
-            return False
-        if stream.first is None:
-            found = await self._store("read", self._store.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
-            stream.first = found.first_time if found else MAX_TIME
-        begin = min(max(stream.first, stream.since), *(counts for _, counts in times))
-        oldest = min(time for time, _ in times)
-        stream.first = min(stream.first, oldest)
-        if count := sum(time < begin for time, _ in times):
-            clocks = any(self._executor.has_clocks(workflow) for workflow in self._graph.readers(stream))
-            self._telemetry.backdated(stream.node, stream.name, oldest, begin, count, clocks=clocks)
-        if max(stream.first, stream.since) == begin:
-            return False
-        stream.since = begin
-        return True
-
-    def _notice_begin(self, stream: Stream, changed: TimeIntervals) -> None:
-        """Streams without inputs begin at the earliest reading of their workflow."""
-        if stream.since > MIN_TIME and stream.first is not None:
-            first = max(stream.first, stream.since)
-        elif changed:
-            first = max(changed.start + 1, stream.since)
-        else:
-            return
-        for workflow in self._graph.readers(stream):
-            known = self._executor.begin.get(workflow)
-            if known is None or (first < known and not self._graph.forgets(workflow)):
-                self._executor.begin_at(workflow, first)
 
     def _count_dead(self, dead: Sequence[DeadLetter]) -> None:
         if dead:
             self.dead_letters += sum([letter.count for letter in dead])
             self._telemetry.dead_letters(dead)
-
-
-class _Plan:
-    """What one round does to one raw stream."""
-
-    __slots__ = ("changed", "inserts", "late", "marks", "stream", "upserts")
-
-    def __init__(
-        self,
-        stream: Stream,
-        inserts: Batch,
-        upserts: Batch,
-        changed: TimeIntervals,
-        late: TimeIntervals,
-        marks: TimeIntervals,
-    ) -> None:
-        self.stream = stream
-        self.inserts = inserts
-        self.upserts = upserts
-        self.changed = changed
-        self.late = late
-        self.marks = marks
-
-    def remember(self, lateness: int) -> None:
-        """Bring memory up to the store: tail, newest instance, watermark."""
-        stream = self.stream
-        stream.changes += len(self.inserts) + len(self.upserts)
-        if self.changed and stream.first is not None:
-            stream.first = min(stream.first, self.changed.start + 1)
-        if self.upserts:
-            stream.tail.update(self.upserts)
-            stream.changes_behind += 1
-        if self.inserts:
-            stream.tail.extend(stream.frontier, self.inserts)
-            stream.frontier = self.inserts.last_time
-            stream.upper = max(stream.upper, stream.frontier - lateness)

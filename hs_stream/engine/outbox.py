@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from hs_stream.core.time import MIN_TIME
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.ports import (
@@ -73,6 +74,8 @@ class Outbox:
         """After a start: what was committed and not recorded as published is read from the store."""
         for line in self._lines:
             line.recover(committed)
+        for _, publications in self._mirrors:
+            publications.recover()
 
     def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:
         """A commit is durable."""
@@ -123,7 +126,12 @@ class _Publications:
         self._graph = graph
         self.takes: Takes | None = getattr(receiver, "takes", None)
         self._newest: dict[int, int] = {}
-        """By stream: the newest event time that was published since the start."""
+        """By stream: the newest event time that was published, or stored when this began."""
+
+    def recover(self) -> None:
+        """After a start: what is stored is no news."""
+        streams = self._graph.streams.values()
+        self._newest = {stream.id: stream.state.frontier for stream in streams if stream.outlets}
 
     def of(self, entries: Iterable[OutboxEntry]) -> list[Publication]:
         """In the order of ``entries``; nothing of streams that nobody publishes any more."""
@@ -148,7 +156,7 @@ class _Publications:
 
     def _is_newest(self, change: Change, stream: Stream) -> bool:
         """A retraction of the newest instance is newest too: what is retained must not outlive it."""
-        if change.time < self._newest.get(stream.id, stream.published_until):
+        if change.time < self._newest.get(stream.id, MIN_TIME):
             return False
         self._newest[stream.id] = change.time
         return True
@@ -196,6 +204,7 @@ class _Line:
         """See `Outbox.recover`."""
         self._committed = committed
         self._overflow = self._published < committed
+        self._publications.recover()
         self._news.set()
 
     def offer(self, seq: int, entries: Sequence[OutboxEntry], arrival: int) -> None:

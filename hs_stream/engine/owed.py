@@ -27,25 +27,26 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
     The usual case: everything is covered up to an end, all that changed lies behind it, and the inputs are regular.
     The answer is the same as the general way gives, without its set algebra.
     """
-    pairs = stream.coverage.pairs
+    known = stream.latest
+    pairs = known.coverage.pairs
     if (
         len(pairs) != 1
         or pairs[0][0] > MIN_TIME
-        or stream.retried
+        or stream.agenda.retried
         or stream.aggregate
         or not stream.inputs
         or stream.demand.pairs != _ALWAYS
     ):
         return None
     end = pairs[0][1]
-    known_until = end if stream.fold is None else max(end, stream.fold.until)
+    known_until = end if known.fold is None else max(end, known.fold.until)
     for slot, spans in changed.items():
         if slot >= 0 and spans and spans.pairs[0][0] - stream.lookaheads[slot] < known_until:
             return None
     reach = MAX_TIME
     for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
         if source.kind == "derived":
-            covered = source.coverage.pairs
+            covered = source.latest.coverage.pairs
             if len(covered) != 1 or covered[0][0] > MIN_TIME:
                 return None
         reach = min(reach, shift(source.reach(horizon), -lookahead))
@@ -80,8 +81,9 @@ def next_wanted(stream: Stream) -> int | None:
 
     Where the next part that is wanted lies ahead, that is its first instant, so that its beginning is covered.
     """
-    due, demand = stream.due, stream.demand
-    if demand.pairs == _ALWAYS or (due is not None and due <= stream.wanted_until):
+    known, demand = stream.latest, stream.demand
+    due = known.due
+    if demand.pairs == _ALWAYS or (due is not None and due <= known.wanted_until):
         return due
     end = stream.end()
     return next((start + 1 for start, _ in demand.pairs if start >= end), None)
@@ -101,7 +103,7 @@ def _next_tick(stream: Stream, begin: int | None) -> int | None:
     if not isinstance(drive, OnGrid) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
     # Before its first instant it is known to be empty, which its consumers wait for.
-    return drive.grid.next(max(end, begin)) if stream.coverage else begin + 1
+    return drive.grid.next(max(end, begin)) if stream.latest.coverage else begin + 1
 
 
 def _next_hole(stream: Stream, horizon: int) -> int | None:
@@ -109,36 +111,39 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 
     A new stream of an aggregate may know less than the others did when the coverage was taken back.
     """
-    pairs = stream.coverage.pairs
+    known = stream.latest
+    pairs = known.coverage.pairs
     if not stream.demand or not pairs or (len(pairs) == 1 and pairs[0][0] <= stream.demand.pairs[0][0]):
         return None
-    holes = (stream.demand & TimeIntervals.of(MIN_TIME, pairs[-1][1])) - stream.coverage
+    holes = (stream.demand & TimeIntervals.of(MIN_TIME, pairs[-1][1])) - known.coverage
     quiet = shift(horizon, -stream.ahead)
     return next((end for _, end in holes.pairs if end > quiet), None)
 
 
 def _next_output(stream: Stream) -> int | None:
     """The earliest instant behind what is known at which there may be an output, or an old one is stored."""
-    drive, end = stream.drive, stream.end()
-    if end >= MAX_TIME or not stream.coverage:
+    drive, known, end = stream.drive, stream.latest, stream.end()
+    if end >= MAX_TIME or not known.coverage:
         return None
     due = _next_tick_with_input(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)
-    return due if stream.old is None else stream.old if due is None else min(due, stream.old)
+    return due if known.old is None else known.old if due is None else min(due, known.old)
 
 
 def _next_driving(stream: Stream) -> int | None:
     """The first instant of ``waiting`` at which a driving input has an instance, as far as memory tells."""
-    if not stream.waiting:
+    waiting = stream.agenda.waiting
+    if not waiting:
         return None
-    after = stream.waiting.start
+    after = waiting.start
     if stream.aggregate:
         return after + 1
     found = []
     for slot, source in enumerate(stream.inputs):
         if drives(stream, slot):
-            if not source.tail.knows(after):
+            tail = source.latest_tail
+            if not tail.knows(after):
                 return after + 1
-            found += source.tail.batch.slice(after, MAX_TIME).times[:1].tolist()
+            found += tail.batch.slice(after, MAX_TIME).times[:1].tolist()
     return min(found, default=None)
 
 
@@ -152,6 +157,6 @@ def _next_tick_with_input(stream: Stream, grid: Grid, end: int) -> int | None:
             needed = due
         else:
             needed = due - support.lookback + 1
-        if source.frontier >= needed:
+        if source.latest.frontier >= needed:
             return due
     return None

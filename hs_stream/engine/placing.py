@@ -9,10 +9,10 @@
 4. ``REPLACE``: another value replaces the stored one; it is counted, as is every overwriting below.
 5. ``CORRECT``: so does another value, where it may be of the same device. It is refused (``other_device``), and the
    earlier one stays, where both messages are known and came on different topics, or are JSON objects that differ in a
-   member that names a device (`DEVICE_NAMES`) and is none of the source's ``fields``. Known is the message of the
-   newest instance of each stream, within `Origins`, and none from before the start. So that a redelivery ends in the
-   same contents, what was refused once is refused again, as far as `Placer` remembers and the newest dead letters tell;
-   and what overwrites a reading whose message is not known is as unknown.
+   member that names a device (`DEVICE_NAMES` of ``origins.py``) and is none of the source's ``fields``. Known is the
+   message of the newest instance of each stream, within `Origins`, and none from before the start. So that a redelivery
+   ends in the same contents, what was refused once is refused again, as far as `Placer` remembers and the newest dead
+   letters tell; and what overwrites a reading whose message is not known is as unknown.
 6. ``MERGE``: two objects become one, member by member, the later one winning; objects within objects too. Where no
    member differs, nothing is lost and nothing is counted. Otherwise rule 5 decides whether it is refused. (Were the
    whole object replaced then, a redelivery of the later messages would not end in the same contents.) What would grow
@@ -27,48 +27,30 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.time import MAX_TIME, format_time
 from hs_stream.core.value import Value, same
 from hs_stream.engine.contents import PatientStore
+from hs_stream.engine.origins import MOST_PAYLOAD, Origin, Origins, stranger
 from hs_stream.engine.ports import Delivery, Placing, Reading
 from hs_stream.engine.streams import Stream
 
 __all__ = [
-    "DEVICE_NAMES",
     "MOST_MERGED",
-    "MOST_PAYLOAD",
     "OTHER_DEVICE",
     "Came",
-    "Origins",
     "Placed",
     "Placer",
     "merge",
-    "stranger",
 ]
 
 OTHER_DEVICE: Final = "other_device"
-MOST_PAYLOAD: Final = 65_536
-"""Bytes of a payload that a dead letter keeps, and that are looked into for a device."""
-DEVICE_NAMES: Final = frozenset(
-    {
-        *("address", "addr", "mac", "macaddress", "ieeeaddr", "ieeeaddress", "eui", "deveui", "serial", "serialnumber"),
-        *("device", "deviceid", "devicename", "devid", "friendlyname", "id", "model", "name", "node", "nodeid", "src"),
-        *("sensor", "sensorid", "sensorname", "channel", "uid"),
-    }
-)
-"""Top-level members of a JSON payload that name a device, in lower case and without ``_``, ``-`` and spaces."""
-_APART: Final = str.maketrans("", "", "_- ")
-_SHOWN: Final = 80
-"""Characters of what a device sent that a message shows."""
-
 MOST_MERGED: Final = 1 << 20
 """Bytes of an object that messages are merged into, about."""
 _REFUSED: Final = 5_000
@@ -81,10 +63,6 @@ _LATER: Final = 1_000
 _ARRIVAL, _UPDATE, _REPEAT, _RETAINED = Placing.ARRIVAL, Placing.UPDATE, Placing.REPEAT, Placing.RETAINED
 _CORRECT, _MERGE = Placing.CORRECT, Placing.MERGE
 _AGED: Final = (_UPDATE, _REPEAT, _RETAINED)
-
-Origin = tuple[str, bytes]
-"""Topic and payload of a message."""
-
 
 Came = tuple[Reading, Delivery, int]
 """A reading of a round, which is ``delivery.readings[at]``; the delivery, and ``at``."""
@@ -129,7 +107,7 @@ class Placer:
 
     def behind_all(self, stream: Stream, came: Sequence[Came]) -> Placed | None:
         """The same at once in the usual case, where each lies behind everything before it; else ``None``."""
-        newest = max(stream.frontier, stream.limit)
+        newest = max(stream.state.frontier, stream.limit)
         times = []
         for reading, _, _ in came:
             time = reading.time
@@ -168,8 +146,8 @@ class _Round:
     def __init__(self, placer: Placer, stream: Stream) -> None:
         self._placer = placer
         self._stream = stream
-        self._newest = stream.frontier
-        self._origin = placer.origins.get(stream.id, stream.frontier)
+        self._newest = stream.state.frontier
+        self._origin = placer.origins.get(stream.id, stream.state.frontier)
         self._stored: dict[int, Value] = {}
         self._now: dict[int, Value] = {}
         self._refused: list[tuple[Came, PayloadError]] = []
@@ -178,7 +156,7 @@ class _Round:
     async def place(self, came: Sequence[Came]) -> Placed:
         """See `Placer.place`."""
         own = {reading.time for reading, _, _ in came if reading.placing is not _ARRIVAL}
-        if behind := sorted(time for time in own if time <= self._stream.frontier):
+        if behind := sorted(time for time in own if time <= self._stream.state.frontier):
             self._stored = dict(await self._get(behind))
         repeated = []
         for one in came:
@@ -325,105 +303,6 @@ def _size(value: Value) -> int:
     if isinstance(value, list):
         return sum(map(_size, value)) + 8
     return 8 + (len(value) if isinstance(value, (str, bytes)) else 0)
-
-
-def stranger(before: Origin, now: Origin, fields: Collection[str]) -> str:
-    """How the message ``now`` tells that it is of another device than ``before``, and what to write; else empty.
-
-    >>> stranger(("radio", b'{"id": 5, "t": 1}'), ("radio", b'{"id": 7, "t": 2}'), ["t"])
-    'its id is 5, and here 7; give each device a stream of its own: bind: {device: id}'
-    """
-    if before[0] != now[0]:
-        how = f"it came on {_show(before[0])}, and this on {_show(now[0])}"
-        todo = f"mqtt: {_show(_template(before[0], now[0]))}"
-    elif found := _named(before[1], now[1], fields):
-        name, old, new = found
-        how = f"its {name} is {_show(old)}, and here {_show(new)}"
-        todo = f"bind: {{device: {name}}}"
-    else:
-        return ""
-    return f"{how}; give each device a stream of its own: {todo}"
-
-
-class Origins:
-    """The message of the newest instance of each raw stream, the last ones within ``most`` bytes together.
-
-    A long payload is left out, and then only the topic tells devices apart.
-    """
-
-    _LONGEST: Final = 2_048
-    _EACH: Final = 128
-    """Bytes that count for every entry, besides topic and payload."""
-
-    def __init__(self, most: int = 4 << 20) -> None:
-        self._most = most
-        self._kept: dict[int, tuple[int, Origin, int]] = {}
-        self.size = 0
-
-    def note(self, stream: int, time: int, origin: Origin | None) -> None:
-        """The newest instance of ``stream`` is at ``time``, and came in ``origin``; ``None`` where nobody knows."""
-        kept = self._kept
-        old = kept.pop(stream, None)
-        if old is not None:
-            self.size -= old[2]
-        if origin is None:
-            return
-        topic, payload = origin
-        if len(payload) > self._LONGEST:
-            origin = topic, b""
-        size = len(topic) + len(origin[1]) + self._EACH
-        if size > 2 * self._LONGEST:
-            return
-        kept[stream] = time, origin, size
-        self.size += size
-        while self.size > self._most:
-            self.size -= kept.pop(next(iter(kept)))[2]
-
-    def get(self, stream: int, time: int) -> Origin | None:
-        """The message of the instance at ``time``, if it is the newest of ``stream`` and its message is known."""
-        kept = self._kept.get(stream)
-        return None if kept is None or kept[0] != time else kept[1]
-
-
-def _named(before: bytes, now: bytes, fields: Collection[str]) -> tuple[str, Any, Any] | None:
-    """The first member that names a device in both payloads, and differently; with both of its contents."""
-    old, new = _object(before), _object(now)
-    for name, value in new.items():
-        if name not in old or name.lower().translate(_APART) not in DEVICE_NAMES:
-            continue
-        if any(field == name or field.startswith(f"{name}.") for field in fields):
-            continue
-        if isinstance(value, (str, int)) and isinstance(old[name], (str, int)) and value != old[name]:
-            return name[:_SHOWN], old[name], value
-    return None
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    if not payload or len(payload) > MOST_PAYLOAD:
-        return {}
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _template(before: str, now: str) -> str:
-    """The topic of a source that tells both apart.
-
-    >>> _template("home/hall/t", "home/attic/t"), _template("a/b", "a/c/d")
-    ('home/{device}/t', 'a/{device#}')
-    """
-    old, new = before.split("/"), now.split("/")
-    if len(old) != len(new):
-        same_until = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), len(old))
-        return "/".join([*new[: min(same_until, len(new) - 1)], "{device#}"])
-    names = iter(["{device}", *(f"{{device{number}}}" for number in range(2, len(new) + 1))])
-    return "/".join([level if level == other else next(names) for level, other in zip(new, old, strict=True)])
-
-
-def _show(text: object) -> str:
-    return repr(text)[:_SHOWN]
 
 
 def _digest(source: str, topic: str, payload: bytes) -> bytes:

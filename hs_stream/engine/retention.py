@@ -28,6 +28,7 @@ from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.ports import Clock
+from hs_stream.engine.state import StreamState
 from hs_stream.engine.streams import Stream
 
 __all__ = ["Retention"]
@@ -58,7 +59,7 @@ class Retention:
 
     def recover(self) -> None:
         """After a start: what was forgotten may still be there."""
-        self._full = {stream.id: stream for stream in self._kept() if stream.floor > MIN_TIME}
+        self._full = {stream.id: stream for stream in self._kept() if stream.state.floor > MIN_TIME}
 
     async def run(self) -> None:
         """Forget what is due, from time to time, until `finish`."""
@@ -88,7 +89,7 @@ class Retention:
         for stream in list(self._full.values()):
             assert stream.retention is not None
             # A changed definition may begin later than its retention says; old results stay for that long.
-            end = min(stream.floor, shift(stream.reach(horizon), -stream.retention))
+            end = min(stream.state.floor, shift(stream.reach_of(stream.state, horizon), -stream.retention))
             more = True
             while more:
                 if self._finishing.is_set():
@@ -103,43 +104,41 @@ class Retention:
 
     def _is_due(self, stream: Stream, horizon: int) -> bool:
         assert stream.retention is not None
-        end = shift(stream.reach(horizon), -stream.retention)
-        return end > max(self._tried.get(stream.id, MIN_TIME), stream.closed) + max(stream.retention // _PARTS, 1)
+        end = shift(stream.reach_of(stream.state, horizon), -stream.retention)
+        known = max(self._tried.get(stream.id, MIN_TIME), stream.state.closed)
+        return end > known + max(stream.retention // _PARTS, 1)
 
     # --- closing ---
 
     async def _close(self, streams: Sequence[Stream], horizon: int) -> None:
-        async with self._executor.lock, self._ingest.lock:
+        async with self._executor.alone(), self._ingest.lock:
             # Nothing that is on its way reaches what is closed now.
             ahead = max(stream.ahead for stream in self._graph.streams.values())
-            latest = shift(self._executor.quiet_until(), -ahead)
-            changed = []
+            latest = shift(self._executor.schedule.quiet_until(), -ahead)
+            changed: list[tuple[Stream, StreamState]] = []
             for stream in streams:
                 assert stream.retention is not None
                 end = shift(stream.reach(horizon), -stream.retention)
                 found = await self._cut(stream, min(end, latest), horizon)
                 if found is not None:
-                    stream.closed, stream.floor = found
-                    changed.append(stream)
+                    changed.append((stream, _cut_off(stream, *found)))
                 elif end <= latest:
                     self._tried[stream.id] = end
             if not changed:
                 return
-            self._draw(changed)
             # What no workflow has now may need what is forgotten here, should one bring it back.
             await self._ingest.forget_strays()
-            await self._store("register", self._store.store.register, [stream.record() for stream in changed])
-            self._full |= {stream.id: stream for stream in changed}
+            await self._store("register", self._store.store.register, [one.record(state) for one, state in changed])
+            for stream, state in changed:
+                stream.replace(state)
+                self._full[stream.id] = stream
+            self._draw([stream for stream, _ in changed])
 
-    def _draw(self, changed: Sequence[Stream]) -> None:
-        """Tell others what is closed, and take what is forgotten out of what is known to be wrong."""
+    @staticmethod
+    def _draw(changed: Sequence[Stream]) -> None:
+        """Tell others what is closed."""
         raised: dict[int, Stream] = {}
         for stream in changed:
-            gone = TimeIntervals.of(MIN_TIME, stream.floor)
-            if stream.kind == "derived":
-                stream.coverage |= gone
-                stream.stale -= gone
-                stream.failed -= gone
             for child, slot in stream.children:
                 if child.draw(slot):
                     raised[child.id] = child
@@ -148,7 +147,7 @@ class Retention:
 
     async def _cut(self, stream: Stream, end: int, horizon: int) -> tuple[int, int] | None:
         """``(closed, floor)`` when ``stream`` is closed up to ``end``, or ``None``: it must wait, or is for nothing."""
-        if end <= stream.closed:
+        if end <= stream.state.closed:
             return None
         floor, instances = end, 1
         for child, slot in stream.children:
@@ -161,7 +160,7 @@ class Retention:
                 floor = min(floor, line - support.lookback)
             elif isinstance(support, Previous):
                 instances = max(instances, support.n)
-            elif isinstance(support, Prefix) and child.coverage:
+            elif isinstance(support, Prefix) and child.state.coverage:
                 state = await self._store("snapshot", self._store.store.snapshot, child.id, end)
                 if state is None:
                     return None
@@ -170,11 +169,20 @@ class Retention:
         if len(last) < instances:
             return None
         floor = min(floor, last.first_time - 1)
-        first = await self._store("read", self._store.store.read, stream.id, stream.floor, floor, limit=1)
+        first = await self._store("read", self._store.store.read, stream.id, stream.state.floor, floor, limit=1)
         return (end, floor) if first else None
 
     @staticmethod
     def _is_done(stream: Stream, end: int, horizon: int) -> bool:
         """Whether all that is wanted of ``stream`` up to ``end`` is computed, or failed."""
         missing = (stream.wanted() & TimeIntervals.of(MIN_TIME, end)) - stream.covered(horizon)
-        return not missing and not stream.joined
+        return not missing and not stream.agenda.joined
+
+
+def _cut_off(stream: Stream, closed: int, floor: int) -> StreamState:
+    """The state of ``stream`` when it is; what is forgotten is not known to be wrong any more."""
+    state = stream.state._replace(closed=closed, floor=floor)
+    if stream.kind == "raw":
+        return state
+    gone = TimeIntervals.of(MIN_TIME, floor)
+    return state._replace(coverage=state.coverage | gone, stale=state.stale - gone, failed=state.failed - gone)

@@ -8,7 +8,8 @@
    keeps the newest half of what it may have, perhaps nothing. When all are too large together, or there was no room for
    what was read, `Room.clear` shortens the largest ones, between two steps. What is forgotten is read from the store:
    slower, never different.
-5. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): an instance is measured once each time, and a
+5. A step changes a `Tail.fork`, which takes the tail's place behind the commit, or is forgotten.
+6. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): an instance is measured once each time, and a
    column of numbers by its length.
 """
 
@@ -75,7 +76,7 @@ def _size(tail: Tail) -> int:
 class Tail:
     """See the module's rules. A new tail of a stream that holds nothing has ``low = MIN_TIME``."""
 
-    __slots__ = ("batch", "keep_count", "keep_ms", "low", "room", "size", "version")
+    __slots__ = ("_counted", "batch", "keep_count", "keep_ms", "low", "room", "size", "version")
 
     def __init__(self, low: int = MIN_TIME, batch: Batch = NOTHING, room: Room | None = None) -> None:
         self.low = low
@@ -85,7 +86,30 @@ class Tail:
         self.version = 0
         self.room = Room() if room is None else room
         self.size = 0
+        self._counted = 0
+        """Of a fork: so much of its size the room has counted with the tail that it comes from."""
         self._hold(batch, batch)
+
+    def fork(self) -> Tail:
+        """Another one that holds the same (rule 5); to be followed by `take_place_of` or `drop`."""
+        made = Tail.__new__(Tail)
+        made.low = self.low
+        made.batch = self.batch
+        made.keep_ms = self.keep_ms
+        made.keep_count = self.keep_count
+        made.version = self.version
+        made.room = self.room
+        made.size = made._counted = self.size
+        return made
+
+    def take_place_of(self, tail: Tail) -> None:
+        """``tail``, from which this is a fork, is not used any more."""
+        self.room.used -= tail.size - self._counted
+        self.need(tail.keep_ms, tail.keep_count)
+
+    def drop(self) -> None:
+        """Nobody uses the fork any more."""
+        self.room.used -= self.size - self._counted
 
     def need(self, keep_ms: int, keep_count: int) -> None:
         """A reader looks back this far from the newest instance."""
@@ -179,7 +203,7 @@ class Tail:
         self._hold(left, NOTHING, batch.slice_index(0, first))
 
     def _hold(self, batch: Batch, new: Batch, gone: Batch = NOTHING) -> None:
-        """Hold ``batch`` from now on, in which ``new`` came and ``gone`` is not any more (rule 5)."""
+        """Hold ``batch`` from now on, in which ``new`` came and ``gone`` is not any more (rule 6)."""
         before, values = self.batch.values, batch.values
         self.batch = batch
         if not isinstance(values, list):

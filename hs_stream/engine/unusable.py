@@ -17,7 +17,7 @@ from typing import Final
 
 from hs_stream.core.errors import PayloadError
 from hs_stream.core.stream import StreamId
-from hs_stream.engine.placing import MOST_PAYLOAD
+from hs_stream.engine.origins import MOST_PAYLOAD
 from hs_stream.engine.ports import DeadLetter, Delivery, gist
 
 __all__ = [

@@ -1,16 +1,15 @@
-"""What all stores share: how a commit becomes outbox entries, and what a stream record says about a raw stream."""
+"""What all stores share: marks, what a commit touches, and what a stream record says about a raw stream."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hs_stream.core.batch import Batch
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_time
-from hs_stream.engine.ports import Change, StreamChange, StreamRecord
+from hs_stream.engine.ports import StreamChange, StreamRecord
 
-__all__ = ["changes_of", "complete", "merge_marks", "missing", "touched"]
+__all__ = ["complete", "merge_marks", "missing", "touched"]
 
 
 def missing(found: Mapping[str, Any], saved: Mapping[str, Any]) -> str:
@@ -43,17 +42,6 @@ def complete(record: StreamRecord) -> StreamRecord:
 def touched(change: StreamChange) -> list[int]:
     """Every time that ``change`` writes or retracts, in no particular order."""
     return [*change.inserted.times.tolist(), *change.revised.times.tolist(), *change.retracted]
-
-
-def changes_of(inserted: Batch, revised: Batch, retracted: Sequence[int], revisions: Mapping[int, int]) -> list[Change]:
-    """The outbox's view of one `StreamChange`, ascending in time."""
-    revision = revisions.get
-    changes = [Change(time, "insert", value, revision(time, 0)) for time, value in inserted]
-    if revised or retracted:
-        changes += [Change(time, "revise", value, revision(time, 0)) for time, value in revised]
-        changes += [Change(time, "retract", None, revision(time, 0)) for time in retracted]
-        changes.sort(key=lambda change: change.time)
-    return changes
 
 
 def merge_marks(marks: Iterable[tuple[int, TimeIntervals]]) -> dict[int, TimeIntervals]:

@@ -24,6 +24,7 @@ from hs_stream.core.packing import pack, unpack
 from hs_stream.core.size import fitting
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.value import Value
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.ports import (
     Append,
     Commit,
@@ -38,7 +39,7 @@ from hs_stream.engine.ports import (
     StreamRecord,
     within,
 )
-from hs_stream.store.changes import changes_of, complete, merge_marks, touched
+from hs_stream.store.changes import complete, merge_marks, touched
 from hs_stream.store.cursors import advanced, chosen, start_of
 from hs_stream.store.fence import Fence, host_now
 
@@ -243,10 +244,8 @@ class MemoryStore:
             self._make(change.stream).change(change)
             if record := self._records.get(change.stream):
                 self._records[change.stream] = replace(record, coverage=change.coverage, upper=change.upper)
-            if change.publish:
-                changes = changes_of(change.inserted, change.revised, change.retracted, change.revisions)
-                if changes:
-                    entries.append(OutboxEntry(commit.seq, change.stream, changes))
+            if change.publish and (entry := changes_of(commit.seq, change)).changes:
+                entries.append(entry)
         if entries:
             self._outbox[commit.seq] = entries
         self._history.extend(commit.history)

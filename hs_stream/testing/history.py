@@ -21,7 +21,7 @@ from hs_stream.core.value import Value, same
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Delivery, Publication, Reading, Store, Unpublished
-from hs_stream.engine.streams import MOST_FAILED
+from hs_stream.engine.state import MOST_FAILED
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore, When
 from hs_stream.testing.oracle import Verification, verify

@@ -118,9 +118,9 @@ class Scratch:
         for stream in streams:
             span = needed[stream.id].span()
             if stream.kind == "raw":
-                batch = await self._store.read(stream.id, max(span.start, stream.floor), span.end)
+                batch = await self._store.read(stream.id, max(span.start, stream.state.floor), span.end)
                 self.contents[stream.id], self.known[stream.id] = batch, TimeIntervals.of(MIN_TIME, MAX_TIME)
-                self._reach[stream.id] = max(stream.upper, self._horizon)
+                self._reach[stream.id] = max(stream.state.upper, self._horizon)
                 self.settled[stream.id] = TimeIntervals.of(MIN_TIME, self._reach[stream.id])
             else:
                 await self._trust(stream, span.start, span.end)
@@ -143,12 +143,14 @@ class Scratch:
         until = min(end, final(stream))
         stored = NOTHING
         if start < until:
-            stored = (await self._store.read(stream.id, max(start, stream.floor), until)).within(stream.coverage.pairs)
+            stored = (await self._store.read(stream.id, max(start, stream.state.floor), until)).within(
+                stream.state.coverage.pairs
+            )
         self.contents[stream.id] = stored
-        self.known[stream.id] = stream.coverage & TimeIntervals.of(MIN_TIME, until)
+        self.known[stream.id] = stream.state.coverage & TimeIntervals.of(MIN_TIME, until)
         if isinstance(stream.tool, FoldTool) and stream.line > MIN_TIME:
             found = await self._store.snapshot(stream.id, until)
-            begin = stream.inputs[0].floor, INITIAL
+            begin = stream.inputs[0].state.floor, INITIAL
             self._states[stream.id] = begin if found is None else (found.time, found.state)
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
@@ -199,15 +201,15 @@ class Scratch:
             if names:
                 first = await self._store.read(stream.id, MIN_TIME, MAX_TIME, limit=1)
                 if first:
-                    at = max(first.first_time, stream.since) - 1
+                    at = max(first.first_time, stream.state.since) - 1
                     begins |= {name: min(begins.get(name, MAX_TIME), at) for name in names}
         return begins
 
 
 def _last(stream: Stream) -> int:
     """The latest instant at which something of ``stream`` is stored or known."""
-    known = [end for _, end in stream.coverage.pairs if end < MAX_TIME]
-    return max(stream.upper, stream.frontier, *known[-1:])
+    known = [end for _, end in stream.state.coverage.pairs if end < MAX_TIME]
+    return max(stream.state.upper, stream.state.frontier, *known[-1:])
 
 
 def final(stream: Stream) -> int:
@@ -215,7 +217,7 @@ def final(stream: Stream) -> int:
 
     One that begins with its workflow's start may have begun elsewhere, and kept what others read of it.
     """
-    return max(stream.floor, stream.line, MIN_TIME if stream.begin is None else stream.limit)
+    return max(stream.state.floor, stream.line, MIN_TIME if stream.begin is None else stream.limit)
 
 
 async def verify(
@@ -252,10 +254,10 @@ async def verify(
         if stream.id in scratch.errors:
             result.not_computable[stream.stream] = scratch.errors[stream.id]
         asked = window - TimeIntervals.of(MIN_TIME, final(stream))
-        for low, high in (stream.coverage & asked & scratch.known[stream.id]).pairs:
+        for low, high in (stream.state.coverage & asked & scratch.known[stream.id]).pairs:
             stored = await store.read(stream.id, low, high)
             _compare(result, stream.stream, stored, scratch.contents[stream.id].slice(low, high))
-        missing = (wanted[stream.id] & asked) - stream.coverage
+        missing = (wanted[stream.id] & asked) - stream.state.coverage
         if missing:
             result.not_computed[stream.stream] = missing
         failed = scratch.failed.get(stream.id, EMPTY)

@@ -78,7 +78,7 @@ async def preview(
         change.streams += 1
         change.error = change.error or scratch.errors.get(stream.id, "")
         record = stored.get(stream.stream)
-        spans = (scratch.known[stream.id] & window) - TimeIntervals.of(MIN_TIME, stream.floor)
+        spans = (scratch.known[stream.id] & window) - TimeIntervals.of(MIN_TIME, stream.state.floor)
         if record is not None:
             spans &= record.coverage
             if change.state == "new":

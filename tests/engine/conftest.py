@@ -33,7 +33,7 @@ class Bench:
         self.subscriber = Subscriber()
         self.workflows: list[WorkflowDefinition] = []
         self.engine: Engine
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self.acknowledged = 0
 
     def node(self, name: str, pin: str, inputs: Sequence[str] = (), **parameters: Any) -> NodeDefinition:
@@ -58,16 +58,23 @@ class Bench:
         self.engine = Engine(self.store, clock=self.clock, sinks=sinks, settings=EngineSettings(**settings))
         await self.engine.open(self.workflows)
         if run:
-            self._task = asyncio.create_task(self.engine.run(), name="engine")
+            self.task = asyncio.create_task(self.engine.run(), name="engine")
             self.engine.connected(True)
         return self.engine
 
     async def stop(self) -> None:
         await self.engine.stop()
-        if self._task is not None:
-            await self._task
-            self._task = None
+        if self.task is not None:
+            await self.task
+            self.task = None
         await self.engine.close()
+
+    async def again(self) -> None:
+        """A process that has ended begins again over the same store."""
+        self.task = None
+        await self.engine.close()
+        await self.start(*self.workflows)
+        await self.engine.settle()
 
     async def publish(self, *items: tuple[int, Any], room: str = "a", source: str = "power") -> None:
         """Readings ``(milliseconds after START, value)`` in one delivery; returns when they are computed."""
@@ -107,16 +114,16 @@ async def bench() -> AsyncIterator[Bench]:
 @pytest.fixture
 def evaluations(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str, int, int]]]:
     """What was evaluated since the last call: (stream, start, end), times relative to START."""
-    from hs_stream.engine.executor import Executor
+    from hs_stream.engine.pieces import Pieces
 
     seen: list[tuple[str, int, int]] = []
-    accept = Executor.accept
+    accept = Pieces.accept
 
-    async def spy(self: Executor, stream: Any, spans: Any, *rest: Any) -> None:
+    async def spy(self: Pieces, stream: Any, spans: Any, *rest: Any) -> None:
         seen.extend((stream.name, max(start - START, -(10**9)), end - START) for start, end in spans)
         await accept(self, stream, spans, *rest)
 
-    monkeypatch.setattr(Executor, "accept", spy)
+    monkeypatch.setattr(Pieces, "accept", spy)
 
     def take() -> list[tuple[str, int, int]]:
         taken, seen[:] = list(seen), []

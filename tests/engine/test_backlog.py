@@ -67,7 +67,7 @@ async def test_an_old_reading_moves_the_begin_by_so_much_and_no_more(bench: Benc
 
     workflow = clocked(bench, "", "power")
     await bench.start(workflow, run=False, backdate=60_000)
-    bench.engine._ingest._telemetry = Told()
+    bench.engine._executor.begins._telemetry = Told()
     bench.engine.connected(True)
     bench.clock.advance(1_000_000)
     if not alone:

@@ -20,7 +20,7 @@ from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.ports import Append, Commit, Delivery, Publication, Reading
-from hs_stream.engine.streams import MOST_FAILED
+from hs_stream.engine.state import MOST_FAILED
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.store.memory import MemoryStore
 
@@ -72,7 +72,7 @@ async def test_who_hands_readings_over_does_not_wait_for_an_engine_that_ends(ben
     await bench.start(bench.workflow())
     taking = asyncio.create_task(bench.engine.take([Reading("power", (("room", "a"),), START, 1.0)]))
     await asked.wait()
-    running, bench._task = bench._task, None
+    running, bench.task = bench.task, None
     assert running is not None
     running.cancel()
     with pytest.raises(Unavailable, match="the engine stops"):
@@ -721,7 +721,7 @@ async def test_stopping_while_the_store_is_away_does_not_hang(bench: Bench) -> N
     assert not bench.engine.statistics().store_available
     assert "disk is full" in bench.engine.store_trouble
     bench.engine.hurry()
-    task, bench._task = bench._task, None
+    task, bench.task = bench.task, None
     assert task is not None
     async with asyncio.timeout(10):
         with pytest.raises(ExceptionGroup) as caught:
@@ -784,7 +784,7 @@ class Swallower(MemoryStore):
 async def test_what_cannot_be_retried_ends_the_engine_even_if_a_driver_swallows_cancellations(bench: Bench) -> None:
     store = bench.store = Swallower()
     await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="value * 2")))
-    task, bench._task = bench._task, None
+    task, bench.task = bench.task, None
     assert task is not None
     async with asyncio.timeout(5):
         for second in (0, 1):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
-from hs_stream.engine.placing import Origins, stranger
+from hs_stream.engine.origins import Origins, stranger
 from hs_stream.engine.ports import Delivery, Placing, Reading
 from hs_stream.testing.clock import VirtualClock
 from tests.engine.conftest import START, Bench

@@ -19,6 +19,7 @@ import pytest
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import parse_time
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.pieces import Pieces
 from hs_stream.plugins import default_registry
 from hs_stream.service.app import Service
 from hs_stream.service.embedded.broker import EmbeddedBroker
@@ -193,9 +194,9 @@ async def test_a_change_makes_only_what_changed_stale_and_old_results_stay_until
     )
     held, go_on = [Executor.step], asyncio.Event()
     evaluated: list[str] = []
-    accept = Executor.accept
+    accept = Pieces.accept
 
-    async def spy(self: Executor, stream: Any, *rest: Any) -> None:
+    async def spy(self: Pieces, stream: Any, *rest: Any) -> None:
         evaluated.append(stream.node)
         await accept(self, stream, *rest)
 
@@ -212,7 +213,7 @@ async def test_a_change_makes_only_what_changed_stale_and_old_results_stay_until
             return await held[0](self)
 
         monkeypatch.setattr(Executor, "step", step)
-        monkeypatch.setattr(Executor, "accept", spy)
+        monkeypatch.setattr(Pieces, "accept", spy)
         answer = await it.put("more", chain.replace("value * 2", "value * 3"))
         assert answer["nodes"]["changed"] == ["scaled", "shifted"]
         assert answer["nodes"]["unchanged"] == ["temperature", "beside"]

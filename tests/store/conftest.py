@@ -21,3 +21,10 @@ def factory(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Stor
         return lambda: SqliteStore(tmp_path / "store.db")
     url = request.getfixturevalue(f"{request.param}_url")
     return lambda: MongoStore(url, checkpoint_seconds=0.02)
+
+
+@pytest.fixture(params=["mongo", "replica"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """Of a standalone mongod, and of a replica set."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
+from pymongo import MongoClient, monitoring
+from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import Fenced
@@ -23,7 +24,9 @@ from hs_stream.core.packing import pack
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.ports import Append, Commit, Recovery, Store, StreamChange, StreamRecord
-from hs_stream.store.mongo import FRESH_MS, MongoStore
+from hs_stream.store.mongo import FRESH_MS, MongoStore, right, writer
+from hs_stream.store.mongo.keys import Document
+from hs_stream.store.mongo.link import Link
 from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.check_store import entries_of
 
@@ -51,16 +54,17 @@ async def began(store: Store, owner: str = "first", instead_of: str = "") -> Rec
 class Held:
     """Holds a MongoDB store back before its ``at``-th write to a collection from `arm` on.
 
-    On a replica set that is inside of the transaction, on a standalone server before the last look at the lease.
+    On a replica set that is inside of the transaction, or before the command that looks at the guard; on a standalone
+    server before the last look at the lease.
     """
 
     def __init__(self, store: MongoStore, name: str = "") -> None:
         self._left = -1
         self._name = name
         self.reached, self.go = asyncio.Event(), asyncio.Event()
-        writer: Any = store._writer
+        its: Any = store._writer
         for method in ("insert", "write", "delete"):
-            setattr(writer, method, self._holding(getattr(writer, method)))
+            setattr(its, method, self._holding(getattr(its, method)))
 
     def _holding(self, call: Callable[..., Any]) -> Callable[..., Any]:
         async def held(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -98,9 +102,12 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
     return lambda: MongoStore(url, checkpoint_seconds=3600)
 
 
-@pytest.fixture(params=["mongo", "replica"])
-def mongo(request: pytest.FixtureRequest) -> Callable[[], MongoStore]:
-    url = request.getfixturevalue(f"{request.param}_url")
+@pytest.fixture(params=["mongo", "replica", "members"])
+def mongo(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], MongoStore]:
+    """``members``: as on a replica set of several, which has transactions only."""
+    if request.param == "members":
+        monkeypatch.setattr(Link, "_heard", lambda *_: None)
+    url = request.getfixturevalue("mongo_url" if request.param == "mongo" else "replica_url")
     return lambda: MongoStore(url, checkpoint_seconds=3600)
 
 
@@ -145,7 +152,8 @@ async def test_frozen_between_journal_and_application(mongo: Callable[[], MongoS
     async with frozen(held, first.commit(Commit(seq, [change("old")], 0, 0))):
         recovery = await began(second, "second", "first")
         redone = await contents(second, OUT)
-        assert redone == ({} if second._link.transactions else {5: "old"}), "what was journaled is redone"
+        alone = second._link.guards or not second._link.transactions
+        assert redone == ({5: "old"} if alone else {}), "what was journaled is redone"
         if redone or not retract:
             correction = change("new", revised=bool(redone) and not retract, retract=retract)
             await second.commit(Commit(recovery.commit_seq + 1, [correction], 0, 0))
@@ -295,4 +303,168 @@ async def test_a_mongodb_lease_of_the_last_version(request: pytest.FixtureReques
         state.replace_one({"_id": "lease"}, {"owner": "first", "until": 0})
     await began(store, "second")
     await store.commit(Commit((await store.open()).commit_seq + 1, [change("new")], 0, 0))
+    await store.close()
+
+
+# --- guarded commands, on a replica set ---
+
+
+@pytest.fixture
+def replica(replica_url: str) -> Callable[[], MongoStore]:
+    return lambda: MongoStore(replica_url, checkpoint_seconds=3600)
+
+
+class Spoken(CommandListener):
+    """The commands that were sent."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.names.append(event.command_name)
+
+    def succeeded(self, event: object) -> None: ...
+
+    def failed(self, event: object) -> None: ...
+
+
+@pytest.fixture
+def spoken() -> Iterator[Spoken]:
+    """By all clients that are made from here on."""
+    listener = Spoken()
+    monitoring.register(listener)
+    yield listener
+    monitoring._LISTENERS.command_listeners.remove(listener)
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A guarded command of this process stays in the server between its look at the guard and its write."""
+    pipeline = writer.guarded
+
+    def guarded(*args: Any) -> list[Document]:
+        sleep = {"body": f"function() {{ sleep({seconds * 1000}); return true; }}", "args": [], "lang": "js"}
+        return [*pipeline(*args), {"$match": {"$expr": {"$function": sleep}}}]
+
+    monkeypatch.setattr(writer, "guarded", guarded)
+
+
+async def under_way(url: str) -> None:
+    """Return when the server carries out a slow command."""
+    with MongoClient[dict[str, Any]](url) as client:
+        while not list(client.admin.aggregate([{"$currentOp": {}}, {"$match": {"command.aggregate": "state"}}])):
+            await asyncio.sleep(0.01)
+
+
+async def test_small_writes_are_one_command_each(spoken: Spoken, replica: Callable[[], MongoStore]) -> None:
+    """ST-9: a reading costs one durable round trip, a result two of which one is durable."""
+    store = replica()
+    seq = (await began(store)).commit_seq + 1
+    await store.commit(Commit(seq, [], 0, 0))
+    for write, commands in (
+        (store.append(Append(1, [(RAW, Batch.of([(1, "a")]))])), 1),
+        (store.append(Append(2, (), [(RAW, Batch.of([(1, "b")]))], {RAW: TimeIntervals.of(0, 1)})), 2),
+        (store.commit(Commit(seq + 1, [change("new")], 0, 0)), 2),
+        (store.commit(Commit(seq + 2, [change("newer", revised=True)], 0, 0)), 2),
+    ):
+        spoken.names.clear()
+        await write
+        assert spoken.names == ["aggregate"] * commands
+    assert (await contents(store, RAW), await contents(store, OUT)) == ({1: "b"}, {5: "newer"})
+    assert await store.revisions(OUT, [5]) == {5: 1}
+    await store.close()
+
+
+async def test_with_another_electable_member_it_is_a_transaction(
+    spoken: Spoken, replica: Callable[[], MongoStore]
+) -> None:
+    """A command may outlive that its server is primary, and be there still when it is primary again."""
+    store = replica()
+    await began(store)
+    store._link._heard({"setName": "hs", "hosts": ["a:1", "b:1"]})
+    spoken.names.clear()
+    await store.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
+    assert spoken.names == ["update", "insert", "commitTransaction"]
+    await store.close()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("append", [True, False])
+async def test_a_command_that_the_server_has_not_ended_changes_nothing_behind_the_claim(
+    replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch, append: bool, ends: bool
+) -> None:
+    """ST-17: it had looked at the token before. ``ends``: the server lets the claim end it."""
+    first, second = replica(), replica()
+    seq = (await began(first)).commit_seq + 1
+    with monkeypatch.context() as patch:
+        slow(patch, 1.0)
+        old = Append(1, [(RAW, Batch.of([(1, "old")]))])
+        task = asyncio.create_task(first.append(old) if append else first.commit(Commit(seq, [change("old")], 0, 0)))
+        await under_way(replica_url)
+
+    async def nothing(_: object) -> None: ...
+
+    if not ends:
+        monkeypatch.setattr(second._writer, "end_sessions", nothing)
+    await began(second, "second", "first")
+    found = [await contents(second, RAW), await contents(second, OUT)]
+    with contextlib.suppress(Fenced):
+        await task
+        assert any(found), "it was done before the claim was answered, or not at all"
+    assert [await contents(second, RAW), await contents(second, OUT)] == found
+    await first.abandon()
+    await second.close()
+
+
+async def test_what_the_server_has_not_answered_is_ended_before_the_next_write(
+    replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be carried out behind it: here, it would insert again what was purged."""
+    store = replica()
+    await began(store)
+    with monkeypatch.context() as patch:
+        slow(patch, 1.0)
+        task = asyncio.create_task(store.append(Append(1, [(RAW, Batch.of([(1, "old")]))])))
+        await under_way(replica_url)
+        task.cancel()
+        await asyncio.wait({task})
+    await store.append(Append(1, purged={RAW: TimeIntervals.of(0, 9)}))
+    with MongoClient[dict[str, Any]](replica_url) as client:
+        while list(client.admin.aggregate([{"$currentOp": {}}, {"$match": {"command.aggregate": "state"}}])):
+            await asyncio.sleep(0.01)
+    assert await contents(store, RAW) == {}
+    await store.close()
+
+
+async def test_without_its_guard_a_write_is_refused(replica: Callable[[], MongoStore]) -> None:
+    """A dropped database."""
+    store = replica()
+    await began(store)
+    await store._link.database.client.drop_database(store._link.database.name)
+    with pytest.raises(Fenced):
+        await store.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
+    await store.close()
+
+
+async def test_what_another_user_sent_is_waited_for(
+    replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We cannot see it, and the server gives it up in time."""
+    waited: list[float] = []
+
+    async def left(*_: object) -> bool:
+        return False
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    store = replica()
+    monkeypatch.setattr(store._writer, "left", left)
+    monkeypatch.setattr(right, "sleep", sleep)
+    with MongoClient[dict[str, Any]](replica_url) as client:
+        sessions = {"_id": "sessions", "ids": [], "users": ["another"]}
+        client.get_default_database()["state"].insert_one(sessions)
+    await store.claim("first", LONG)
+    assert waited == [writer.LONGEST_MS / 1000]
+    await store.open()
+    assert len(waited) == 1
     await store.close()

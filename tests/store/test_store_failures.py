@@ -399,8 +399,8 @@ async def test_mongo_a_close_that_was_cut_off_is_finished_by_the_next(
     assert len(closed) == 1
 
 
-async def test_mongo_inserts_what_no_single_command_can_hold(mongo_url: str) -> None:
-    store = MongoStore(mongo_url)
+async def test_mongo_inserts_what_no_single_command_can_hold(either_url: str) -> None:
+    store = MongoStore(either_url)
     await store.open()
     await store.register([StreamRecord(1, StreamId("raw"), "raw")])
     values = [(time, f"{time}" * (5 << 20)) for time in range(1, 6)]

@@ -24,11 +24,13 @@ Theory of operation
 8. Before each checkpoint, and before anything is redone, the state document must be no older than we left it:
    `StoreReplaced` when the database was dropped or restored from a backup meanwhile, and nothing more is written.
 9. After a `StoreUnavailable` the *same* append or commit must be tried again, because it may be half there.
-10. The right to write is the document ``lease`` of ``state``; it runs out by the clock of the server. On a replica set,
-   everything that is written is a transaction that begins with a conditional write: on a document of its lane, which
-   holds the token, and which a claim changes before it is answered. So a claim waits for the transactions that are
-   under way (it ends those of the owner before), and later ones are `Fenced`, wherever their process was frozen. Lanes,
-   so that appends, commits and the rest do not wait for each other, and none of them for a renewal.
+10. The right to write is the document ``lease`` of ``state``; it runs out by the clock of the server. On a replica set
+   the server enforces it, by *guards*: one document of ``state`` for each lane (readings; commits and records; the
+   rest), which holds the token, and which a claim changes before it is answered. What only inserts, or replaces a
+   little, is one command that looks at the guard and writes (``Writer.guarded``): one round trip. All else is a
+   transaction that begins with a conditional write of the guard (``Writer.together``); on a set of several members,
+   that is everything. A claim ends what was sent in the sessions of the owner before, and waits until the server
+   carries out none of it. Later commands are `Fenced`, wherever their process was frozen: decision 9 has the proof.
 11. A standalone server has no transactions. There each command that writes is preceded by a look at the lease, if the
    last one is not younger than `FRESH_MS`: whoever was frozen for longer notices. And a ``seq`` of the journal belongs
    to one token for ever (`hs_stream.store.mongo.journal`, rule 3). Decision 9 says what that does not promise.

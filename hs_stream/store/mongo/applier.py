@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bson.binary import Binary
-from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from pymongo import DeleteMany
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.packing import pack, unpack
@@ -18,9 +18,12 @@ from hs_stream.store.mongo.layout import letter_document
 from hs_stream.store.mongo.link import Link
 from hs_stream.store.mongo.right import Right
 from hs_stream.store.mongo.values import documents_of, encode
-from hs_stream.store.mongo.writer import Write, Writer
+from hs_stream.store.mongo.writer import Write, Writer, replacement
 
-__all__ = ["Applier", "replacement"]
+__all__ = ["Applier"]
+
+_FEW: Final = 64
+"""More replacements than this are worth a transaction: a guarded command takes longer for each."""
 
 
 class Applier:
@@ -63,12 +66,24 @@ class Applier:
         inserts = [document for stream, batch in append.inserts for document in documents_of(stream, batch)]
         upserts = [document for stream, batch in append.upserts for document in documents_of(stream, batch)]
         letters = [letter_document(append.seq, index, one) for index, one in enumerate(append.dead_letters)]
-        await self._right.write("append", lambda: self._append_all(append, letters, inserts, upserts), sync=True)
+        plain = not append.purged and len(upserts) <= _FEW
+        await self._right.write(
+            "append", lambda: self._append_all(append, letters, inserts, upserts), sync=True, plain=plain
+        )
 
     async def commit(self, commit: Commit) -> None:
         """Its journal entry is durable when it returns."""
-        await self._right.write("commit", lambda: self._commit_all(commit), sync=True)
+        await self._right.write("commit", lambda: self._commit_all(commit), sync=True, plain=self._is_plain(commit))
         self._on_step("applied")
+
+    def _is_plain(self, commit: Commit) -> bool:
+        """Whether guarded commands suffice, and are cheaper than a transaction: nothing is deleted, little replaced."""
+        replaced = 0
+        for change in commit.streams:
+            if change.retracted or change.snapshots_dropped or (change.stream in self._retracted and not change.fresh):
+                return False
+            replaced += len(change.revised) + len(change.snapshots)
+        return replaced <= _FEW
 
     async def redo(self, packed: bytes) -> Commit:
         """Apply what a journal entry says, whatever of it is there already."""
@@ -103,7 +118,7 @@ class Applier:
         there = await writer.insert("instances", inserts, sync=True)
         if there or upserts:
             # Sets the values, whatever was there; revisions stay.
-            await writer.write_documents("instances", there + upserts, _set_value, sync=True)
+            await writer.lay("instances", there + upserts, "set", sync=True)
 
     async def _write_mark(self, mark: Document) -> None:
         if await self._writer.insert("marks", [mark], sync=True):
@@ -137,7 +152,7 @@ class Applier:
             await self._apply_snapshots(change)
         replaces += await self._writer.insert("instances", inserts)
         await self._writer.write("instances", deletes)
-        await self._writer.write_documents("instances", replaces, replacement)
+        await self._writer.lay("instances", replaces, "replace")
 
     async def _apply_revisions(self, change: StreamChange, redo: bool) -> None:
         """Revisions of retracted times, and only those, stand in ``retracted``."""
@@ -159,15 +174,6 @@ class Applier:
         documents = [{"_id": identity(stream, one.time), "v": encode(one.state)} for one in change.snapshots]
         for document in await self._writer.insert("snapshots", documents):
             await self._writer.write("snapshots", [replacement(await self._writer.shrink(document))])
-
-
-def _set_value(document: Document) -> UpdateOne:
-    return UpdateOne({"_id": document["_id"]}, {"$set": {"v": document["v"]}}, upsert=True)
-
-
-def replacement(document: Document) -> ReplaceOne[Document]:
-    """``document``, whatever stood under its ``_id``."""
-    return ReplaceOne({"_id": document["_id"]}, document, upsert=True)
 
 
 def _add_revisions(documents: list[Document], batch: Batch, revisions: Mapping[int, int]) -> None:

@@ -16,13 +16,13 @@ from hs_stream.engine.ports import Commit, StreamRecord
 from hs_stream.store.changes import complete, missing
 from hs_stream.store.cursors import advanced, chosen, start_of
 from hs_stream.store.mongo import layout
-from hs_stream.store.mongo.applier import Applier, replacement
+from hs_stream.store.mongo.applier import Applier
 from hs_stream.store.mongo.journal import Pending, publishes
 from hs_stream.store.mongo.keys import Document
 from hs_stream.store.mongo.link import Link
 from hs_stream.store.mongo.right import Right
 from hs_stream.store.mongo.values import decode, encode
-from hs_stream.store.mongo.writer import Writer
+from hs_stream.store.mongo.writer import Writer, replacement
 
 __all__ = ["Books"]
 

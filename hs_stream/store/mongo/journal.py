@@ -20,8 +20,8 @@ from bson.binary import Binary
 from bson.max_key import MaxKey
 
 from hs_stream.core.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.ports import Commit, HistoryEntry, OutboxEntry, Snapshot, StreamChange
-from hs_stream.store.changes import changes_of
 
 __all__ = [
     "Pending",
@@ -128,12 +128,9 @@ def assemble(documents: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, byte
 
 def entries_of(commit: Commit) -> list[OutboxEntry]:
     """What the outbox shows of a commit, by stream."""
-    return [
-        OutboxEntry(commit.seq, change.stream, changes)
-        for change in sorted(commit.streams, key=lambda change: change.stream)
-        if change.publish
-        and (changes := changes_of(change.inserted, change.revised, change.retracted, change.revisions))
-    ]
+    parts = sorted(commit.streams, key=lambda change: change.stream)
+    entries = [changes_of(commit.seq, change) for change in parts if change.publish]
+    return [entry for entry in entries if entry.changes]
 
 
 class Pending:

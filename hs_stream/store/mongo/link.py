@@ -66,6 +66,8 @@ class Link:
         self._sessions: dict[str, AsyncClientSession] = {}
         self.transactions = False
         """Whether the server has them: a member of a replica set, or a router. Known when connected."""
+        self.guards = False
+        """Whether `hs_stream.store.mongo.writer.Writer.guarded` may be used: no other member can be elected primary."""
 
     def talking(self) -> AbstractContextManager[None]:
         """Errors of the network and the server become `StoreUnavailable` inside."""
@@ -101,6 +103,7 @@ class Link:
                 raise self._closed()
         self._client = client
         self.transactions = "setName" in hello or hello.get("msg") == "isdbgrid"
+        self._heard(hello)
 
     def _client_of(self, options: Mapping[str, Any]) -> AsyncMongoClient[Document]:
         try:
@@ -152,7 +155,12 @@ class Link:
     async def server(self) -> object:
         """What tells the process of the server that answers now from any other."""
         hello = await self.database.command("hello")
+        self._heard(hello)
         return hello.get("topologyVersion", {}).get("processId")
+
+    def _heard(self, hello: Document) -> None:
+        """A member may have joined since."""
+        self.guards = len(hello.get("hosts", ())) == 1
 
     @property
     def connected(self) -> bool:

@@ -5,6 +5,8 @@ Rules 10 and 11 of `hs_stream.store.mongo`.
 
 from __future__ import annotations
 
+import json
+from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -19,7 +21,7 @@ from hs_stream.store.fence import Fence, host_now
 from hs_stream.store.mongo import layout
 from hs_stream.store.mongo.keys import Document
 from hs_stream.store.mongo.link import Link
-from hs_stream.store.mongo.writer import Writer
+from hs_stream.store.mongo.writer import LONGEST_MS, AnotherRound, Refused, Writer
 
 __all__ = ["FRESH_MS", "Right"]
 
@@ -54,18 +56,30 @@ class Right:
         """What is written names it."""
         return self.fence.token or 0
 
-    async def write(self, lane: str, work: Callable[[], Awaitable[T]], *, sync: bool = False) -> T:
-        """Let ``work`` write, if this object has the right to. Where there are transactions, it is one."""
+    async def write(self, lane: str, work: Callable[[], Awaitable[T]], *, sync: bool = False, plain: bool = False) -> T:
+        """Let ``work`` write, if this object has the right to; it may be called several times.
+
+        What is ``plain`` is guarded command by command, if the server can do that. All the rest is one transaction, if
+        the server has them; with ``sync`` it is durable.
+        """
+        guard, careful = f"fence.{lane}", False
         if not self._link.transactions:
             return await work()
+        if plain and self._link.guards:
+            try:
+                return await self._writer.guarded(lane, guard, self.token, work)
+            except Refused:
+                raise self.fence.refused() from None
+            except AnotherRound:
+                careful = True
 
         async def begin(session: AsyncClientSession) -> None:
-            own = {"q": {"_id": f"fence.{lane}", "token": self.token}, "u": {"$inc": {"n": 1}}}
+            own = {"q": {"_id": guard, "token": self.token}, "u": {"$inc": {"n": 1}}}
             done = await self._link.database.command({"update": "state", "updates": [own]}, session=session)
             if not done["n"]:
                 raise self.fence.refused()
 
-        return await self._writer.together(lane, begin, work, sync=sync)
+        return await self._writer.together(lane, begin, work, sync=sync, careful=careful)
 
     async def _permit(self) -> None:
         """Rule 11."""
@@ -85,18 +99,33 @@ class Right:
                 return found or {}
 
     async def _raise_fences(self, token: int) -> None:
-        """No transaction with an earlier token than this begins or ends behind this."""
+        """Nothing that names an earlier token than this is carried out behind this."""
         if not self._link.transactions:
             return
         state = self._link.collection("state", sync=True)
+        mine, user = self._writer.sessions(_LANES), await self._user()
+        known = {"$addToSet": {"ids": {"$each": mine}, "users": user}}
+        before = await self._exchange("sessions", known, ReturnDocument.BEFORE)
+        others = [one for one in before.get("ids", ()) if one not in mine]
         # What a process that was frozen or killed left open would hold us up for a minute.
-        mine = self._writer.sessions(_LANES)
-        before = await self._exchange("sessions", {"$set": {"ids": mine}}, ReturnDocument.BEFORE)
-        await self._writer.end_sessions([one for one in before.get("ids", ()) if one not in mine])
+        await self._writer.end_sessions(others)
+        raised = False
         for lane in _LANES:
             with suppress(DuplicateKeyError):  # it has this token, or a later one
                 older = {"_id": f"fence.{lane}", "token": {"$lt": token}}
                 await state.update_one(older, {"$set": {"token": token}}, upsert=True)
+                raised = True
+        # A command that looked at a fence before may be about to write.
+        if not await self._writer.left(others) and not {*before.get("users", ())} <= {user}:
+            await sleep(LONGEST_MS / 1000)
+        if raised:  # else some of them may have the same token
+            gone = {"$pullAll": {"ids": others}, "$set": {"users": [user]}}
+            await state.update_one({"_id": "sessions"}, gone)
+
+    async def _user(self) -> str:
+        """As whom we have logged in: nobody sees what another user sent, without the right to."""
+        status = await self._link.database.command("connectionStatus")
+        return json.dumps(status["authInfo"]["authenticatedUsers"], sort_keys=True)
 
     async def claim(self, owner: str, for_ms: int, instead_of: str) -> Holder:
         """Rule 5 of `hs_stream.engine.ports`. It is answered when no write with an earlier token can take effect."""

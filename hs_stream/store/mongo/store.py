@@ -27,7 +27,7 @@ from hs_stream.engine.ports import (
 )
 from hs_stream.store.changes import merge_marks
 from hs_stream.store.mongo import layout
-from hs_stream.store.mongo.applier import Applier, replacement
+from hs_stream.store.mongo.applier import Applier
 from hs_stream.store.mongo.books import Books
 from hs_stream.store.mongo.journal import assemble, entries_of, unpack_commit
 from hs_stream.store.mongo.keys import Document, identity, span
@@ -36,7 +36,7 @@ from hs_stream.store.mongo.reader import Reader
 from hs_stream.store.mongo.redo import Redo
 from hs_stream.store.mongo.right import Right
 from hs_stream.store.mongo.values import decode, encode
-from hs_stream.store.mongo.writer import Writer
+from hs_stream.store.mongo.writer import Writer, replacement
 
 __all__ = ["MongoStore"]
 

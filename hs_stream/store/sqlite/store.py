@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 from hs_stream.core.batch import Batch
 from hs_stream.core.packing import flat_batch, flat_intervals, pack, to_batch, to_intervals, unpack
 from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.ports import (
     Append,
-    Change,
     Commit,
     DeadLetter,
     DocumentKind,
@@ -30,7 +31,7 @@ from hs_stream.engine.ports import (
     ToolRecord,
     within,
 )
-from hs_stream.store.changes import changes_of, complete, touched
+from hs_stream.store.changes import complete, touched
 from hs_stream.store.sqlite.file import SqliteFile
 from hs_stream.store.sqlite.rows import batch_of, batch_within, rows_of
 
@@ -280,7 +281,7 @@ class SqliteStore:
         sql = """SELECT seq, s, changes FROM outbox
                  WHERE seq IN (SELECT DISTINCT seq FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?) ORDER BY seq, s"""
         rows = self._file.db.execute(sql, (after, max(limit, 0))).fetchall()
-        return [OutboxEntry(seq, stream, _unpack_changes(packed)) for seq, stream, packed in rows]
+        return [_unpack_entry(seq, stream, packed) for seq, stream, packed in rows]
 
     async def sinks(self, names: Sequence[str]) -> Mapping[str, int]:
         return await self._file.run(self._file.choose_sinks, list(names))
@@ -324,6 +325,7 @@ def _pack_changes(change: StreamChange) -> bytes:
     return pack([inserted, revised, list(change.retracted), dict(change.revisions)])
 
 
-def _unpack_changes(packed: bytes) -> list[Change]:
+def _unpack_entry(seq: int, stream: int, packed: bytes) -> OutboxEntry:
     inserted, revised, retracted, revisions = unpack(packed)
-    return changes_of(to_batch(inserted), to_batch(revised), retracted, revisions)
+    change = StreamChange(stream, EMPTY, None, to_batch(inserted), to_batch(revised), retracted, revisions)
+    return changes_of(seq, change)

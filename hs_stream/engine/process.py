@@ -1,0 +1,245 @@
+"""What a step does to one stream that it touches: take back, evaluate what is owed, hand on what changed, settle.
+
+The rules are those of `hs_stream.engine.executor`. Everything is written to the draft of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from hs_stream.core.affected import affected
+from hs_stream.core.batch import Batch
+from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import Previous, Window
+from hs_stream.core.watermark import Silence
+from hs_stream.engine.begins import Begins
+from hs_stream.engine.contents import Contents
+from hs_stream.engine.draft import Draft
+from hs_stream.engine.fold import Folder, Invalid
+from hs_stream.engine.owed import available_now, drives, find_due, next_wanted, steady, wanted_until
+from hs_stream.engine.pieces import Pieces
+from hs_stream.engine.ports import Clock
+from hs_stream.engine.schedule import Schedule
+from hs_stream.engine.streams import Stream
+from hs_stream.engine.work import Work
+
+__all__ = ["Processor"]
+
+_MOST_POINTS: Final = 4096
+"""More changed instants than this are handed on as one interval that contains them."""
+
+
+class Processor:
+    """Processes the streams of one step after the other, each once per step, inputs before outputs."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        pieces: Pieces,
+        folder: Folder,
+        schedule: Schedule,
+        begins: Begins,
+        silence: Silence,
+        clock: Clock,
+    ) -> None:
+        self._contents = contents
+        self._pieces = pieces
+        self._folder = folder
+        self._schedule = schedule
+        self._begins = begins
+        self._silence = silence
+        self._clock = clock
+
+    async def process(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> None:
+        """``changed``: per input slot."""
+        work = draft.of(stream)
+        usual = steady(stream, changed, draft.horizon)
+        if usual is not None:
+            start, end = usual
+            rest = EMPTY
+            if end > start:
+                if stream.is_fold:
+                    rest = await self._folder.process(stream, TimeIntervals.of(start, end), EMPTY, None, draft)
+                elif left := await self._pieces.evaluate(stream, ((start, end),), draft):
+                    rest = TimeIntervals(left)
+            self._wait_for_rest(stream, changed)
+            self._hand_on(stream, work, draft, EMPTY)
+            await self._find_old(stream, work)
+            self._settle(stream, work, rest, draft)
+            return
+        before = work.end()
+        work.take()
+        lost, unsure, invalid = await self._take_back(stream, work, changed, draft)
+        may = available_now(stream, draft.horizon, self._silence.proven) & stream.wanted()
+        if work.taken.retried:
+            work.try_again(work.taken.retried & work.failed & may)
+        owed = may - work.coverage
+        owed, rest = self._now_and_later(stream, work, owed, draft, lost)
+        if owed:
+            began = self._clock.now()
+            if stream.is_fold:
+                rest |= await self._folder.process(stream, owed, lost, invalid, draft)
+            else:
+                rest |= await self._pieces.evaluate_all(stream, owed, draft)
+            draft.worked(self._clock.now() - began)
+        elif invalid is not None:
+            draft.write(stream).invalidate(invalid[0])
+        # What is lost and will not come back by itself is a change for the consumers: their results rest on it.
+        gone = lost | unsure
+        self._hand_on(stream, work, draft, gone - work.coverage - rest if gone else EMPTY)
+        if lost and work.end() < before:
+            stream.agenda.wait_for(lost)
+        await self._find_old(stream, work)
+        self._settle(stream, work, rest, draft)
+
+    def purge(self, stream: Stream, start: int, end: int, old: Batch, draft: Draft) -> None:
+        """Nothing is left of ``old``, all that is stored in ``(start, end]``, and it is not covered any more."""
+        work = draft.write(stream)
+        lost = TimeIntervals.of(start, end) & work.coverage
+        before = work.end()
+        work.remove(start, end, old)
+        work.uncover(TimeIntervals.of(start, end))
+        if work.end() < before:
+            stream.agenda.forget_inputs()
+            stream.agenda.wait_for(lost)
+        self.note(stream)
+        self._hand_on(stream, work, draft, lost)
+
+    def _now_and_later(
+        self, stream: Stream, work: Work, owed: TimeIntervals, draft: Draft, lost: TimeIntervals
+    ) -> tuple[TimeIntervals, TimeIntervals]:
+        """What of ``owed`` this step is about, and the rest.
+
+        What is new comes before what was left, and what is asked for before all else that was left. A fold goes on from
+        what it has: of one that is behind nothing can be done before that, but for what it has to take back.
+        """
+        waits = stream in self._schedule.backlog
+        if stream.is_fold:
+            later = not lost and (draft.exhausted if draft.behind else waits)
+            return (EMPTY, owed) if later else (owed, EMPTY)
+        first = owed
+        if draft.behind:
+            asked = EMPTY
+            for request in stream.requests.values():
+                asked |= request
+            first = (owed & asked) or owed
+        elif waits:
+            first = owed - work.owed
+        return first, owed - first
+
+    async def _find_old(self, stream: Stream, work: Work) -> None:
+        """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""
+        end = work.end()
+        if work.frontier <= end:
+            work.note_old(None)
+            return
+        first, _ = await self._contents.read_some(stream, end, work.frontier, limit=1, newest=False)
+        work.note_old(first.first_time if first else None)
+
+    @staticmethod
+    def _wait_for_rest(stream: Stream, changed: Mapping[int, TimeIntervals]) -> None:
+        """Remember changes of driving inputs that the steady way could not turn into outputs yet."""
+        end = stream.end()
+        for slot, spans in changed.items():
+            if slot >= 0 and spans and spans.end > end and drives(stream, slot):
+                stream.agenda.wait_for(spans)
+
+    async def _take_back(
+        self, stream: Stream, work: Work, changed: Mapping[int, TimeIntervals], draft: Draft
+    ) -> tuple[TimeIntervals, TimeIntervals, Invalid | None]:
+        """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid.
+
+        In between: what was affected and not covered, before the end of the coverage. Consumers may still cover it: it
+        failed before a restart, counted as known without an instance, and nobody has asked for it since.
+        """
+        end = work.end()
+        lost, unsure, invalid = EMPTY, EMPTY, None
+        for slot in work.taken.joined:
+            # What is covered and a new input does not: it may have readings there that are not known yet.
+            lost |= work.coverage - stream.inputs[slot].covered(draft.horizon)
+        lost |= work.taken.moved & work.coverage
+        known_until = end if work.fold is None else max(end, work.fold.until)
+        for slot, spans in changed.items():
+            if slot < 0 or not spans:
+                continue
+            support = stream.support(slot)
+            if drives(stream, slot) and spans.end > end:
+                stream.agenda.wait_for(spans)
+                stream.agenda.note_input(slot, spans.end)
+            ahead = support.lookahead if isinstance(support, Window) else 0
+            if spans.start - ahead >= known_until:
+                continue
+            later: Sequence[int | None] = ()
+            if isinstance(support, Previous):
+                ends = [pair[1] for pair in spans.pairs]
+                later = await self._contents.nth_after(stream.inputs[slot], ends, support.n)
+            touched = affected(support, spans, later)
+            lost |= touched & work.coverage
+            if touched and touched.start < end:
+                unsure |= (touched & TimeIntervals.of(MIN_TIME, end)) - work.coverage
+            if stream.is_fold and spans.start < known_until:
+                first, last = invalid or (spans.start, spans.end)
+                invalid = (min(first, spans.start), max(last, spans.end))
+        # What is final stays as it is (an aggregate's new input counts from there on).
+        lost -= TimeIntervals.of(MIN_TIME, max(work.floor, stream.line))
+        if lost:
+            draft.write(stream).take_back(lost)
+            draft.is_late(stream)
+            if work.end() < end:
+                stream.agenda.forget_inputs()
+        return lost, unsure, invalid
+
+    def _hand_on(self, stream: Stream, work: Work, draft: Draft, failed: TimeIntervals) -> None:
+        """Tell the consumers what changed (rule 3), and that more is covered."""
+        if not (work.writes or failed) or not stream.children:
+            return
+        changed = failed
+        for found in work.differences:
+            changed |= _changed(found.times(), fresh=work.fresh and len(work.differences) == 1)
+        cause = draft.causes[stream.id]
+        for child, slot in stream.children:
+            draft.touch(child, slot, changed, cause)
+
+    @staticmethod
+    def note(stream: Stream) -> None:
+        """Tell aggregates that how far ``stream`` reaches has changed."""
+        for child, slot in stream.children:
+            if child.slowest is not None:
+                child.slowest.note(slot, child.inputs)
+
+    def _settle(self, stream: Stream, work: Work, rest: TimeIntervals, draft: Draft) -> None:
+        """What is left, and when silence alone makes more computable."""
+        end = work.end()
+        self._schedule.owes(stream, rest, served=draft.behind and work.writes)
+
+        def further() -> dict[int, int]:
+            inputs = enumerate(stream.inputs)
+            return {slot: one.latest.frontier for slot, one in inputs if one.latest.frontier > end}
+
+        stream.agenda.advance(end, further if stream.aggregate and work.coverage else None)
+        horizon = self._silence.horizon
+        due = find_due(stream, self._begins.of(stream) if not stream.inputs else None, horizon)
+        work.settle(rest, due, wanted_until(stream))
+        self.note(stream)
+        # A stream without inputs waits for the time itself, not for silence.
+        ahead = stream.ahead if stream.inputs else -self._silence.idle
+        wanted = next_wanted(stream)
+        at = None if wanted is None else shift(wanted, ahead)
+        # What silence has proven already and is still missing waits for an input (one that fails, or that nobody
+        # wants): its next change touches this stream.
+        self._schedule.due_at(stream, None if at is None or at <= draft.horizon else at)
+
+
+def _changed(times: list[int], *, fresh: bool) -> TimeIntervals:
+    if fresh or len(times) > _MOST_POINTS:
+        return TimeIntervals.of(times[0] - 1, times[-1])
+    if len(times) > 8:
+        instants = np.array(times, np.int64)
+        breaks = np.flatnonzero(np.diff(instants) > 1)
+        starts = instants[np.concatenate(([0], breaks + 1))] - 1
+        ends = instants[np.concatenate((breaks, [len(instants) - 1]))]
+        return TimeIntervals(zip(starts.tolist(), ends.tolist(), strict=True))
+    return TimeIntervals.points(times)

@@ -1,0 +1,79 @@
+"""How far many inputs reach together, without looking at each of them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Protocol
+
+from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals, shift
+
+__all__ = ["Slowest"]
+
+
+class Reaching(Protocol):
+    """What `Slowest` asks of an input, a `hs_stream.engine.streams.Stream`."""
+
+    ahead: int
+
+    @property
+    def is_regular(self) -> bool: ...
+
+    def last(self) -> int: ...
+
+    def next_due(self) -> int | None: ...
+
+    def covered(self, horizon: int) -> TimeIntervals: ...
+
+
+class Slowest:
+    """How far all inputs of an aggregate reach together (rule 4).
+
+    For regular inputs ``min(due - 1, max(end, quiet))`` over all of them is
+    ``min(smallest due - 1, max(smallest end, quiet))``, and both smallest ones change only when an input does: they
+    stand at the top of two heaps, whose outdated entries are dropped when they surface.
+    """
+
+    __slots__ = ("_dues", "_ends", "_irregular")
+
+    def __init__(self) -> None:
+        self._ends: list[tuple[int, int]] = []
+        self._dues: list[tuple[int, int]] = []
+        self._irregular: set[int] = set()
+
+    def note(self, slot: int, inputs: Sequence[Reaching]) -> None:
+        """Input ``slot`` is new, or its coverage, watermark or due instant changed."""
+        source = inputs[slot]
+        if not source.is_regular:
+            self._irregular.add(slot)
+            return
+        self._irregular.discard(slot)
+        heapq.heappush(self._ends, (source.last(), slot))
+        if (due := source.next_due()) is not None:
+            heapq.heappush(self._dues, (due, slot))
+        if len(self._ends) + len(self._dues) > 8 * len(inputs) + 64:
+            self._tidy(inputs)
+
+    def available(self, inputs: Sequence[Reaching], horizon: int) -> TimeIntervals:
+        """What is known of all inputs, silence included."""
+        ends, dues, irregular = self._ends, self._dues, self._irregular
+        while ends and (ends[0][1] in irregular or inputs[ends[0][1]].last() != ends[0][0]):
+            heapq.heappop(ends)
+        while dues and (dues[0][1] in irregular or inputs[dues[0][1]].next_due() != dues[0][0]):
+            heapq.heappop(dues)
+        reach = MAX_TIME
+        if ends:
+            reach = max(ends[0][0], shift(horizon, -inputs[ends[0][1]].ahead))
+        if dues:
+            reach = min(reach, max(dues[0][0] - 1, ends[0][0]))
+        result = TimeIntervals.of(MIN_TIME, reach)
+        for slot in irregular:
+            result &= inputs[slot].covered(horizon)
+        return result
+
+    def _tidy(self, inputs: Sequence[Reaching]) -> None:
+        regular = [slot for slot in range(len(inputs)) if slot not in self._irregular]
+        self._ends = [(inputs[slot].last(), slot) for slot in regular]
+        self._dues = [(due, slot) for slot in regular if (due := inputs[slot].next_due()) is not None]
+        heapq.heapify(self._ends)
+        heapq.heapify(self._dues)
