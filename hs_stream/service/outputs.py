@@ -15,7 +15,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine.engine import Engine, EngineStatistics
+from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Mirror, Publication, PublishedStream, Sink, Unpublished
 from hs_stream.service.settings import Settings
 from hs_stream.service.sinks import Sinks, Takes, blame
@@ -130,7 +130,7 @@ class Outputs:
         for mirror in self.mirrors:
             yield mirror.name, mirror.run()
 
-    def degraded(self, statistics: EngineStatistics) -> list[dict[str, Any]]:
+    def degraded(self, engine: Engine) -> list[dict[str, Any]]:
         """What is not connected, and holds up nothing else. That of the sink ``mqtt`` is the broker's part."""
         found = []
         outputs: list[Output] = [*self.sinks, *self.mirrors]
@@ -142,7 +142,7 @@ class Outputs:
                     found.append({"what": output.name, "error": error, "count": state.failures})
             elif not output.up and output.made is not self.mqtt:
                 error = "not connected"
-                if waiting := statistics.pending_by_sink.get(output.name):
+                if waiting := engine.statistics().pending_by_sink.get(output.name):
                     error += f"; {waiting} results wait for it"
                 found.append({"what": f"sink {output.name}", "error": error, "count": output.losses})
         return found

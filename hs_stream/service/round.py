@@ -203,7 +203,7 @@ class Round:
 
     def _degraded(self) -> list[dict[str, Any]]:
         """Side tasks that fail, sinks that are away, what was not published within the last `_UNPUBLISHED_MS`."""
-        found = [*self._side.troubles(), *self._outputs.degraded(self.engine.statistics())]
+        found = [*self._side.troubles(), *self._outputs.degraded(self.engine)]
         since = self._clock.now() - _UNPUBLISHED_MS
         for reason, last in self.engine.unpublished().items():
             if last.time >= since:
