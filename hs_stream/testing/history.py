@@ -218,11 +218,19 @@ class History:
             first, _ = self._unacknowledged.pop(0)
             if first is not readings:
                 raise LawViolation("deliveries are acknowledged out of order")
+            limits = self._limits()
             for reading in readings:
                 stream = StreamId(reading.source, reading.meta)
-                self.acknowledged.setdefault(stream, {})[reading.time] = reading.value
+                if reading.time > limits.get(stream, MIN_TIME):
+                    self.acknowledged.setdefault(stream, {})[reading.time] = reading.value
 
         await self.engine.deliver(Delivery(readings, [], self.clock.now(), acknowledge, asked=asked))
+
+    def _limits(self) -> dict[StreamId, int]:
+        """Up to where readings are refused now. Another definition may move that back: what was refused stays so."""
+        if not any(workflow.retention for workflow in self.workflows):
+            return {}
+        return {status.stream: status.limit for status in self.engine.status() if status.limit is not None}
 
     async def settle(self) -> None:
         """Until everything delivered is durable, computed and committed, whatever crashes on the way."""

@@ -422,3 +422,22 @@ async def test_a_late_reading_of_before_a_crash_counts_for_what_is_left_out_and_
     await history.pass_time(60_000)
     await history.check()
     await history.end()
+
+
+async def test_what_is_refused_as_final_is_not_taken_in_by_a_later_definition(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check forgot that it had been refused: without the node that kept it out, it missed it."""
+    monkeypatch.setattr("hs_stream.engine.fold.SNAPSHOT_EVERY", 3)
+    mean = node("mean", "aggregate@^1", ["light"], ["room"], function="mean")
+    changed = node("changed", "change_detect@^1", ["mean"])  # kept for ever, and what it read is not
+    history = await played.begin(mean, changed, wanted={"online": True, "retention": {"mean": 1000}})
+    await played.publish(*(("light", "a", 60_000 - 1000 * index, 1.0) for index in range(60)))
+    await history.pass_time(60_000)
+    await history.survive(history.engine.forget)
+    await played.publish(("light", "a", 30_500, 2.0))
+    [limit] = [status.limit for status in history.engine.status("light")]
+    assert limit is not None
+    assert limit > NOW - 30_500
+    await history.restart([workflow(online=True)])
+    await played.finish()
