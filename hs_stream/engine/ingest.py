@@ -17,7 +17,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,6 +28,7 @@ from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_duration, format_time
+from hs_stream.engine.append import Appender
 from hs_stream.engine.arrivals import Arrival
 from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import PatientStore
@@ -77,7 +79,6 @@ class Ingest:
         max_in_flight: int,
         max_bytes: int,
     ) -> None:
-        self.seq = append_seq
         self.in_flight = 0
         self.in_flight_bytes = 0
         """Of their payloads."""
@@ -91,7 +92,7 @@ class Ingest:
         self._graph = graph
         self._store = store
         self._executor = executor
-        self._feed = feed
+        self._appender = Appender(store, feed, seq=append_seq)
         self._clock = clock
         self._telemetry = telemetry
         self._lateness = lateness
@@ -149,6 +150,7 @@ class Ingest:
             if self._broken is not None:
                 raise self._broken
             try:
+                await self._appender.make_sure()
                 await self._round(deliveries)
             except BaseException as error:
                 self._broken = error
@@ -233,13 +235,12 @@ class Ingest:
             await breath()
         if any(arrival.marks for arrival in arrivals):
             # Not before: a step in between takes account of some of them only.
-            self._executor.mark(self.seq)
+            self._executor.mark(self._appender.seq)
         schedule.look_at(self._graph.disturbed(), "arrival")
         for source, count in taken.items():
             if count:
                 self._telemetry.readings(source, count)
                 self.readings += count
-        self._count_dead(dead)
         for delivery in deliveries:
             delivery.ack()
             self.in_flight -= max(len(delivery.readings), 1)
@@ -311,13 +312,14 @@ class Ingest:
         kept = self._allowance.kept(dead, self._clock.now()) if dead else []
         if len(kept) < len(dead):
             self._telemetry.unkept(len(dead) - len(kept))
-        append = Append(self.seq + 1, inserts, upserts, marks, kept)
-        async with self._feed.append(append):
-            await self._store("append", self._store.store.append, append)
-        self.seq += 1
         written = sum(len(batch) for _, batch in inserts) + sum(len(batch) for _, batch in upserts)
-        if written:
-            self._telemetry.written("raw", written)
+
+        def durable() -> None:
+            if written:
+                self._telemetry.written("raw", written)
+            self._count_dead(dead)
+
+        await self._appender.write(Append(self._appender.seq + 1, inserts, upserts, marks, kept), durable)
 
     def leave_out(self, records: Sequence[StreamRecord]) -> None:
         """No workflow has these derived streams."""
@@ -331,11 +333,17 @@ class Ingest:
             self._graph.remember(forgotten)
             self.strays = ()
 
+    @asynccontextmanager
+    async def _undisturbed(self) -> AsyncIterator[None]:
+        """No round is under way meanwhile, and what was appended before is durable."""
+        async with self.lock:
+            await self._appender.make_sure()
+            yield
+
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep and count what the executor could not use."""
-        async with self.lock:
+        async with self._undisturbed():
             await self._append((), letters)
-            self._count_dead(letters)
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Remove what is stored of a raw stream in ``(start, end]``; its descendants are owed there again.
@@ -343,22 +351,23 @@ class Ingest:
         Watermarks never fall, so the stream's is written down first: the instances it follows from may go. What results
         rest on that cannot be computed again stays: only retention takes it away. Returns how many instances went.
         """
-        async with self.lock:
+        async with self._undisturbed():
             spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.state.frontier))
             if not spans:
                 return 0
             await self.forget_strays()
             count = await self._store("count", self._store.store.count, stream.id, spans.start, spans.end)
             await self._store("register", self._store.store.register, [stream.record()])
-            append = Append(self.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
+            append = Append(self._appender.seq + 1, changed={stream.id: spans}, purged={stream.id: spans})
+
+            def durable() -> None:
+                self._executor.mark(append.seq)
+                self._executor.begins.forget(stream)
+                stream.tail.replace(spans.pairs, NOTHING)
+                self._executor.schedule.arrived(stream, spans, self._clock.now())
+
             self._executor.schedule.expect(stream, spans)
-            async with self._feed.append(append):
-                await self._store("append", self._store.store.append, append)
-            self.seq += 1
-            self._executor.mark(self.seq)
-            self._executor.begins.forget(stream)
-            stream.tail.replace(spans.pairs, NOTHING)
-            self._executor.schedule.arrived(stream, spans, self._clock.now())
+            await self._appender.write(append, durable)
             return count
 
     async def forget(self, stream: Stream, end: int) -> bool:
@@ -366,17 +375,17 @@ class Ingest:
 
         Unlike a purge it is no change: nothing is computed again. Returns whether there is more.
         """
-        async with self.lock:
+        async with self._undisturbed():
             some = await self._store("read", self._store.store.read, stream.id, MIN_TIME, end, limit=_ROUND)
             if some:
                 gone = TimeIntervals.of(MIN_TIME, some.last_time)
-                append = Append(self.seq + 1, purged={stream.id: gone})
-                async with self._feed.append(append):
-                    await self._store("append", self._store.store.append, append)
-                self.seq += 1
-                self._executor.begins.forget(stream)
-                stream.tail.replace(gone.pairs, NOTHING)
-                self._telemetry.forgotten(len(some))
+
+                def durable() -> None:
+                    self._executor.begins.forget(stream)
+                    stream.tail.replace(gone.pairs, NOTHING)
+                    self._telemetry.forgotten(len(some))
+
+                await self._appender.write(Append(self._appender.seq + 1, purged={stream.id: gone}), durable)
             return len(some) == _ROUND
 
     def _count_dead(self, dead: Sequence[DeadLetter]) -> None:

@@ -265,3 +265,24 @@ async def test_what_the_store_does_not_take_is_not_said_to_be_computed(bench: Be
     store.fails = False
     await bench.again()
     assert (await bench.verify()).clean
+
+
+async def test_what_follows_an_append_that_is_broken_off_is_stored(bench: Bench) -> None:
+    """Nobody knows whether it is durable, so the same is written again. The next one had its number, and was lost."""
+    bench.store = store = Held()
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="2 * value")), run=False)
+    bench.clock.advance(20_000)
+    await bench.publish((5_000, 5.0), (6_000, 6.0))
+    store.close_for("append")
+    [power] = [status.stream for status in bench.engine.status("power")]
+    task = asyncio.create_task(bench.engine.purge(power, START, START + 5_000))
+    async with asyncio.timeout(5):
+        await store.reached.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    store.open_up()
+    await bench.publish((7_000, 7.0))
+    assert await bench.contents("power[room=a]") == {6_000: 6.0, 7_000: 7.0}
+    assert await bench.contents("double[room=a]") == {6_000: 12.0, 7_000: 14.0}
+    assert (await bench.verify()).clean
