@@ -31,7 +31,8 @@ class Slowest:
 
     For regular inputs ``min(due - 1, max(end, quiet))`` over all of them is
     ``min(smallest due - 1, max(smallest end, quiet))``, and both smallest ones change only when an input does: they
-    stand at the top of two heaps, whose outdated entries are dropped when they surface.
+    stand at the top of two heaps, whose outdated entries are replaced when they surface. So an input may be further
+    than it was when it was noted last: a watermark rises as soon as readings are durable, also within a step.
     """
 
     __slots__ = ("_dues", "_ends", "_irregular")
@@ -57,10 +58,22 @@ class Slowest:
     def available(self, inputs: Sequence[Reaching], horizon: int) -> TimeIntervals:
         """What is known of all inputs, silence included."""
         ends, dues, irregular = self._ends, self._dues, self._irregular
-        while ends and (ends[0][1] in irregular or inputs[ends[0][1]].last() != ends[0][0]):
-            heapq.heappop(ends)
-        while dues and (dues[0][1] in irregular or inputs[dues[0][1]].next_due() != dues[0][0]):
-            heapq.heappop(dues)
+        while ends:
+            last, slot = ends[0]
+            if slot in irregular:
+                heapq.heappop(ends)
+            elif (now := inputs[slot].last()) != last:
+                heapq.heapreplace(ends, (now, slot))
+            else:
+                break
+        while dues:
+            due, slot = dues[0]
+            if slot in irregular or (next_due := inputs[slot].next_due()) is None:
+                heapq.heappop(dues)
+            elif next_due != due:
+                heapq.heapreplace(dues, (next_due, slot))
+            else:
+                break
         reach = MAX_TIME
         if ends:
             reach = max(ends[0][0], shift(horizon, -inputs[ends[0][1]].ahead))
