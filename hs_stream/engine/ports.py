@@ -146,7 +146,7 @@ class Store(Protocol):
         """How many instances are in ``(start, end]``."""
 
     async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
-        """The last snapshot at or before ``instant``. Its state belongs to the caller, who may change it in place."""
+        """The last snapshot at or before ``instant``."""
 
     async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
         """The first ``limit`` snapshots in ``(start, end]``, ascending."""

@@ -23,7 +23,7 @@ from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.packing import pack, unpack
 from hs_stream.core.size import fitting
 from hs_stream.core.time import TimeIntervals
-from hs_stream.core.value import Value, canonical
+from hs_stream.core.value import Value
 from hs_stream.engine.changes import changes_of
 from hs_stream.engine.ports import (
     Append,
@@ -309,10 +309,7 @@ class MemoryStore:
     async def snapshot(self, stream: int, instant: int) -> Snapshot | None:
         contents = self._of(stream)
         at = bisect_right(contents.snapshot_times, instant)
-        if not at:
-            return None
-        found = contents.snapshots[at - 1]
-        return Snapshot(found.time, canonical(found.state))  # a copy: a tool may change it in place
+        return contents.snapshots[at - 1] if at else None
 
     async def snapshots(self, stream: int, start: int, end: int, *, limit: int) -> list[Snapshot]:
         contents = self._of(stream)
