@@ -97,7 +97,7 @@ class _Fold:
                 self.since = int(batch.times[upto - 1])
             self.passed += upto - position
             position = upto
-            if every and self.passed >= every:
+            if every and self.passed >= every and not self.torn:
                 self._snapshot()
             if self.until < wanted:
                 return position

@@ -134,7 +134,7 @@ class Engine:
         self._retention = Retention(self._graph, self._patient, self._executor, self._ingest, self.clock)
         self._executor.committer.tell(self._outbox.offer)
         growth = Growth(self._graph, self._patient, self._executor, self._ingest, self.clock)
-        self._executor.on_growth(growth.grow)
+        self._executor.on_growth(growth.grow, growth.make_sure)
         parts = self._graph, self._executor, self._ingest, self.clock
         self._requests = Requests(*parts, self._stopping, self._stopped)
         self.clock.subscribe(self._executor.schedule.wake.set)

@@ -89,6 +89,7 @@ class Executor:
         self._processor = Processor(self.contents, pieces, folder, self.schedule, self.begins, silence, clock)
         self.committer = Committer(store, feed, silence, self.tally, telemetry, self._breath, seq=commit_seq)
         self._grow: Grow | None = None
+        self._make_sure: Callable[[], Awaitable[None]] | None = None
         self._marked = 0
         """The last append with marks of late readings that `arrived` was told of."""
         self._undurable: int | None = None
@@ -104,9 +105,9 @@ class Executor:
         self._lock = asyncio.Lock()
         self._finishing = False
 
-    def on_growth(self, grow: Grow) -> None:
-        """Call ``grow`` with the values that are found for plates."""
-        self._grow = grow
+    def on_growth(self, grow: Grow, make_sure: Callable[[], Awaitable[None]]) -> None:
+        """Call ``grow`` with the values that are found for plates, and ``make_sure`` before each step."""
+        self._grow, self._make_sure = grow, make_sure
 
     # --- what there is to do ---
 
@@ -160,7 +161,7 @@ class Executor:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """No step is under way meanwhile, and what was committed before is durable.
+        """No step is under way meanwhile, and what was committed and what has grown before is durable.
 
         May be held together with the lock of `hs_stream.engine.ingest.Ingest`: this one first.
         """
@@ -168,6 +169,8 @@ class Executor:
             if self.committer.unsure is not None:
                 await self.committer.make_sure()
                 self._over()
+            if self._make_sure is not None:
+                await self._make_sure()
             yield
 
     def _over(self) -> None:

@@ -36,7 +36,11 @@ async def regrow(graph: Graph, store: Store) -> None:
 
 
 class Growth:
-    """Plates grow while a step is in progress."""
+    """Plates grow while a step is in progress.
+
+    A step that is broken off leaves the graph as it has grown. So the next one makes the new streams durable before
+    anything that it finds: they would have no record, and their numbers be given away after a restart.
+    """
 
     def __init__(self, graph: Graph, store: PatientStore, executor: Executor, ingest: Ingest, clock: Clock) -> None:
         self._graph = graph
@@ -44,21 +48,28 @@ class Growth:
         self._executor = executor
         self._ingest = ingest
         self._clock = clock
+        self._fresh: list[Stream] = []
+        """Streams of the graph that are not durable yet."""
+
+    async def make_sure(self) -> None:
+        """Make durable what has come to the graph, if it is not."""
+        if self._fresh:
+            fresh = self._fresh
+            await self._store("register", self._store.store.register, [one.record() for one in fresh])
+            self._fresh = []
+            self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
+            self._executor.schedule.look_at(self._graph.disturbed(), "backfill")
 
     async def grow(self, stream: Stream, values: Sequence[str]) -> None:
         """Plates grow by what ``stream`` found: their streams are durable before the results that name them."""
-        fresh: list[Stream] = []
         refused: list[DeadLetter] = []
         for value in values:
             try:
-                fresh += self._graph.grow(stream, value)
+                self._fresh += self._graph.grow(stream, value)
             except ValueError as error:
                 reason = "plate_full" if isinstance(error, PlateFull) else "plate_value"
                 payload = json.dumps({"stream": stream.name, "value": value}).encode()
                 refused.append(DeadLetter(self._clock.now(), stream.node, reason, str(error), "", payload))
+        await self.make_sure()
         if refused:
             await self._ingest.bury(refused)
-        if fresh:
-            await self._store("register", self._store.store.register, [one.record() for one in fresh])
-            self._executor.welcome((one for one in fresh if one.kind == "derived"), "backfill")
-            self._executor.schedule.look_at(self._graph.disturbed(), "backfill")

@@ -334,7 +334,7 @@ class Ingest:
             self.strays = ()
 
     @asynccontextmanager
-    async def _undisturbed(self) -> AsyncIterator[None]:
+    async def undisturbed(self) -> AsyncIterator[None]:
         """No round is under way meanwhile, and what was appended before is durable."""
         async with self.lock:
             await self._appender.make_sure()
@@ -342,7 +342,7 @@ class Ingest:
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep and count what the executor could not use."""
-        async with self._undisturbed():
+        async with self.undisturbed():
             await self._append((), letters)
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
@@ -351,7 +351,7 @@ class Ingest:
         Watermarks never fall, so the stream's is written down first: the instances it follows from may go. What results
         rest on that cannot be computed again stays: only retention takes it away. Returns how many instances went.
         """
-        async with self._undisturbed():
+        async with self.undisturbed():
             spans = TimeIntervals.of(max(start, stream.limit), min(end, stream.state.frontier))
             if not spans:
                 return 0
@@ -375,7 +375,7 @@ class Ingest:
 
         Unlike a purge it is no change: nothing is computed again. Returns whether there is more.
         """
-        async with self._undisturbed():
+        async with self.undisturbed():
             some = await self._store("read", self._store.store.read, stream.id, MIN_TIME, end, limit=_ROUND)
             if some:
                 gone = TimeIntervals.of(MIN_TIME, some.last_time)

@@ -111,7 +111,7 @@ class Retention:
     # --- closing ---
 
     async def _close(self, streams: Sequence[Stream], horizon: int) -> None:
-        async with self._executor.alone(), self._ingest.lock:
+        async with self._executor.alone(), self._ingest.undisturbed():
             # Nothing that is on its way reaches what is closed now.
             ahead = max(stream.ahead for stream in self._graph.streams.values())
             latest = shift(self._executor.schedule.quiet_until(), -ahead)

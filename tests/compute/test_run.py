@@ -111,3 +111,10 @@ def test_work_has_a_bound() -> None:
     done = run(of(["x"] * 8, wary=True, work=3))
     assert 0 < done.end < 8
     assert done.failed == TimeIntervals.of(0, done.end)
+
+
+def test_no_snapshot_is_made_of_a_state_that_is_torn() -> None:
+    """It was due before the tool raised: what was stored then was 1000 too much, in any store."""
+    result = run(of(["", 1], carried=Carried([7], 0, 5), every=1))
+    assert result.torn
+    assert result.snapshots == ()

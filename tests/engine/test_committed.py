@@ -15,10 +15,11 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import StreamStatus
-from hs_stream.engine.ports import Append, Commit
+from hs_stream.engine.ports import Append, Commit, Reading, StreamRecord
+from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 
-from .conftest import START, Bench
+from .conftest import REGISTRY, START, Bench
 
 
 class Held(MemoryStore):
@@ -47,6 +48,10 @@ class Held(MemoryStore):
     async def append(self, append: Append) -> None:
         await super().append(append)
         await self._pass("append")
+
+    async def register(self, records: Sequence[StreamRecord]) -> None:
+        await self._pass("register")
+        await super().register(records)
 
     async def commit(self, commit: Commit) -> None:
         if self.fails:
@@ -286,3 +291,38 @@ async def test_what_follows_an_append_that_is_broken_off_is_stored(bench: Bench)
     assert await bench.contents("power[room=a]") == {6_000: 6.0, 7_000: 7.0}
     assert await bench.contents("double[room=a]") == {6_000: 12.0, 7_000: 14.0}
     assert (await bench.verify()).clean
+
+
+GROWING = """
+workflow: w
+plates:
+  country: {}
+  city: {parent: country, from: cities, max: 3}
+sources:
+  rows: {plates: [country]}
+nodes:
+  cities: {tool: plate_values, from: rows}
+  temperature: {tool: splitter_of_dict, from: rows, into: city}
+"""
+
+
+async def test_what_has_grown_in_a_step_that_is_broken_off_has_a_record(bench: Bench) -> None:
+    """Its number was given away by the next start, and another stream found its data."""
+    bench.store = store = Held()
+    await bench.start(parse_workflow(GROWING, REGISTRY), run=False)
+    bench.clock.advance(20_000)
+    row = Reading("rows", (("country", "be"),), START + 2000, {"Namur": 5.0})
+    await bench.engine.take([row])
+    store.close_for("register")
+    cities = StreamId.parse("cities[country=be]")
+    task = asyncio.create_task(bench.engine.compute([cities], START, START + 5000))
+    async with asyncio.timeout(5):
+        await store.reached.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    store.open_up()
+    await bench.engine.settle()
+    assert await bench.contents("temperature[city=Namur,country=be]") == {2000: 5.0}
+    known = {record.stream for record in await store.streams()}
+    assert {status.stream for status in bench.engine.status()} == known
