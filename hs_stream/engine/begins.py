@@ -39,6 +39,8 @@ class Begins:
         self._sourceless: list[Stream] = []
         self._first: dict[int, int] = {}
         """Per raw stream its earliest reading, `MAX_TIME` without one, where somebody has looked."""
+        self._doubted: dict[str, None] = {}
+        """Workflows whose earliest reading may have been purged."""
 
     def of(self, stream: Stream) -> int | None:
         """A stream without inputs has nothing at or before this instant; ``None`` while there is no reading."""
@@ -55,8 +57,18 @@ class Begins:
                     stream.agenda.move(TimeIntervals.of(MIN_TIME, max(known, first) - 1))
                 self._schedule.look_at([stream], "arrival")
 
-    async def begin_again(self, workflow: str) -> None:
-        """Some readings are gone: begin at the earliest one that is left."""
+    def doubt(self, stream: Stream) -> None:
+        """Readings of a raw stream were purged: see `make_sure`."""
+        self._doubted |= dict.fromkeys(self._graph.readers(stream))
+
+    async def make_sure(self) -> None:
+        """Begin at the earliest reading that is left, where some were purged. Before each step."""
+        while self._doubted:
+            workflow = next(iter(self._doubted))
+            await self._begin_again(workflow)
+            self._doubted.pop(workflow, None)
+
+    async def _begin_again(self, workflow: str) -> None:
         known = self._begin.get(workflow)
         if known is None or not any(stream.workflow == workflow for stream in self._sourceless):
             return

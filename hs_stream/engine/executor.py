@@ -171,6 +171,7 @@ class Executor:
                 self._over()
             if self._make_sure is not None:
                 await self._make_sure()
+            await self.begins.make_sure()
             yield
 
     def _over(self) -> None:

@@ -120,10 +120,7 @@ class Requests:
             raise Unavailable("the engine stops", hint="ask again in a moment")
         if target.kind == "derived":
             return await self._executor.purge(target, start, end)
-        count = await self._ingest.purge(target, start, end)
-        for workflow in self._graph.readers(target):
-            await self._executor.begins.begin_again(workflow)
-        return count
+        return await self._ingest.purge(target, start, end)
 
 
 def _stops() -> Unavailable:

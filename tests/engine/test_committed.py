@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.batch import Batch
+from hs_stream.core.errors import StoreUnavailable, Unavailable
 from hs_stream.core.size import size_of_batch
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
@@ -48,6 +49,10 @@ class Held(MemoryStore):
     async def append(self, append: Append) -> None:
         await super().append(append)
         await self._pass("append")
+
+    async def read(self, *span: int, **how: Any) -> Batch:
+        await self._pass("read")
+        return await super().read(*span, **how)
 
     async def register(self, records: Sequence[StreamRecord]) -> None:
         await self._pass("register")
@@ -326,3 +331,44 @@ async def test_what_has_grown_in_a_step_that_is_broken_off_has_a_record(bench: B
     assert await bench.contents("temperature[city=Namur,country=be]") == {2000: 5.0}
     known = {record.stream for record in await store.streams()}
     assert {status.stream for status in bench.engine.status()} == known
+
+
+@pytest.mark.parametrize("kind", ["append", "read"])
+async def test_a_clock_begins_anew_behind_a_purge_that_is_broken_off(bench: Bench, kind: str) -> None:
+    """It went on to begin with the reading that was gone, until a restart."""
+    bench.store = store = Held()
+    await bench.start(bench.workflow(bench.node("tick", "clock", every="1s")), run=False)
+    bench.engine.connected(True)
+    bench.clock.advance(20_000)
+    await bench.publish((1_000, 5.0), (6_000, 6.0))
+    await bench.pass_time(20_000)
+    [power] = [status.stream for status in bench.engine.status("power")]
+    store.close_for(kind)
+    purging = asyncio.create_task(bench.engine.purge(power, START, START + 5_000))
+    settling = asyncio.create_task(bench.engine.settle()) if kind == "read" else purging
+    async with asyncio.timeout(5):
+        await store.reached.wait()
+    settling.cancel()
+    await asyncio.wait({settling})
+    store.open_up()
+    await bench.publish((7_000, 7.0))
+    assert min(await bench.contents("tick")) == 6_000
+    assert (await bench.verify()).clean
+
+
+async def test_who_comes_behind_readings_that_were_cut_off_is_told(bench: Bench) -> None:
+    """He was told that he was cancelled, and `settle` never came back."""
+    bench.store = store = Held()
+    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="2 * value")), run=False)
+    reading = Reading("power", (("room", "a"),), START, 1.0)
+    store.close_for("append")
+    taking = asyncio.create_task(bench.engine.take([reading]))
+    async with asyncio.timeout(5):
+        await store.reached.wait()
+    taking.cancel()
+    await asyncio.wait({taking})
+    store.open_up()
+    async with asyncio.timeout(5):
+        for call in (bench.engine.settle(), bench.engine.take([reading])):
+            with pytest.raises(Unavailable, match="cut off"):
+                await call
