@@ -48,7 +48,7 @@ class Engine:
     """Workflows over one store. Not thread-safe: use it from one event loop.
 
     ``sinks`` get what is published, each with a cursor in the store; one that is not among them any more keeps nothing.
-    Without ``sinks`` this is no engine that publishes: what it commits waits in the store for one that does.
+    Without ``sinks`` nothing is published, and nothing is taken for it: what waits in the store goes on waiting.
     ``computing`` runs the tasks, for who wants that done elsewhere: it returns what `hs_stream.compute.run.run` does.
     """
 
@@ -59,7 +59,7 @@ class Engine:
         settings: EngineSettings | None = None,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
-        sinks: Sequence[Sink] | None = None,
+        sinks: Sequence[Sink] = (),
         mirrors: Sequence[Mirror] = (),
         guard: Guard | None = None,
         computing: Callable[[Task], Result] = run,
@@ -92,7 +92,7 @@ class Engine:
         """
         recovery = await self.store.open()
         await self.feed.open()
-        cursors = {} if self._sinks is None else await self.store.sinks([sink.name for sink in self._sinks])
+        cursors = await self.store.sinks([sink.name for sink in self._sinks]) if self._sinks else {}
         records = await self.store.streams()
         settings = self.settings
         self._graph = Graph(
@@ -127,7 +127,7 @@ class Engine:
             max_bytes=settings.in_flight,
         )
         self._outbox = Outbox(
-            *(self._graph, self._patient, self._sinks or (), self._mirrors, self.clock, self._telemetry),
+            *(self._graph, self._patient, self._sinks, self._mirrors, self.clock, self._telemetry),
             cursors=cursors,
             bury=self._ingest.bury,
         )

@@ -24,7 +24,7 @@ from typing import Final
 
 from hs_stream.core.batch import NOTHING
 from hs_stream.core.clocks import advice
-from hs_stream.core.errors import PayloadError, Unavailable
+from hs_stream.core.errors import PayloadError
 from hs_stream.core.plate import PlateFull
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MIN_TIME, TimeIntervals, format_duration, format_time
@@ -125,7 +125,6 @@ class Ingest:
 
     async def drain(self) -> None:
         """Do what has been delivered, without `run`."""
-        self._require_whole()
         while not self._queue.empty():
             first = self._queue.get_nowait()
             if first is not None:
@@ -146,20 +145,14 @@ class Ingest:
         What is acknowledged behind a delivery that is not would be lost with it, as the broker sends in order.
         """
         async with self.lock:
-            self._require_whole()
+            if self._broken is not None:
+                raise self._broken
             try:
                 await self._appender.make_sure()
                 await self._round(deliveries)
             except BaseException as error:
                 self._broken = error
                 raise
-
-    def _require_whole(self) -> None:
-        """Raises why a round was broken off; where its caller was cancelled, nobody else is."""
-        if isinstance(self._broken, asyncio.CancelledError):
-            raise Unavailable("readings were cut off while they were taken in", hint="open it again") from self._broken
-        if self._broken is not None:
-            raise self._broken
 
     def _take(self, first: Delivery) -> list[Delivery]:
         deliveries, size = [first], len(first.readings)

@@ -155,7 +155,7 @@ class Host:
         *,
         clock: Clock | None = None,
         telemetry: Telemetry | None = None,
-        sinks: Sequence[Sink] | None = None,
+        sinks: Sequence[Sink] = (),
         mirrors: Sequence[Mirror] = (),
         computing: Callable[[Task], Result] = run,
     ) -> Engine:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -75,12 +77,16 @@ def test_the_codec() -> None:
         names["codec"]({"digits": "x"})
 
 
-async def test_the_sink(tmp_path: Path) -> None:
+async def test_the_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module and its test are two files."""
     text = (GUIDES / "write-a-sink.md").read_text(encoding="utf-8")
+    module, test = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    made = ModuleType("hs_jsonl")
+    exec(module, made.__dict__)
+    monkeypatch.setitem(sys.modules, "hs_jsonl", made)
     names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(block, names)
-    kind: SinkKind = names["JsonLines"](Settings())
+    exec(test, names)
+    kind: SinkKind = made.JsonLines(Settings())
     kind.check("jsonl", "a.jsonl")
     with pytest.raises(ConfigurationError, match="jsonl is 7"):
         kind.check("jsonl", 7)

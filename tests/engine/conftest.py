@@ -54,7 +54,7 @@ class Bench:
         self, *workflows: WorkflowDefinition, run: bool = True, publishing: bool = True, **settings: Any
     ) -> Engine:
         self.workflows = list(workflows)
-        sinks = [self.subscriber] if publishing else None
+        sinks = [self.subscriber] if publishing else []
         self.engine = Engine(self.store, clock=self.clock, sinks=sinks, settings=EngineSettings(**settings))
         await self.engine.open(self.workflows)
         if run:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hs_stream.core.batch import Batch
-from hs_stream.core.errors import StoreUnavailable, Unavailable
+from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.size import size_of_batch
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
@@ -354,21 +354,3 @@ async def test_a_clock_begins_anew_behind_a_purge_that_is_broken_off(bench: Benc
     await bench.publish((7_000, 7.0))
     assert min(await bench.contents("tick")) == 6_000
     assert (await bench.verify()).clean
-
-
-async def test_who_comes_behind_readings_that_were_cut_off_is_told(bench: Bench) -> None:
-    """He was told that he was cancelled, and `settle` never came back."""
-    bench.store = store = Held()
-    await bench.start(bench.workflow(bench.node("double", "expression", ["power"], expression="2 * value")), run=False)
-    reading = Reading("power", (("room", "a"),), START, 1.0)
-    store.close_for("append")
-    taking = asyncio.create_task(bench.engine.take([reading]))
-    async with asyncio.timeout(5):
-        await store.reached.wait()
-    taking.cancel()
-    await asyncio.wait({taking})
-    store.open_up()
-    async with asyncio.timeout(5):
-        for call in (bench.engine.settle(), bench.engine.take([reading])):
-            with pytest.raises(Unavailable, match="cut off"):
-                await call
