@@ -41,6 +41,8 @@ class Begins:
         """Per raw stream its earliest reading, `MAX_TIME` without one, where somebody has looked."""
         self._doubted: dict[str, None] = {}
         """Workflows whose earliest reading may have been purged."""
+        self._meanwhile: dict[str, int] = {}
+        """Of the workflow that is looked at, the earliest reading that has come since."""
 
     def of(self, stream: Stream) -> int | None:
         """A stream without inputs has nothing at or before this instant; ``None`` while there is no reading."""
@@ -65,8 +67,12 @@ class Begins:
         """Begin at the earliest reading that is left, where some were purged. Before each step."""
         while self._doubted:
             workflow = next(iter(self._doubted))
-            await self._begin_again(workflow)
-            self._doubted.pop(workflow, None)
+            del self._doubted[workflow]
+            try:
+                await self._begin_again(workflow)
+            except BaseException:
+                self._doubted[workflow] = None
+                raise
 
     async def _begin_again(self, workflow: str) -> None:
         known = self._begin.get(workflow)
@@ -74,14 +80,19 @@ class Begins:
             return
         if self._graph.forgets(workflow):
             return
-        first = await self._earliest(workflow)
+        self._meanwhile[workflow] = MAX_TIME
+        try:
+            first = await self._earliest(workflow)
+        finally:
+            came = self._meanwhile.pop(workflow)
+        first = came if first is None else min(first, came)
         if first != known:
-            self.begin_at(workflow, MAX_TIME if first is None else first)
+            self.begin_at(workflow, first)
 
     async def _earliest(self, workflow: str) -> int | None:
         """The time of the earliest reading of any raw stream of ``workflow`` that did not come too late to count."""
         firsts = []
-        for stream in self._graph.streams.values():
+        for stream in list(self._graph.streams.values()):  # rooms may join meanwhile
             if stream.kind == "raw" and workflow in self._graph.readers(stream):
                 found = await self._store("read", self._store.store.read, stream.id, MIN_TIME, MAX_TIME, limit=1)
                 firsts += [max(found.first_time, stream.state.since)] if found else []
@@ -186,6 +197,8 @@ class Begins:
         else:
             return
         for workflow in self._graph.readers(stream):
+            if workflow in self._meanwhile:
+                self._meanwhile[workflow] = min(self._meanwhile[workflow], begin)
             known = self._begin.get(workflow)
             if known is None or (begin < known and not self._graph.forgets(workflow)):
                 self.begin_at(workflow, begin)

@@ -354,3 +354,28 @@ async def test_a_clock_begins_anew_behind_a_purge_that_is_broken_off(bench: Benc
     await bench.publish((7_000, 7.0))
     assert min(await bench.contents("tick")) == 6_000
     assert (await bench.verify()).clean
+
+
+async def test_a_room_that_joins_while_a_clock_looks_for_its_begin_counts(bench: Bench) -> None:
+    """The look went over the streams of the engine, which ended as one more came."""
+    bench.store = store = Held()
+    await bench.start(bench.workflow(bench.node("tick", "clock", every="1s")), run=False)
+    bench.engine.connected(True)
+    bench.clock.advance(20_000)
+    await bench.publish((1_000, 5.0), (6_000, 6.0))
+    await bench.publish((6_000, 1.0), room="b")
+    await bench.pass_time(20_000)
+    [power, _] = [status.stream for status in bench.engine.status("power")]
+    await bench.engine.purge(power, START, START + 5_000)
+    store.close_for("read")
+    stepping = asyncio.create_task(bench.engine.compute([StreamId.parse("tick")], START, START + 9_000))
+    async with asyncio.timeout(5):
+        await store.reached.wait()
+    store.kind = ""
+    readings = [Reading("power", (("room", "c"),), START + 3_000, 1.0)]
+    await bench.engine.take(readings)
+    store.open_up()
+    await stepping
+    await bench.engine.settle()
+    assert min(await bench.contents("tick")) == 3_000
+    assert (await bench.verify()).clean
