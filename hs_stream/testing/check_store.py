@@ -22,7 +22,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import Fenced, LawViolation
 from hs_stream.core.size import fitting, is_full
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals
+from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, to_ms
 from hs_stream.core.value import MAX_DEPTH, Value, same
 from hs_stream.engine.ports import (
     Append,
@@ -44,6 +44,8 @@ _LONG: Final = 600_000
 _PATIENCE: Final = 1000
 _MOMENT: Final = 0.2
 """Seconds for which a store that cannot ask in the same breath may believe what it was told last."""
+_FAR: Final = to_ms(datetime(2100, 1, 1, tzinfo=UTC))
+"""The time of history and dead letters: a store that forgets them by age may do so at any moment."""
 Factory = Callable[[], Awaitable[Store]] | Callable[[], Store]
 
 
@@ -215,7 +217,7 @@ async def _budgets(b: _Bench) -> None:
                 found = await b.store.read(stream, MIN_TIME, MAX_TIME, limit=limit, newest=True, budget=budget)
                 wanted = items.slice_index(len(values) - count, len(values))
                 _equal(found, wanted, "with newest, a budget ends a read at the one that fills it from behind")
-    letters = [DeadLetter(n, "mqtt", "json", "no JSON", "a/b", b"x" * 1000) for n in range(10)]
+    letters = [DeadLetter(_FAR + n, "mqtt", "json", "no JSON", "a/b", b"x" * 1000) for n in range(10)]
     await b.append({}, dead_letters=letters)
     _equal(await b.store.dead_letters(100, budget=3_000), letters[:-4:-1], "a budget ends dead letters")
     _equal(await b.store.dead_letters(2, budget=1 << 20), letters[:-3:-1], "a limit ends dead letters")
@@ -291,7 +293,7 @@ async def _many(b: _Bench) -> None:
 
 async def _appends(b: _Bench) -> None:
     """An append replaces by time, and the same append once more changes nothing."""
-    stream, letter = await b.stream("raw"), DeadLetter(5, "mqtt", "not_json", "no JSON", "a/b", b"\xff\x00")
+    stream, letter = await b.stream("raw"), DeadLetter(_FAR, "mqtt", "not_json", "no JSON", "a/b", b"\xff\x00")
     made = await b.append({stream: Batch.of([(10, 1), (20, 2)])}, dead_letters=[letter])
     await b.append(upserts={stream: Batch.of([(10, "one"), (15, 1.5)])})
     expected = Batch.of([(10, "one"), (15, 1.5), (20, 2)])
@@ -670,14 +672,14 @@ async def _documents(b: _Bench) -> None:
 
 async def _histories(b: _Bench) -> None:
     """History and dead letters come newest first, and history can be asked for one stream."""
-    made = [HistoryEntry(t, f"s{t % 2}", "mean@1.0.0", MIN_TIME, t, 5, 2, "late", "session") for t in range(6)]
+    made = [HistoryEntry(_FAR + t, f"s{t % 2}", "mean@1.0.0", MIN_TIME, t, 5, 2, "late", "session") for t in range(6)]
     await b.commit(history=made[:3])
     last = await b.commit(history=made[3:])
     await b.store.commit(last)
     await b.reopen()
     _equal(await b.store.history(4), made[:1:-1], "history is newest first, the same commit twice adds nothing")
     _equal(await b.store.history(2, "s1"), [made[5], made[3]], "history of one stream")
-    letters = [DeadLetter(1_000_000 + t, "mqtt", "future", "", "t", bytes([t, 0, 255])) for t in range(5)]
+    letters = [DeadLetter(_FAR + t, "mqtt", "future", "", "t", bytes([t, 0, 255])) for t in range(5)]
     await b.append(dead_letters=letters)
     _equal(await b.store.dead_letters(3), letters[:1:-1], "dead letters are newest first")
 
