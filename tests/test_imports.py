@@ -38,3 +38,10 @@ def test_imports_make_no_circle() -> None:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_a_command_loads_no_server() -> None:
+    """FastAPI and the viewer are a third of what a command takes to start; only `serve` needs them."""
+    found = "import sys, hs_stream.cli.main as _; print([name for name in ('fastapi', 'nicegui') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
@@ -11,12 +11,14 @@ import typer
 from hs_stream.cli.common import DEBUG, Config, guarded, run, say, settings_of, unlogged
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.urls import redacted
-from hs_stream.service.http.api import Viewer
 from hs_stream.service.logs import LogFile, configure_logging
 from hs_stream.service.settings import Settings
 from hs_stream.service.settings_file import find_settings, load_settings
 from hs_stream.service.workflows.catalog import saved_workflows
 from hs_stream.service.workflows.loading import first_workflow, workflow_files
+
+if TYPE_CHECKING:
+    from hs_stream.service.http.api import Viewer  # the server, which most commands do without
 
 __all__ = ["register"]
 
