@@ -45,7 +45,11 @@ def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:
         return source.slice_index(max(high - support.n, 0), int(source.times.searchsorted(end, "right")))
     if isinstance(support, Pointwise):
         return source.slice(start, end)
-    return source.slice(shift(start, 1 - support.lookback), shift(end, support.lookahead))
+    first, last = shift(start, 1 - support.lookback), shift(end, support.lookahead)
+    if not support.before and not support.after:
+        return source.slice(first, last)
+    low, high = source.times.searchsorted((first, last), "right").tolist()
+    return source.slice_index(max(low - support.before, 0), min(high + support.after, len(source)))
 
 
 def checked(tool: Tool, interval: TimeInterval, result: Batch) -> Batch:

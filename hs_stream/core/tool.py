@@ -121,18 +121,30 @@ class Pointwise:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Input instances in ``(t - lookback, t + lookahead]`` (milliseconds, both >= 0, not both 0)."""
+    """Input instances in ``(t - lookback, t + lookahead]`` (milliseconds, both >= 0, not both 0), and some around them.
+
+    ``before``: also the last so many at or before ``t - lookback``, however old: what held as the window began.
+    ``after``, 0 or 1: also the first one later than ``t + lookahead``, however late. An output does not wait for it: it
+    is made without it, and anew when it comes. A tool that reads it has outputs only where there is an instance at or
+    before t.
+    """
 
     lookback: int
     lookahead: int = 0
+    before: int = 0
+    after: int = 0
 
     def __post_init__(self) -> None:
         if self.lookback < 0 or self.lookahead < 0 or self.lookback + self.lookahead == 0:
             raise ConfigurationError("a window needs lookback >= 0 and lookahead >= 0, and one of them > 0")
+        if self.before < 0 or self.after not in (0, 1):
+            raise ConfigurationError("a window needs before >= 0, and after is 0 or 1")
 
     def __str__(self) -> str:
         ahead = f" +{format_duration(self.lookahead)}" if self.lookahead else ""
-        return f"window {format_duration(self.lookback)}{ahead}"
+        before = f", {self.before} before" if self.before else ""
+        after = f", {self.after} after" if self.after else ""
+        return f"window {format_duration(self.lookback)}{ahead}{before}{after}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +196,7 @@ Drive = FromInput | FromUnion | OnGrid
 class Sources(list[Batch]):
     """One `Batch` per input. ``keys[i]`` is the plate value that input i comes from, for an `AggregateTool`.
 
-    An `AggregateTool` may get only those inputs that have an instance in the interval.
+    An `AggregateTool` may get only those inputs that have an instance in what it may read.
     """
 
     def __init__(self, batches: Iterable[Batch] = (), keys: Sequence[str] = ()) -> None:
@@ -475,7 +487,7 @@ class FoldTool(Tool):
     """One input; a state that steps through its instances in time order. The engine holds and stores the state.
 
     Outputs come from `step`, at the input's times. Where `drive` gives a grid they come from `quiet` instead, and
-    silence alone is enough for them.
+    silence alone is enough for them. On a grid of a millisecond it can speak at any instant: `due` says at which.
 
     Where `step` raises, that instant fails, and the fold goes on from the state before it, as if the instance were not
     there (`hs_stream.compute.attempt` has the rules).
@@ -512,6 +524,14 @@ class FoldTool(Tool):
         it should come to an end by itself: how long is a state believed without a new instance?
         """
         return ()
+
+    def due(self, state: Value, after: int) -> int | None:
+        """Of a fold on a grid: the first instant later than ``after`` at which `quiet` may have an output.
+
+        ``None``: it has none until the next instance. So a stream that is silent costs nothing before that instant.
+        """
+        drive = self.drive()
+        return drive.grid.next(after) if isinstance(drive, OnGrid) else None
 
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
         """`step` through ``batch``: the state behind it and the outputs."""

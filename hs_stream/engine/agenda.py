@@ -34,7 +34,7 @@ NOTHING_TAKEN: Final = Taken()
 class Agenda:
     """See the module."""
 
-    __slots__ = ("grouped", "joined", "moved", "pending_inputs", "retried", "waiting", "wary")
+    __slots__ = ("grouped", "joined", "moved", "pending_inputs", "retried", "unsure", "waiting", "wary")
 
     def __init__(self) -> None:
         self.waiting = EMPTY
@@ -42,6 +42,8 @@ class Agenda:
         self.pending_inputs: dict[int, int] | None = None
         """Of an aggregate: the latest of these per input slot; ``None`` while unknown (each must be looked at)."""
         self.joined: set[int] = set()
+        self.unsure = True
+        """Of a stream that reads what comes after its windows: something may have come that it was not told of."""
         """Of an aggregate: inputs that its coverage has not taken account of yet."""
         self.moved = EMPTY
         """Of a stream without inputs: what its workflow's begin has moved over, and the next step takes back."""

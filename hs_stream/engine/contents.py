@@ -229,16 +229,26 @@ class Contents:
         frontier = stream.latest.frontier
         stream.latest_tail.fill(min(low, frontier), batch.slice(low, frontier), version)
 
+    async def first(self, stream: Stream, instant: int, count: int) -> Batch:
+        """The first ``count`` instances later than ``instant``."""
+        wanted = count
+        while True:
+            found, complete = await self.read_some(stream, instant, MAX_TIME, limit=wanted, newest=False)
+            if complete or len(found) >= count:
+                return found.slice_index(0, min(count, len(found)))
+            wanted *= 4
+
+    async def before_each(self, stream: Stream, instants: Sequence[int]) -> list[int | None]:
+        """For each of the ascending ``instants``: the time of the last instance at or before it, or ``None``."""
+        before = await self.last(stream, instants[0], 1)
+        times = [*before.times.tolist(), *(await self.read(stream, instants[0], instants[-1])).times.tolist()]
+        ranks = Batch.build(times, [0] * len(times)).times.searchsorted(instants, "right").tolist()
+        return [times[rank - 1] if rank else None for rank in ranks]
+
     async def nth_after(self, stream: Stream, instants: Sequence[int], n: int) -> list[int | None]:
         """For each of the ascending ``instants``: the time of the n-th instance later than it, or ``None``."""
         first, last = instants[0], instants[-1]
-        batch = await self.read(stream, first, last)
-        behind, wanted = NOTHING, n
-        while True:
-            behind, complete = await self.read_some(stream, last, MAX_TIME, limit=wanted, newest=False)
-            if complete or len(behind) >= n:
-                break
-            wanted *= 4
-        times = [*batch.times.tolist(), *behind.times.tolist()[:n]]
+        batch, later = await self.read(stream, first, last), await self.first(stream, last, n)
+        times = [*batch.times.tolist(), *later.times.tolist()]
         ranks = Batch.build(times, [0] * len(times)).times.searchsorted(instants, "right").tolist()
         return [times[rank + n - 1] if rank + n - 1 < len(times) else None for rank in ranks]

@@ -90,26 +90,35 @@ class Evaluator:
         return Sources(pieces, keys if stream.aggregate else ()), low
 
     def _sources(self, stream: Stream, start: int) -> list[tuple[int, Stream]]:
-        """The inputs that can have something behind ``start``; of an aggregate at its head only those that changed."""
+        """The inputs that can have something behind ``start``.
+
+        Of an aggregate that reads nothing earlier, at its head only those that changed.
+        """
         if not stream.aggregate:
             return list(enumerate(stream.inputs))
         pending = stream.agenda.pending_inputs
-        if pending is None or start < stream.end():
+        if pending is None or start < stream.end() or not isinstance(stream.supports[0], Pointwise):
             slots = stream.order
         else:
             slots = sorted(pending, key=stream.keys.__getitem__)
         return [(slot, stream.inputs[slot]) for slot in slots]
 
     async def _window(self, source: Stream, support: Window, start: int, end: int, limit: int) -> tuple[Batch, int]:
-        back = max(support.lookback - 1, 0)
+        back, before, last = max(support.lookback - 1, 0), support.before, end + support.lookahead
         first = start if start <= MIN_TIME else start - back
+        after = await self._contents.first(source, last, support.after) if support.after else NOTHING
         while True:
-            batch, complete = await self._contents.read_some(source, first, end + support.lookahead, limit=limit)
+            batch, complete = await self._contents.read_some(source, first, last, limit=limit)
             if complete:
-                return batch, start
-            floor = batch.first_time - 1 + back
-            if floor < end:
-                return batch, floor
+                if before and first > MIN_TIME:
+                    held = (await self._contents.last(source, first, before)).slice(source.state.floor, first)
+                    batch = Batch.concat([held, batch])
+                return Batch.concat([batch, after]), start
+            # The step may have taken away some of what was read.
+            if len(batch) > before:
+                floor = (int(batch.times[before - 1]) if before else batch.first_time - 1) + back
+                if floor < end:
+                    return Batch.concat([batch, after]), floor
             limit *= 4
 
     async def _previous(self, source: Stream, n: int, start: int, end: int, limit: int) -> tuple[Batch, int]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hs_stream.core.affected import affected
+from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
-from hs_stream.core.tool import FoldTool, Previous, Support
+from hs_stream.core.tool import FoldTool, Support
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.draft import Draft
 from hs_stream.engine.schedule import Schedule
@@ -129,10 +129,14 @@ def _rank(stream: Stream) -> tuple[int, int]:
 def _affected(support: Support, changed: TimeIntervals, source: Stream) -> TimeIntervals:
     """As `hs_stream.core.affected.affected`, as far as memory knows what comes behind a change."""
     later: list[int | None] = []
-    if isinstance(support, Previous):
-        tail = source.tail
-        times = tail.batch.times
-        for _, end in changed.pairs:
-            at = int(times.searchsorted(end, "right")) + support.n - 1
+    earlier: list[int | None] = []
+    tail, n = source.tail, counts_after(support)
+    times = tail.batch.times
+    for start, end in changed.pairs:
+        if n:
+            at = int(times.searchsorted(end, "right")) + n - 1
             later.append(int(times[at]) if tail.knows(end) and at < len(times) else None)
-    return affected(support, changed, later)
+        if looks_on(support):
+            at = int(times.searchsorted(start, "right")) - 1
+            earlier.append(int(times[at]) if at >= 0 else None)
+    return affected(support, changed, later, earlier)

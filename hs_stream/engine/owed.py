@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from hs_stream.compute.task import HALTED
 from hs_stream.core.affected import available
 from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, Grid, TimeIntervals, shift
-from hs_stream.core.tool import FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous
+from hs_stream.core.tool import FoldTool, FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous, Window
+from hs_stream.core.value import Value
 from hs_stream.engine.streams import Stream
 
 __all__ = ["available_now", "drives", "find_due", "next_wanted", "steady", "wanted_until"]
@@ -34,6 +36,7 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
         or pairs[0][0] > MIN_TIME
         or stream.agenda.retried
         or stream.aggregate
+        or stream.looks_on
         or not stream.inputs
         or stream.demand.pairs != _ALWAYS
     ):
@@ -58,7 +61,7 @@ def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
     if not stream.inputs:
         return TimeIntervals.of(MIN_TIME, proven)
     if stream.slowest is not None:
-        return stream.slowest.available(stream.inputs, horizon)
+        return available(stream.supports[0], stream.slowest.available(stream.inputs, horizon))
     result = available(stream.supports[0], stream.inputs[0].covered(horizon))
     for slot in range(1, len(stream.inputs)):
         result &= available(stream.supports[slot], stream.inputs[slot].covered(horizon))
@@ -71,7 +74,7 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     ``begin``: where a stream without inputs begins, ``None`` while that is not known.
     """
     if not stream.inputs:
-        return _next_tick(stream, begin)
+        return _next_own_tick(stream, begin)
     due, hole = _next_output(stream), _next_hole(stream, horizon)
     return due if hole is None else hole if due is None else min(due, hole)
 
@@ -98,7 +101,7 @@ def wanted_until(stream: Stream) -> int:
     return MIN_TIME if around is None else around[1]
 
 
-def _next_tick(stream: Stream, begin: int | None) -> int | None:
+def _next_own_tick(stream: Stream, begin: int | None) -> int | None:
     drive, end = stream.drive, stream.end()
     if not isinstance(drive, OnGrid) or begin is None or max(end, begin) >= MAX_TIME - 1:
         return None
@@ -125,7 +128,7 @@ def _next_output(stream: Stream) -> int | None:
     drive, known, end = stream.drive, stream.latest, stream.end()
     if end >= MAX_TIME or not known.coverage:
         return None
-    due = _next_tick_with_input(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)
+    due = _next_tick(stream, drive.grid, end) if isinstance(drive, OnGrid) else _next_driving(stream)
     return due if known.old is None else known.old if due is None else min(due, known.old)
 
 
@@ -147,11 +150,16 @@ def _next_driving(stream: Stream) -> int | None:
     return min(found, default=None)
 
 
-def _next_tick_with_input(stream: Stream, grid: Grid, end: int) -> int | None:
+def _next_tick(stream: Stream, grid: Grid, end: int) -> int | None:
+    head = stream.latest.fold
+    if stream.is_fold and stream.inputs[0].latest.frontier <= MIN_TIME:
+        return None
+    if head is not None and isinstance(stream.tool, FoldTool) and head.since <= end <= head.until:
+        return _next_said(stream.tool, head.state, grid, end)
     due = grid.next(end)
     for slot, source in enumerate(stream.inputs):
         support = stream.support(slot)
-        if isinstance(support, (Previous, Prefix)):
+        if isinstance(support, (Previous, Prefix)) or (isinstance(support, Window) and support.before):
             needed = MIN_TIME + 1
         elif isinstance(support, Pointwise):
             needed = due
@@ -160,3 +168,14 @@ def _next_tick_with_input(stream: Stream, grid: Grid, end: int) -> int | None:
         if source.latest.frontier >= needed:
             return due
     return None
+
+
+def _next_said(tool: FoldTool, state: Value, grid: Grid, end: int) -> int | None:
+    """What the tool says of its state. One that raises is asked again by evaluating it, which tells of the error."""
+    if state is HALTED:
+        return grid.next(end)
+    try:
+        due = tool.due(state, end)
+    except Exception:  # noqa: BLE001 - a tool may raise anything
+        return grid.next(end)
+    return None if due is None else max(due, end + 1)

@@ -10,10 +10,10 @@ from typing import Final
 
 import numpy as np
 
-from hs_stream.core.affected import affected
+from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.batch import Batch
-from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals, shift
-from hs_stream.core.tool import Previous, Window
+from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
+from hs_stream.core.tool import Support, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.contents import Contents
@@ -157,11 +157,19 @@ class Processor:
         """
         end = work.end()
         lost, unsure, invalid = EMPTY, EMPTY, None
+        late = bool(work.taken.joined) or bool(work.taken.moved)
         for slot in work.taken.joined:
             # What is covered and a new input does not: it may have readings there that are not known yet.
             lost |= work.coverage - stream.inputs[slot].covered(draft.horizon)
         lost |= work.taken.moved & work.coverage
         known_until = end if work.fold is None else max(end, work.fold.until)
+        if stream.looks_on and stream.agenda.unsure and end > MIN_TIME:
+            # Nobody has told of what came after it, or the step that was told of it is given up.
+            stream.agenda.unsure = False
+            for slot, source in enumerate(stream.inputs):
+                if looks_on(stream.support(slot)):
+                    lost |= await self._affected(source, stream.support(slot), TimeIntervals.of(end, MAX_TIME))
+            lost &= work.coverage
         for slot, spans in changed.items():
             if slot < 0 or not spans:
                 continue
@@ -170,13 +178,10 @@ class Processor:
                 stream.agenda.wait_for(spans)
                 stream.agenda.note_input(slot, spans.end)
             ahead = support.lookahead if isinstance(support, Window) else 0
-            if spans.start - ahead >= known_until:
+            if spans.start - ahead >= known_until and not looks_on(support):
                 continue
-            later: Sequence[int | None] = ()
-            if isinstance(support, Previous):
-                ends = [pair[1] for pair in spans.pairs]
-                later = await self._contents.nth_after(stream.inputs[slot], ends, support.n)
-            touched = affected(support, spans, later)
+            late = late or spans.start - ahead < known_until
+            touched = await self._affected(stream.inputs[slot], support, spans)
             lost |= touched & work.coverage
             if touched and touched.start < end:
                 unsure |= (touched & TimeIntervals.of(MIN_TIME, end)) - work.coverage
@@ -187,10 +192,20 @@ class Processor:
         lost -= TimeIntervals.of(MIN_TIME, max(work.floor, stream.line))
         if lost:
             draft.write(stream).take_back(lost)
-            draft.is_late(stream)
+            if late:
+                draft.is_late(stream)
             if work.end() < end:
                 stream.agenda.forget_inputs()
         return lost, unsure, invalid
+
+    async def _affected(self, source: Stream, support: Support, spans: TimeIntervals) -> TimeIntervals:
+        later: Sequence[int | None] = ()
+        earlier: Sequence[int | None] = ()
+        if count := counts_after(support):
+            later = await self._contents.nth_after(source, [end for _, end in spans.pairs], count)
+        if looks_on(support):
+            earlier = await self._contents.before_each(source, [start for start, _ in spans.pairs])
+        return affected(support, spans, later, earlier)
 
     def _hand_on(self, stream: Stream, work: Work, draft: Draft, failed: TimeIntervals) -> None:
         """Tell the consumers what changed (rule 3), and that more is covered."""

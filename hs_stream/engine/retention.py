@@ -21,6 +21,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
+from hs_stream.core.affected import looks_on
 from hs_stream.core.time import MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import Prefix, Previous, Window
 from hs_stream.engine.contents import PatientStore
@@ -149,6 +150,11 @@ class Retention:
         """``(closed, floor)`` when ``stream`` is closed up to ``end``, or ``None``: it must wait, or is for nothing."""
         if end <= stream.state.closed:
             return None
+        if any(looks_on(child.support(slot)) for child, slot in stream.children):
+            last = await self._store("last", self._store.store.last, stream.id, end, 1)
+            if not last or last.last_time <= stream.state.closed:
+                return None
+            end = last.last_time
         floor, instances = end, 1
         for child, slot in stream.children:
             support = child.support(slot)
@@ -158,6 +164,11 @@ class Retention:
                 return None
             if isinstance(support, Window):
                 floor = min(floor, line - support.lookback)
+                if support.before:
+                    held = await self._store("last", self._store.store.last, stream.id, floor, support.before)
+                    if len(held) < support.before:
+                        return None
+                    floor = held.first_time - 1
             elif isinstance(support, Previous):
                 instances = max(instances, support.n)
             elif isinstance(support, Prefix) and child.state.coverage:

@@ -20,6 +20,7 @@ from bisect import insort
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from hs_stream.core.affected import looks_on
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
@@ -52,6 +53,7 @@ class Stream(Wiring):
         "inputs",
         "keys",
         "line",
+        "looks_on",
         "order",
         "slowest",
         "state",
@@ -71,6 +73,8 @@ class Stream(Wiring):
         self.ahead = 0
         self.slowest: Slowest | None = None
         """Of an aggregate: how far its inputs reach together."""
+        self.looks_on = False
+        """It reads what comes after its windows: `Window.after`."""
         self.line = MIN_TIME
         """Results at or before it cannot be computed any more: what they read may be forgotten."""
         self.bound = MIN_TIME
@@ -118,6 +122,7 @@ class Stream(Wiring):
         if work.fork is not None:
             work.fork.drop()
         self.agenda.put_back(work.taken)
+        self.agenda.unsure = True
         self.agenda.forget_inputs()
 
     def replace(self, state: StreamState) -> None:
@@ -271,10 +276,12 @@ class Stream(Wiring):
         lookahead = 0
         if isinstance(support, Window):
             lookahead = support.lookahead
-            source.tail.need(support.lookback + support.lookahead, 1)
+            source.tail.need(support.lookback + support.lookahead, 1, support.before)
+            self.looks_on = self.looks_on or looks_on(support)
         elif isinstance(support, Previous):
             source.tail.need(0, support.n)
-        self.lookaheads.append(lookahead)
+        # What is closed up to an instance closes what reads on to it, but not its own instant.
+        self.lookaheads.append(lookahead + looks_on(support))
         if self.slowest is not None:
             self.slowest.note(slot, self.inputs)
         self.ahead = max(self.ahead, source.ahead + lookahead)

@@ -1,7 +1,8 @@
 """The newest part of one stream in memory.
 
 1. A tail knows *all* instances later than ``low``. A read that begins at or behind ``low`` is served from it.
-2. It keeps what its readers need (``keep_ms`` before its newest instance, and ``keep_count`` instances), at least
+2. It keeps what its readers need (``keep_ms`` before its newest instance, ``keep_before`` instances before that, and
+   ``keep_count`` instances), at least
    `LEAST` and at most `MOST` instances, and forgets the rest in large pieces.
 3. ``version`` rises with every change, so that a slow read from the store never overwrites newer contents.
 4. All tails of an engine have a `Room` in bytes, and one of them at most `ONE` of it. A tail that grows beyond that
@@ -76,13 +77,14 @@ def _size(tail: Tail) -> int:
 class Tail:
     """See the module's rules. A new tail of a stream that holds nothing has ``low = MIN_TIME``."""
 
-    __slots__ = ("_counted", "batch", "keep_count", "keep_ms", "low", "room", "size", "version")
+    __slots__ = ("_counted", "batch", "keep_before", "keep_count", "keep_ms", "low", "room", "size", "version")
 
     def __init__(self, low: int = MIN_TIME, batch: Batch = NOTHING, room: Room | None = None) -> None:
         self.low = low
         self.batch = NOTHING
         self.keep_ms = 0
         self.keep_count = 1
+        self.keep_before = 0
         self.version = 0
         self.room = Room() if room is None else room
         self.size = 0
@@ -97,6 +99,7 @@ class Tail:
         made.batch = self.batch
         made.keep_ms = self.keep_ms
         made.keep_count = self.keep_count
+        made.keep_before = self.keep_before
         made.version = self.version
         made.room = self.room
         made.size = made._counted = self.size
@@ -105,16 +108,17 @@ class Tail:
     def take_place_of(self, tail: Tail) -> None:
         """``tail``, from which this is a fork, is not used any more."""
         self.room.used -= tail.size - self._counted
-        self.need(tail.keep_ms, tail.keep_count)
+        self.need(tail.keep_ms, tail.keep_count, tail.keep_before)
 
     def drop(self) -> None:
         """Nobody uses the fork any more."""
         self.room.used -= self.size - self._counted
 
-    def need(self, keep_ms: int, keep_count: int) -> None:
-        """A reader looks back this far from the newest instance."""
+    def need(self, keep_ms: int, keep_count: int, keep_before: int = 0) -> None:
+        """A reader looks back this far from the newest instance, and at so many instances before that."""
         self.keep_ms = max(self.keep_ms, keep_ms)
         self.keep_count = max(self.keep_count, keep_count)
+        self.keep_before = max(self.keep_before, keep_before)
 
     def knows(self, start: int) -> bool:
         """Whether everything later than ``start`` is here."""
@@ -183,7 +187,7 @@ class Tail:
         size = self.batch.times.size
         if size > 2 * LEAST:
             times = self.batch.times
-            first = int(np.searchsorted(times, times[-1] - self.keep_ms, "right"))
+            first = int(np.searchsorted(times, times[-1] - self.keep_ms, "right")) - self.keep_before
             first = max(min(first, size - max(self.keep_count + 1, LEAST)), size - MOST)
             if first * 2 > size or size > MOST:
                 self._forget(max(first, size - MOST))

@@ -9,8 +9,8 @@
 4. Support: a piece (or a single instant) comes out the same when each input is reduced to exactly what ``support()``
    lets it read, and when anything else outside of that is changed, taken away or added.
 5. ``build(parameters())`` is the same tool, unless it holds a function that cannot be saved.
-6. A `FoldTool` run in pieces, its state stored in between, is the fold in one. An `AggregateTool` without the inputs
-   that are empty in the interval gives the same.
+6. A `FoldTool` run in pieces, its state stored in between, is the fold in one, and has no output in silence before it
+   is ``due``. An `AggregateTool` without the inputs that are empty in the interval gives the same.
 7. Bad values: every third history is tried again with some values of another kind than the tool takes. It may raise
    on them, and rules 2 to 6 hold for the instants at which it does as they hold for its outputs.
 
@@ -106,7 +106,15 @@ def _untouchable(support: Support, source: Batch, interval: TimeInterval) -> tup
         return (known.first_time - 1 if len(known) == support.n else MIN_TIME), end
     if isinstance(support, Pointwise):
         return start, end
-    return shift(start, 1 - support.lookback), shift(end, support.lookahead)
+    first, last = shift(start, 1 - support.lookback), shift(end, support.lookahead)
+    low, high = first, last
+    if support.before:
+        known = source.last(first, support.before)
+        low = known.first_time - 1 if len(known) == support.before else MIN_TIME
+    if support.after:
+        later = source.slice(last, MAX_TIME).slice_index(0, support.after)
+        high = later.last_time if len(later) == support.after else MAX_TIME
+    return low, high
 
 
 def _copy(batch: Batch) -> Batch:
@@ -226,7 +234,7 @@ class _Trial:
 
     def fewer_inputs(self, whole: Outcome) -> None:
         assert isinstance(self.sources, Sources)
-        inside = [source.slice(self.interval.start, self.interval.end) for source in self.sources]
+        inside = [readable(self.tool.support(0), source, self.interval) for source in self.sources]
         kept = [index for index, source in enumerate(inside) if source]
         sources = Sources([inside[index] for index in kept], [self.sources.keys[index] for index in kept])
         got = self.evaluate(self.tool, self.interval, sources)
@@ -247,11 +255,28 @@ class _Trial:
             if not same(again, state) or repeated != result:
                 raise self.broken(f"fold: the state {kept} goes on differently when it is stored in between")
             pieces.append(result)
+            self.silence(tool, state, end)
         everything = TimeInterval(MIN_TIME, MAX_TIME)
         pair = (outputs, EMPTY), (Batch.concat(pieces), EMPTY)
         self.compare(*pair, everything, "fold: run in pieces it differs from run in one")
         if not same(self.stored(state), self.stored(end_state)):
             raise self.broken(f"fold: run in pieces it ends in the state {state}, in one in {end_state}")
+
+    def silence(self, tool: FoldTool, state: Value, instant: int) -> None:
+        """What it says in silence, it says when it says that it does."""
+        if not isinstance(tool.drive(), OnGrid):
+            return
+        due = tool.due(state, instant)
+        if due is not None and due <= instant:
+            raise self.broken(f"fold: due({state}, {format_time(instant)}) is not later than that: {format_time(due)}")
+        end = instant + 3 * self.material.lengths[-1] if due is None else due - 1
+        _, said = tool.run_over(state, NOTHING, instant, end)
+        if said:
+            told = "nothing" if due is None else f"nothing before {format_time(due)}"
+            raise self.broken(
+                f"fold: first difference at {format_time(said.first_time)}: an output in silence, where due({state}) "
+                f"tells of {told}"
+            )
 
     def fold_on_bad_values(self, tool: FoldTool) -> None:
         source, state = self.sources[0], tool.initial()

@@ -198,10 +198,11 @@ def workflows(registry: ToolRegistry, *, max_nodes: int = 6) -> st.SearchStrateg
 def _way(tool: Tool) -> tuple[Any, ...]:
     """All that an engine looks at: base class, drive, supports."""
     supports = [tool.support(slot) for slot in range(1 if tool.arity is None else tool.arity)]
-    ahead = any(isinstance(support, Window) and support.lookahead for support in supports)
+    windows = [support for support in supports if isinstance(support, Window)]
+    ahead = {(bool(one.lookahead), bool(one.before), bool(one.after)) for one in windows}
     special = tuple(base for base in (FoldTool, AggregateTool, SplitTool, PlateTool) if isinstance(tool, base))
     halts = isinstance(tool, FoldTool) and not tool.goes_on
-    return special, type(tool.drive()), tuple(map(type, supports)), ahead, halts
+    return special, type(tool.drive()), tuple(map(type, supports)), frozenset(ahead), halts
 
 
 Ways = Sequence[Sequence[Tool]]

@@ -126,6 +126,36 @@ class ReadsBeyond(Broken):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadsTwoBefore(Broken):
+    """Declares what held as the window began, and reads what held before that too."""
+
+    name = "reads_two_before"
+
+    def support(self, slot: int) -> Support:
+        return Window(5_000, before=1)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        source = sources[0]
+        times = source.slice(interval.start, interval.end).times.tolist()
+        return Batch.build(times, [len(source.last(time - 5_000, 2)) for time in times])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsTwoAfter(Broken):
+    """Declares the next instance, and reads the one after that too."""
+
+    name = "reads_two_after"
+
+    def support(self, slot: int) -> Support:
+        return Window(5_000, after=1)
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        source = sources[0]
+        times = source.slice(interval.start, interval.end).times.tolist()
+        return Batch.build(times, [sum(source.slice(time, time + 10**9).times[:2].tolist()) for time in times])
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadsOneMore(Broken):
     """Declares the last two instances and reads three."""
 
@@ -208,6 +238,8 @@ ALL = [
     (StateOnTheInstance, "split law|support|purity"),
     (SequentialRandom, "split law|support|purity"),
     (ReadsBeyond, r"support \(input 0: window 5s\)"),
+    (ReadsTwoBefore, r"support \(input 0: window 5s, 1 before\)"),
+    (ReadsTwoAfter, r"support \(input 0: window 5s, 1 after\)"),
     (ReadsOneMore, r"support \(input 0: previous 2\)"),
     (ReadsTheFuture, r"support \(input 0: prefix\)"),
     (MutatesItsInput, "contract: it changes input 0"),
@@ -290,6 +322,35 @@ class AgeOfThePiece(FoldTool):
 
     def quiet(self, state: Value, start: int, end: int) -> list[tuple[int, Value]]:
         return [(time, time - start) for time in Grid(1000).times(start, min(end, start + 60_000)).tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeaksTooEarly(FoldTool):
+    """Says that it speaks ten seconds after an instance, and does after five."""
+
+    name = "speaks_too_early"
+    version = "0.1.0"
+    takes = "number"
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(1))
+
+    def initial(self) -> Value:
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return time, SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> list[tuple[int, Value]]:
+        return [(state + 5_000, 1)] if state is not None and start < state + 5_000 <= end else []
+
+    def due(self, state: Value, after: int) -> int | None:
+        return None if state is None or after >= state + 10_000 else state + 10_000
+
+
+def test_when_a_fold_speaks_in_silence_is_checked() -> None:
+    with pytest.raises(LawViolation, match="an output in silence, where due"):
+        check_tool(SpeaksTooEarly, examples=30, seed=1)
 
 
 def test_what_a_fold_tells_in_silence_is_checked() -> None:
