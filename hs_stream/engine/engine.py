@@ -110,8 +110,7 @@ class Engine:
             self.feed,
             computing=self._computing,
             commit_seq=recovery.commit_seq,
-            chunk=settings.chunk,
-            backdate=settings.backdate,
+            settings=settings,
         )
         self._ingest = Ingest(
             self._graph,

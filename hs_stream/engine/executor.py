@@ -41,6 +41,7 @@ from hs_stream.engine.pieces import Pieces
 from hs_stream.engine.ports import Clock
 from hs_stream.engine.process import Processor
 from hs_stream.engine.schedule import Schedule
+from hs_stream.engine.status import EngineSettings
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -70,20 +71,20 @@ class Executor:
         *,
         computing: Callable[[Task], Result],
         commit_seq: int,
-        chunk: int,
-        backdate: int,
+        settings: EngineSettings,
     ) -> None:
         self.silence = silence
         self.tally = Tally()
         self.schedule = Schedule(graph)
-        self.begins = Begins(graph, store, self.schedule, telemetry, backdate=backdate)
+        backdate, ticks = settings.backdate, settings.backdate_ticks
+        self.begins = Begins(graph, store, self.schedule, telemetry, backdate=backdate, ticks=ticks)
         self.contents = Contents(store)
         self._graph = graph
         self._clock = clock
-        self._chunk = chunk
+        self._chunk = settings.chunk
         self._breath = Breath()
         self._pace = Pace(least=_LEAST_NEW)
-        evaluator = Evaluator(self.contents, telemetry, computing, chunk)
+        evaluator = Evaluator(self.contents, telemetry, computing, settings.chunk)
         pieces = Pieces(self.contents, evaluator, self.begins, self.tally, telemetry, self._breath)
         folder = Folder(self.contents, store, evaluator, pieces.accept, pieces.fail, self.schedule.unseen)
         self._processor = Processor(self.contents, pieces, folder, self.schedule, self.begins, silence, clock)

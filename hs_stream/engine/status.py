@@ -22,13 +22,15 @@ class EngineSettings:
     """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`.
 
     In bytes: ``tails`` for the newest instances of all streams, ``in_flight`` for the payloads that are not durable.
-    ``backdate``: so far before its arrival a reading may say that streams without inputs begin.
+    ``backdate``: so far before its arrival a reading may say that streams without inputs begin; ``backdate_ticks`` of
+    the fastest of them if that is longer.
     """
 
     lateness: int = 0
     idle: int = 10_000
     max_future: int = 5_000
     backdate: int = 31 * 86_400_000
+    backdate_ticks: int = 10_000
     max_in_flight: int = 20_000
     recompute_on: Literal["minor", "major"] = "minor"
     chunk: int = CHUNK

@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
-        settings = EngineSettings(chunk=chunk, lateness=lateness, backdate=backdate)
+        settings = EngineSettings(chunk=chunk, lateness=lateness, backdate=backdate, backdate_ticks=0)
         self.history = History(self.factory(), [workflow], settings, NOW, pace, computing)
         self.run(self.history.begin())
 
