@@ -7,11 +7,11 @@ and nothing is skipped, so a store that is away means back-pressure, not loss.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from hs_stream.backoff import backoff
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import MAX_TIME, MIN_TIME
@@ -84,7 +84,7 @@ class PatientStore:
     async def _until_answered(
         self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
     ) -> Result:
-        delay = _FIRST_DELAY
+        attempt = 0
         while True:
             started = time.perf_counter()
             try:
@@ -97,8 +97,8 @@ class PatientStore:
                 self._troubles[operation] = str(error)
                 if not self._patient:
                     raise
-                await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                delay = min(delay * 2, _LAST_DELAY)
+                await self._pause(backoff(attempt, _FIRST_DELAY, _LAST_DELAY))
+                attempt += 1
                 continue
             _raise_if_cancelled()
             self._telemetry.store(operation, time.perf_counter() - started)

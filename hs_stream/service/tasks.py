@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -38,6 +37,7 @@ from typing import Any, Final, ParamSpec
 
 import structlog
 
+from hs_stream.backoff import backoff
 from hs_stream.core.errors import Fenced, HsStreamError
 from hs_stream.engine.telemetry import Telemetry
 
@@ -100,9 +100,8 @@ class SideTasks:
             except Exception as error:  # noqa: BLE001 - whatever it is, the service goes on
                 self._note(name, state, error)
             state.waiting = True
-            delay = min(self._first * 2.0 ** min(state.in_a_row - 1, 20), _LAST_DELAY)
             try:
-                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter, no secret
+                async with asyncio.timeout(backoff(state.in_a_row - 1, self._first, _LAST_DELAY)):
                     await self._stopping.wait()
             except TimeoutError:
                 state.waiting, state.since = False, time.monotonic()

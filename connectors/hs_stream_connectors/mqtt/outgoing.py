@@ -31,13 +31,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from hs_stream.backoff import backoff
 from hs_stream.core.stream import unpublishable
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
@@ -346,7 +346,7 @@ class Outgoing:
 
     def _hold_over(self) -> None:
         """Nothing is in flight any more: go on behind a delay, with what is held first."""
-        delay = min(_FIRST_LATER * 2.0 ** min(self._holds, 20), _LAST_LATER) * random.uniform(0.5, 1.0)  # noqa: S311
+        delay = backoff(self._holds, _FIRST_LATER, _LAST_LATER)
         self._holds += 1
         self._statistics.repeated += len(self._held)
         self._waiting.extendleft(reversed(self._held))
