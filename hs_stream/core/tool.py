@@ -483,7 +483,7 @@ class FoldTool(Tool):
 
     kind = "fold"
     goes_on: ClassVar[bool] = True
-    """``False``: what comes behind a value that `step` cannot use would be wrong without it. Then everything behind it
+    """``False``: what comes after a value that `step` cannot use would be wrong without it. Then everything later
     fails too, until that value is corrected or removed."""
 
     def support(self, slot: int) -> Support:
@@ -514,7 +514,7 @@ class FoldTool(Tool):
         return ()
 
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
-        """`step` through ``batch``: the state behind it and the outputs."""
+        """`step` through ``batch``: the state at its end and the outputs."""
         times, values = [], []
         for time, value in batch:
             state, result = self.step(state, time, value)

@@ -80,9 +80,9 @@ class WorkflowDefinition:
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
     retention: Mapping[str, int] = field(default_factory=dict)
-    """Per source or node: how long (ms) behind its watermark instances are kept; for ever where nothing is said."""
+    """Per source or node: instances are kept so long (ms) before its watermark; for ever where nothing is said."""
     order: tuple[str, ...] = field(init=False, default=())
-    """Nodes (no sources), every node behind its inputs."""
+    """Nodes (no sources), every node after its inputs."""
     node_plates: Mapping[str, tuple[str, ...]] = field(init=False, default_factory=dict)
     """Plates of every source and node, ancestors first: the order of topic levels."""
     fingerprints: Mapping[str, str] = field(init=False, default_factory=dict)

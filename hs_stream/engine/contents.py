@@ -33,7 +33,7 @@ class PatientStore:
 
     ``available`` is false while any operation fails: a store whose disk is full answers readers, and refuses what is
     written. After `give_up`, an unavailable store raises. A cancellation that a driver swallowed in the middle of a
-    call is raised behind it.
+    call is raised after it.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry, guard: Guard | None = None) -> None:
@@ -185,7 +185,7 @@ class Contents:
                 low, high = (batch.first_time - 1, end) if newest else (start, batch.last_time)
             batch = over.apply(batch, low, high)
             if limit is not None and not complete and not batch:
-                # The step retracted all of them; what is left lies behind.
+                # The step retracted all of them; what is left is further on.
                 return await self.read_some(stream, start, end, limit=4 * limit, newest=newest)
         elif complete and end >= max(stream.latest.frontier, stream.latest.upper):
             self._keep(stream, start, batch, version)
@@ -222,7 +222,7 @@ class Contents:
             wanted *= 4
 
     def _keep(self, stream: Stream, low: int, batch: Batch, version: int) -> None:
-        """Remember all that is known behind ``low``.
+        """Remember all that is known after ``low``.
 
         A reading may be stored already and not have arrived yet: remembered now, it would then be there twice.
         """
@@ -233,12 +233,12 @@ class Contents:
         """For each of the ascending ``instants``: the time of the n-th instance later than it, or ``None``."""
         first, last = instants[0], instants[-1]
         batch = await self.read(stream, first, last)
-        behind, wanted = NOTHING, n
+        later, wanted = NOTHING, n
         while True:
-            behind, complete = await self.read_some(stream, last, MAX_TIME, limit=wanted, newest=False)
-            if complete or len(behind) >= n:
+            later, complete = await self.read_some(stream, last, MAX_TIME, limit=wanted, newest=False)
+            if complete or len(later) >= n:
                 break
             wanted *= 4
-        times = [*batch.times.tolist(), *behind.times.tolist()[:n]]
+        times = [*batch.times.tolist(), *later.times.tolist()[:n]]
         ranks = Batch.build(times, [0] * len(times)).times.searchsorted(instants, "right").tolist()
         return [times[rank + n - 1] if rank + n - 1 < len(times) else None for rank in ranks]

@@ -68,7 +68,7 @@ class StreamRecord:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a fold behind the input instance at ``time``; ``state`` is a canonical value."""
+    """The state of a fold after the input instance at ``time``; ``state`` is a canonical value."""
 
     time: int
     state: Value
@@ -138,7 +138,7 @@ class StreamChange:
 
     ``inserted`` at times without a stored instance, ``revised`` over stored ones, ``retracted`` times whose instances
     go. ``revisions`` gives the new revision of each time of the three whose revision is not 0 (a retracted time keeps
-    its revision, so that a later instance at that time continues it). ``fresh``: ``inserted`` lies behind everything
+    its revision, so that a later instance at that time continues it). ``fresh``: ``inserted`` is later than everything
     ever stored in the stream (a hint for speed). ``coverage`` and ``upper`` are the values after the commit.
     ``snapshots`` are added; stored ones inside of ``snapshots_dropped`` go first.
     ``publish``: the change goes to the outbox.

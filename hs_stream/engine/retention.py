@@ -2,11 +2,11 @@
 
 Theory of operation (the rules are in ``docs/specs/retention.md``)
 
-1. A stream with a retention is *closed* up to an instant, now and then, that far behind its watermark. What lies there
+1. A stream with a retention is *closed* up to an instant, now and then, that far before its watermark. What lies there
    does not change any more, so nothing that was computed from it needs to be computed again.
 2. Its *floor* is where it is cut off: the latest instant up to which nothing is read any more by what may still be
    computed from it. Windows keep their width in front of the closed time, `Previous` its instances, a fold everything
-   behind a stored state. So nothing is closed for a fold that has no stored state yet, nor where results are owed.
+   after a stored state. So nothing is closed for a fold that has no stored state yet, nor where results are owed.
 3. Both are durable before the first instance goes. After a crash, only what lies at or before the floor may be gone.
 4. A reading that would change what is closed, or what was computed with something that is forgotten by now, is refused
    (`Stream.limit`). Everything else goes on as if nothing had happened: inside of the engine, what is forgotten counts
@@ -71,7 +71,7 @@ class Retention:
             await self.forget()
 
     def finish(self) -> None:
-        """Let `run` return behind the piece under way: a write that is cut off may be durable and not known to be."""
+        """Let `run` return after the piece under way: a write that is cut off may be durable and not known to be."""
         self._finishing.set()
 
     async def forget(self) -> None:

@@ -47,7 +47,7 @@ class Stream(Wiring):
         "ahead",
         "bound",
         "changes",
-        "changes_behind",
+        "changes_before_newest",
         "children",
         "inputs",
         "keys",
@@ -83,7 +83,7 @@ class Stream(Wiring):
         self.tail = Tail() if tail is None else tail
         self.changes = 0
         """Instances inserted, revised or retracted since the start."""
-        self.changes_behind = 0
+        self.changes_before_newest = 0
         """How often something at or before the newest instance was among them."""
 
     @property
@@ -125,10 +125,10 @@ class Stream(Wiring):
         assert self.work is None
         self.state = state
 
-    def count(self, changes: int, *, behind: bool) -> None:
-        """So many instances were written; ``behind``: some of them at or before the newest one."""
+    def count(self, changes: int, *, before_newest: bool) -> None:
+        """So many instances were written; ``before_newest``: some of them at or before the newest one."""
         self.changes += changes
-        self.changes_behind += behind
+        self.changes_before_newest += before_newest
 
     def end(self) -> int:
         """The end of the coverage; `MIN_TIME` when nothing is computed."""
@@ -139,7 +139,7 @@ class Stream(Wiring):
         return self.state.upper if self.kind == "raw" else self.latest.end()
 
     def next_due(self) -> int | None:
-        """The earliest instant behind the coverage at which there may be an output."""
+        """The earliest instant after the coverage at which there may be an output."""
         return self.latest.due
 
     def reach(self, horizon: int) -> int:
@@ -258,7 +258,7 @@ class Stream(Wiring):
             self.slowest = Slowest()
         for index, source in enumerate(inputs):
             self.attach(source, keys[index] if keys else "")
-        self.rank_behind(source.rank for source in inputs)
+        self.rank_after(source.rank for source in inputs)
 
     def attach(self, source: Stream, key: str) -> int:
         """One more input; returns its slot."""

@@ -57,7 +57,7 @@ def load(
             unloaded[name] = Unloaded(str(error), frozenset(document["definition"].get("sources", ())))
         else:
             loaded.append((document.get("sink"), definition))
-    # What was executed comes behind what it reads, and that is fewer nodes.
+    # What was executed comes after what it reads, and that is fewer nodes.
     loaded.sort(key=lambda item: (item[0] is not None, len(item[1].nodes), item[1].name))
     for sink, definition in loaded:
         try:

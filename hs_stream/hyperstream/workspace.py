@@ -3,7 +3,7 @@
 1. A store has one writer. While a service, a command or another HyperStream has it, opening is refused; a heartbeat
    refuses the others (`presence`). With ``read_only`` anything may go on beside it.
 2. Whenever what is known changes, the engine begins anew over the same store, as a service that is restarted does. It
-   does so too behind a call that did not end well (an interrupt, a refusal, a store that went away): memory might know
+   does so too after a call that did not end well (an interrupt, a refusal, a store that went away): memory might know
    more than the store.
 3. What is stored of earlier workflows is loaded, so that readings written now take back what rests on them. What does
    not load any more is left alone; `Workspace.unloaded` says why, and `Workspace.write` that it is not taken back.

@@ -358,7 +358,7 @@ class _GaugeCollector(Collector):
             complete.add_metric([workflow], seconds)
         yield complete
         owed = GaugeMetricFamily(
-            "hs_owed_streams", "Streams with something owed that waits behind live data", labels=["workflow"]
+            "hs_owed_streams", "Streams with something owed that waits for live data", labels=["workflow"]
         )
         for workflow, count in _first({**dict.fromkeys(statistics.lag, 0), **statistics.owed}):
             owed.add_metric([workflow], count)

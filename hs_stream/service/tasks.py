@@ -6,11 +6,11 @@ task                 essential  since
 engine: ingest       yes        what is acknowledged must be stored; an error in the middle of an append
                                 leaves open what is durable, and only a start settles that
 engine: executor     yes        the same for commits; it writes the history too
-engine: outbox       yes        results wait behind it
+engine: outbox       yes        results wait for it
 engine: retention    yes        it writes with the sequence numbers of the ingest
-sink of each kind    yes        results wait behind it; it waits for a broker that is away by itself. What it
+sink of each kind    yes        results wait for it; it waits for a broker that is away by itself. What it
                                 raises is a mistake in the settings, or in a plug-in, which is named
-source of each kind  yes        readings wait behind it; it waits by itself too. What it raises is a mistake
+source of each kind  yes        readings wait for it; it waits by itself too. What it raises is a mistake
                                 in the settings, or in a plug-in, which is named
 lease                yes        whoever has lost the right to write must end
 mirror of each kind  no         `SideTasks` (Home Assistant); what it shows follows from what is stored
@@ -84,7 +84,7 @@ class SideTasks:
         self._stopping = asyncio.Event()
 
     async def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run ``run`` until it returns, again and again when it raises. Ends when cancelled, and behind `stop`."""
+        """Run ``run`` until it returns, again and again when it raises. Ends when cancelled, and after `stop`."""
         state = self._states.setdefault(name, _State())
         while not self._stopping.is_set():
             try:

@@ -123,7 +123,7 @@ class Away(Subscriber):
 
 
 async def begin(bench: Bench, *sinks: Subscriber, **more: Any) -> asyncio.Task[None]:
-    """An engine behind the one before, if there was one."""
+    """An engine after the one before, if there was one."""
     bench.engine = Engine(bench.store, clock=bench.clock, sinks=sinks, **more)
     await bench.engine.open([doubled(bench)])
     bench.clock.advance(10_000)

@@ -56,11 +56,11 @@ async def test_home_assistant_asks_for_states_meanwhile(
         away.set = True
         [assistant] = [mirror.made for mirror in it.service._round._outputs.mirrors]
         assert isinstance(assistant, HomeAssistant)
-        assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
+        assistant._states.clear()  # as after a start: nothing is known yet, and the store is asked
         await it.publish((2, 2.0))
         await it.mqtt.publish("homeassistant/status", "online", qos=1)
         await away.until_asked("<lambda>", "_append")
-        await asyncio.sleep(1.5)  # longer than the jitter behind a birth
+        await asyncio.sleep(1.5)  # longer than the jitter after a birth
         assert (await it.get("/healthz"))["ok"]
         assert "it is away" in (await it.get("/readyz", 503))["parts"]["store"]["error"]
         away.set = False

@@ -144,7 +144,7 @@ class StreamRoutes:
             status = find_stream(self._context, stream)
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
-            raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
+            raise ConfigurationError(f"cursor: {cursor!r} is later than end", hint="pass the cursor of the page before")
         budget = self._context.page
         batch = await self._context.engine.read(status.stream, low, last, limit=limit + 1, newest=newest, budget=budget)
         more = is_full(batch, limit + 1, budget)
