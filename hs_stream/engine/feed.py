@@ -30,7 +30,6 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.value import same
-from hs_stream.engine.changes import changes_of
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.ports import Append, Change, Clock, Commit, StreamChange
 
@@ -241,7 +240,7 @@ class Feed:
             yield
             for change in commit.streams:
                 if change.stream in self._listeners:
-                    self._tell(change.stream, changes_of(commit.seq, change).changes, EMPTY, ticket)
+                    self._tell(change.stream, change.changes, EMPTY, ticket)
 
     @asynccontextmanager
     async def _write(self, late: Mapping[int, TimeIntervals]) -> AsyncIterator[_Ticket]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from hs_stream.core.batch import NOTHING, Batch
@@ -132,7 +133,7 @@ class Append:
     purged: Mapping[int, TimeIntervals] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `changes` is kept
 class StreamChange:
     """What a commit does to one stream.
 
@@ -155,6 +156,17 @@ class StreamChange:
     snapshots: Sequence[Snapshot] = ()
     snapshots_dropped: TimeIntervals = EMPTY
     publish: bool = False
+
+    @cached_property
+    def changes(self) -> Sequence[Change]:
+        """One by one, ascending in time. Worked out once, for the store, the sinks and who listens."""
+        revision = self.revisions.get
+        changes = [Change(time, "insert", value, revision(time, 0)) for time, value in self.inserted]
+        if self.revised or self.retracted:
+            changes += [Change(time, "revise", value, revision(time, 0)) for time, value in self.revised]
+            changes += [Change(time, "retract", None, revision(time, 0)) for time in self.retracted]
+            changes.sort(key=lambda item: item.time)
+        return changes
 
 
 @dataclass(frozen=True, slots=True)
