@@ -1,6 +1,6 @@
 """What is still to be done for one stream: notes of the executor.
 
-They can be made again from the states at any time, by assuming the most (`Agenda.assume`).
+They can be made again from the states at any time, by assuming that everything waits.
 """
 
 from __future__ import annotations
