@@ -132,18 +132,18 @@ class Retention:
             for stream, state in changed:
                 stream.replace(state)
                 self._full[stream.id] = stream
-            self._draw([stream for stream, _ in changed])
+            self._tell([stream for stream, _ in changed])
 
     @staticmethod
-    def _draw(changed: Sequence[Stream]) -> None:
+    def _tell(changed: Sequence[Stream]) -> None:
         """Tell others what is closed."""
         raised: dict[int, Stream] = {}
         for stream in changed:
             for child, slot in stream.children:
-                if child.draw(slot):
+                if child.note_closed(slot):
                     raised[child.id] = child
         for child in raised.values():
-            child.lift()
+            child.tell_upstream()
 
     async def _cut(self, stream: Stream, end: int, horizon: int) -> tuple[int, int] | None:
         """``(closed, floor)`` when ``stream`` is closed up to ``end``, or ``None``: it must wait, or is for nothing."""
@@ -153,11 +153,11 @@ class Retention:
         for child, slot in stream.children:
             support = child.support(slot)
             # Results later than this may be computed again.
-            line = shift(end, -child.lookaheads[slot])
-            if not self._is_done(child, line, horizon):
+            final = shift(end, -child.lookaheads[slot])
+            if not self._is_done(child, final, horizon):
                 return None
             if isinstance(support, Window):
-                floor = min(floor, line - support.lookback)
+                floor = min(floor, final - support.lookback)
             elif isinstance(support, Previous):
                 instances = max(instances, support.n)
             elif isinstance(support, Prefix) and child.state.coverage:

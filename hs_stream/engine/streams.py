@@ -45,10 +45,10 @@ class Stream(Wiring):
     __slots__ = (
         "agenda",
         "ahead",
-        "bound",
         "changes",
         "changes_before_newest",
         "children",
+        "final_downstream",
         "inputs",
         "keys",
         "line",
@@ -73,8 +73,8 @@ class Stream(Wiring):
         """Of an aggregate: how far its inputs reach together."""
         self.line = MIN_TIME
         """Results at or before it cannot be computed any more: what they read may be forgotten."""
-        self.bound = MIN_TIME
-        """A change at or before it would reach a result of others that cannot be computed any more."""
+        self.final_downstream = MIN_TIME
+        """A change at or before it would reach a result downstream that cannot be computed any more."""
 
         self.state = StreamState()
         self.work: Work | None = None
@@ -193,7 +193,7 @@ class Stream(Wiring):
     @property
     def limit(self) -> int:
         """No change at or before it is taken."""
-        return max(self.state.closed, self.bound)
+        return max(self.state.closed, self.final_downstream)
 
     def record(self, state: StreamState | None = None) -> StreamRecord:
         """What the store keeps of it: of its state, or of one that is to be durable."""
@@ -278,11 +278,11 @@ class Stream(Wiring):
         if self.slowest is not None:
             self.slowest.note(slot, self.inputs)
         self.ahead = max(self.ahead, source.ahead + lookahead)
-        self.draw(slot)
-        self.lift()
+        self.note_closed(slot)
+        self.tell_upstream()
         return slot
 
-    def draw(self, slot: int) -> bool:
+    def note_closed(self, slot: int) -> bool:
         """Take account of what is closed of input ``slot``; whether the line rose."""
         line = shift(self.inputs[slot].state.closed, -self.lookaheads[slot])
         if line <= self.line:
@@ -290,14 +290,14 @@ class Stream(Wiring):
         self.line = line
         return True
 
-    def lift(self) -> None:
-        """Tell all streams before this one up to where a change of theirs would do harm here."""
-        harm = max(shift(self.line, self.ahead), self.bound)
-        stack = list(self.inputs) if harm > MIN_TIME else []
+    def tell_upstream(self) -> None:
+        """Tell all that this one is computed from up to where a change of theirs would reach a final result."""
+        final = max(shift(self.line, self.ahead), self.final_downstream)
+        stack = list(self.inputs) if final > MIN_TIME else []
         while stack:
             source = stack.pop()
-            if source.bound < harm:
-                source.bound = harm
+            if source.final_downstream < final:
+                source.final_downstream = final
                 stack += source.inputs
 
 

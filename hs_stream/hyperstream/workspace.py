@@ -32,7 +32,7 @@ from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine, StreamStatus
 from hs_stream.engine.ports import DeadLetter, Delivery, HistoryEntry, Reading, Store, StreamRecord
 from hs_stream.hyperstream.background import at_caller, computing_at_caller
-from hs_stream.hyperstream.catalog import Catalog, executed
+from hs_stream.hyperstream.catalog import NotebookCatalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
 from hs_stream.service.host import Host
@@ -59,7 +59,7 @@ class Workspace:
     ) -> None:
         self.registry = registry
         self.read_only = read_only
-        self.catalog = Catalog()
+        self.catalog = NotebookCatalog()
         self.unloaded: dict[str, Unloaded] = {}
         self._settings = settings
         self._given = workflows
@@ -191,7 +191,7 @@ class Workspace:
             await self._compute(engine, streams, start, end)
             return streams
 
-    async def _learn(self, catalog: Catalog, name: str) -> None:
+    async def _learn(self, catalog: NotebookCatalog, name: str) -> None:
         if catalog is self.catalog:
             return
         before, self.catalog = self.catalog, catalog
@@ -369,7 +369,7 @@ class Workspace:
             raise problem
 
     async def _begin(self, engine: Engine, source: str, start: int) -> None:
-        """Let streams without inputs begin at ``start``, if they do not begin before it (see `Catalog`, rule 4)."""
+        """Let streams without inputs begin at ``start``, if they do not begin before it (`NotebookCatalog`, rule 4)."""
         stream = StreamId(source)
         with contextlib.suppress(NotFound):
             if await engine.read(stream, MIN_TIME, start + 1, limit=1):

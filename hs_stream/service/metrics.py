@@ -119,7 +119,7 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too, instead of those before; a new round begins."""
+        """Serve these gauges too, instead of those before; a new generation begins."""
         self._said.clear()
         self.accounts.begin(gauges.ignored)
         if self._collector is None:

@@ -21,10 +21,10 @@ from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.lookup import MAX_ROWS, ROWS, find_stream, parse_instant, parse_span, parse_stream
 from hs_stream.service.http.security import require_write
 from hs_stream.service.intake import check_target
+from hs_stream.service.json_documents import stream_json, stream_states
 from hs_stream.service.json_values import encode
 from hs_stream.service.purging import matching, purge
 from hs_stream.service.silence import lacking
-from hs_stream.service.states import stream_json, stream_states
 
 __all__ = ["StreamRoutes"]
 
