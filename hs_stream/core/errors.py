@@ -157,7 +157,7 @@ class LawViolation(HsStreamError):
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
-    """A hint: the closest of ``known`` that is not ``word`` itself, else all of them behind ``otherwise``."""
+    """A hint: the closest of ``known`` that is not ``word`` itself, else ``otherwise`` and all of them."""
     import difflib  # noqa: PLC0415 - only on the way to an error
 
     names = list(known)

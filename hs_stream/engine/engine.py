@@ -307,7 +307,7 @@ class Engine:
         return [status_of(stream, look) for stream in self._graph.by_id.values() if look.failed(stream)]
 
     def pending(self) -> list[str]:
-        """The nodes of which something is left for later steps: much owed history is computed behind live data."""
+        """The nodes of which something is left for later steps: much owed history waits until live data is computed."""
         return sorted({stream.node for stream in self._executor.schedule.backlog})
 
     def find_id(self, identity: int) -> StreamStatus:

@@ -10,9 +10,9 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
 4. What is not there is empty, not an error. What fails raises `StoreUnavailable`, and may be tried again.
 5. The right to write (`Store.claim`) has a token, which rises with each change of its owner. Every durable write names
    the token that the store object has, and is `Fenced` as a whole when another one is current: so a process that was
-   frozen anywhere, however long, changes nothing behind its successor. What the object has: the token that it claimed;
-   without a claim, the one that was current when it was opened. A claim behind `Store.open` goes on with what is known
-   since then only if nobody had the right in between; else every write is `Fenced` until the next opening.
+   frozen anywhere, however long, changes nothing once it has a successor. What the object has: the token that it
+   claimed; without a claim, the one that was current when it was opened. A claim after `Store.open` goes on with what
+   is known since then only if nobody had the right in between; else every write is `Fenced` until the next opening.
 6. A ``seq`` that is there already is the same append or commit, or else the writer is `Fenced`.
 """
 
@@ -203,7 +203,7 @@ class Placing(Enum):
     RETAINED = "retained"
     """As `REPEAT`, of a retained message: when it came to differ is not known, so then it is refused."""
     ARRIVAL = "arrival"
-    """It has no time of its own. ``time`` is its arrival; it is stored there, or right behind what is there already."""
+    """It has no time of its own. ``time`` is its arrival; it is stored there, or right after what is there already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Telemetry:
         """The store answers again."""
 
     def end_to_end(self, seconds: float, count: int) -> None:
-        """``count`` results were published this long after the arrival of the oldest reading behind them."""
+        """``count`` results were published this long after the oldest reading that they rest on arrived."""
 
     def unkept(self, count: int) -> None:
         """``count`` dead letters were counted and not kept: there were too many (`hs_stream.engine.unusable`)."""

@@ -89,7 +89,7 @@ class Host:
         if error is None:
             await self.close()
         else:
-            await self._close_behind(error)
+            await self._close_after(error)
 
     async def open(self) -> None:
         """Take everything but an engine. `StoreInUse`, `ConfigurationError`, `StoreUnavailable`: nothing is left."""
@@ -100,7 +100,7 @@ class Host:
                 self._lease = Lease(self.store, self._settings.store.lease)
             await self._open_store(anew=True)
         except BaseException as error:
-            await self._close_behind(error)
+            await self._close_after(error)
             raise
 
     async def close(self) -> bool:
@@ -116,7 +116,7 @@ class Host:
             raise failed
         return told
 
-    async def _close_behind(self, error: BaseException) -> None:
+    async def _close_after(self, error: BaseException) -> None:
         """`close`; what goes wrong with that must not hide ``error``."""
         try:
             await self.close()

@@ -119,7 +119,7 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too, instead of those before; a new round begins."""
+        """Serve these gauges too, instead of those before; a new generation begins."""
         self._said.clear()
         self.accounts.begin(gauges.ignored)
         if self._collector is None:
@@ -358,7 +358,7 @@ class _GaugeCollector(Collector):
             complete.add_metric([workflow], seconds)
         yield complete
         owed = GaugeMetricFamily(
-            "hs_owed_streams", "Streams with something owed that waits behind live data", labels=["workflow"]
+            "hs_owed_streams", "Streams with something owed that waits for live data", labels=["workflow"]
         )
         for workflow, count in _first({**dict.fromkeys(statistics.lag, 0), **statistics.owed}):
             owed.add_metric([workflow], count)

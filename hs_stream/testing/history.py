@@ -1,7 +1,7 @@
 """One engine's life, played by a test: deliveries, time, restarts, crashes at chosen writes, and what must hold after.
 
 `History` holds what the outside world knows: what was published and acknowledged, and what a subscriber was told. It is
-behind `hs_stream.testing.check_workflow` and the state machine of our own tests. Nothing in it waits for real time.
+what `hs_stream.testing.check_workflow` and the state machine of our own tests play. Nothing in it waits for real time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["History", "Subscriber"]
 _REST_SECONDS: Final = 20.0
 """Real time, of which a history takes milliseconds: what is not at rest by then goes round in circles."""
 _SLACK: Final = 15_000
-"""Milliseconds behind the clock beyond which every input must be computed: idle time, lateness and some steps."""
+"""What is older than so many milliseconds must be computed: idle time, lateness and some steps."""
 
 
 class Subscriber:

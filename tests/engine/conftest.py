@@ -87,7 +87,7 @@ class Bench:
         await self.engine.settle()
 
     async def pass_time(self, milliseconds: int) -> None:
-        """Turn the clock in two turns, so that silence is trusted behind the first."""
+        """Turn the clock in two turns, so that silence is trusted after the first."""
         for part in (10_000, milliseconds):
             self.clock.advance(part)
             await asyncio.sleep(0)

@@ -166,7 +166,7 @@ async def owing(bench: Bench, *names: str) -> None:
 
 
 async def test_what_is_new_comes_before_what_is_owed(bench: Bench, small: int) -> None:
-    """`IE-22`. A new room of another workflow, of the same one, and a tick of the clock that is behind itself."""
+    """`IE-22`. A new room of another workflow, of the same one, and a tick of the clock, which owes history too."""
     await owing(bench, "first", "second")
     executor = bench.engine._executor
     for name in ("second", "first"):

@@ -77,7 +77,7 @@ async def test_a_late_reading_stops_where_the_state_is_the_same_again(
 
 
 async def test_two_late_readings_and_the_same_state_between_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state that is met again before the second one says nothing about what lies behind that."""
+    """The state that is met again before the second one says nothing about what is later than that one."""
     monkeypatch.setattr(fold, "SNAPSHOT_EVERY", 16)
     await bench.start(bench.workflow(bench.node("open", "state_duration", ["power"], every="1s", max_gap="1m")))
     bench.clock.advance(10_000_000)
@@ -105,7 +105,7 @@ async def test_a_restart_in_the_middle_of_a_day(bench: Bench) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Brittle(FoldTool):
-    """The last value at each second; -1 breaks it at once, -2 in the silence behind it."""
+    """The last value at each second; -1 breaks it at once, -2 in the silence after it."""
 
     name = "brittle"
     version = "1.0.0"
@@ -244,7 +244,7 @@ async def test_sessions_are_joined_by_a_late_reading(bench: Bench) -> None:
 
 
 async def test_a_definition_that_looks_further_ahead_takes_back_what_it_cannot_know_yet(bench: Bench) -> None:
-    """What the old one had stored behind what the new one covers was taken for right by silence."""
+    """What the old one had stored after what the new one covers was taken for right by silence."""
 
     def lines(every: str, max_gap: str) -> NodeDefinition:
         return bench.node("lines", "interpolate", ["power"], every=every, max_gap=max_gap, publish={})

@@ -22,7 +22,7 @@ from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import LoggingSettings
-from hs_stream.service.tasks import SideTasks, careful
+from hs_stream.service.side_tasks import SideTasks, careful
 from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from tests.fake_broker import FakeBroker, Peer
 from tests.service.conftest import Process

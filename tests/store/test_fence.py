@@ -1,4 +1,4 @@
-"""ST-17 to ST-22: a process that was frozen anywhere, for however long, changes nothing behind its successor.
+"""ST-17 to ST-22: a process that was frozen anywhere, for however long, changes nothing once it has a successor.
 
 Two stores over one database are the two processes; what one of them is about to send is held back while the other one
 takes over, opens and corrects. Through real processes: `tests/service/test_takeover.py`.
@@ -83,7 +83,7 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def frozen(held: Held, write: Any) -> AsyncIterator[asyncio.Task[None]]:
-    """``write`` is under way and held back inside; it goes on behind the block, and must be `Fenced`."""
+    """``write`` is under way and held back inside; it goes on after the block, and must be `Fenced`."""
     task = asyncio.create_task(write)
     await asyncio.wait((task, asyncio.create_task(held.reached.wait())), return_when=asyncio.FIRST_COMPLETED)
     assert held.reached.is_set(), task.exception()
@@ -226,7 +226,7 @@ async def test_frozen_inside_of_a_checkpoint(mongo: Callable[[], MongoStore]) ->
 
 
 async def test_an_sqlite_writer_frozen_before_its_transaction(tmp_path: Path) -> None:
-    """Its thread is behind every check but that of the transaction itself."""
+    """Its thread has passed every check but that of the transaction itself."""
     first, second = SqliteStore(tmp_path / "store.db"), SqliteStore(tmp_path / "store.db")
     await began(first)
     await first.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
@@ -389,7 +389,7 @@ async def test_with_another_electable_member_it_is_a_transaction(
 
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("append", [True, False])
-async def test_a_command_that_the_server_has_not_ended_changes_nothing_behind_the_claim(
+async def test_a_command_that_the_server_has_not_ended_changes_nothing_after_the_claim(
     replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch, append: bool, ends: bool
 ) -> None:
     """ST-17: it had looked at the token before. ``ends``: the server lets the claim end it."""
@@ -418,7 +418,7 @@ async def test_a_command_that_the_server_has_not_ended_changes_nothing_behind_th
 async def test_what_the_server_has_not_answered_is_ended_before_the_next_write(
     replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be carried out behind it: here, it would insert again what was purged."""
+    """Else it would be carried out after it: here, it would insert again what was purged."""
     store = replica()
     await began(store)
     with monkeypatch.context() as patch:

@@ -68,14 +68,14 @@ class OfflineDetect(Tool):
 
     Output, at each grid instant t (``every``; ``tz``: IANA zone): ``true`` if there is no reading in ``(t - after,
     t]``, otherwise ``false``. So a reading that is exactly ``after`` old is too old. Readings of any value count,
-    missing ones (``None``, NaN) too: something came. ``change_detect`` behind it passes on only when it changes.
+    missing ones (``None``, NaN) too: something came. A ``change_detect`` that reads it passes on only changes.
 
     There is no output before the first reading ever: nobody knows then that there should be any. Nor is there one when
     the last reading is ``forget`` old or older (default 7d, longer than ``after``), so that a sensor that was taken
     away does not fill the store for ever.
 
-    t is told as soon as the stream is known up to t: at the next reading behind t, or when silence proves that nothing
-    came (``idle``, 10 s unless set otherwise, behind t). While the broker is away silence proves nothing, so nothing is
+    t is told as soon as the stream is known up to t: at the next reading after t, or when silence proves that nothing
+    came (``idle``, 10 s unless set otherwise, after t). While the broker is away silence proves nothing, so nothing is
     told; a reading that comes late turns the answers that it should have been in.
 
     >>> readings = Batch.of([(1_000, 20.0), (62_000, 20.1)])
@@ -134,7 +134,7 @@ class SessionWindow(Tool):
     also ``values``, a list of the readings in time order. Readings of any value count, missing ones (``None``, NaN)
     too: something came.
 
-    A session is told ``gap`` behind its end, when it is known that nothing follows. A late reading that lengthens,
+    A session is told ``gap`` after its end, when it is known that nothing follows. A late reading that lengthens,
     joins or begins one retracts and revises what it makes wrong, however late it is.
 
     ``max_length`` (default 1d) bounds how far back is looked: a session of up to this length (exactly this long is

@@ -139,6 +139,6 @@ class UtilityMeter(FoldTool):
 
 
 def _consumed(state: list[Value]) -> float:
-    """From a base the counter grew to the reading, behind what was kept of the period before the base changed."""
+    """From a base the counter grew to the reading, and what was kept of the period before the base changed."""
     reading, _, base, kept = state
     return float(reading - base + kept)
