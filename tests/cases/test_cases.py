@@ -44,8 +44,8 @@ def instant(text: str) -> int:
 async def answer(case: Path) -> tuple[dict[str, Any], Any]:
     """The contents of the streams that are asked for, and what a run from scratch says of all."""
     workflow = load_workflow(case / "workflow.yaml", REGISTRY, checks_of(SETTINGS))
-    [one] = Connectors(SETTINGS).sources_of([workflow])
-    source, clock, store = one.source, VirtualClock(NOW), MemoryStore()
+    [made] = Connectors(SETTINGS).sources_of([workflow])
+    source, clock, store = made.source, VirtualClock(NOW), MemoryStore()
     assert isinstance(source, MqttSource)
     settings = json.loads((case / "case.json").read_text("utf-8")).get("settings", {}).get("watermark", {})
     lateness = parse_duration(settings.get("lateness", "0s"))
