@@ -66,7 +66,7 @@ def coerce(value: Any, hint: Any) -> Any:
 
 def plain(value: Any, hint: Any) -> Any:
     """``value``, a parameter of type ``hint``, as `coerce` takes it: a duration is text."""
-    if value is not None and (hint is Duration or Duration in typing.get_args(hint)):
+    if type(value) is int and (hint is Duration or Duration in typing.get_args(hint)):
         return format_duration(value)
     if isinstance(value, tuple):
         return list(value)

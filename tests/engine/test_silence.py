@@ -32,7 +32,8 @@ async def turn(bench: Bench, milliseconds: int) -> None:
 
 
 def day(bench: Bench, **parameters: Any) -> NodeDefinition:
-    return bench.node("day", "utility_meter", ["power"], period="day", tz="Europe/Brussels", publish={}, **parameters)
+    given = {"period": "day", "tz": "Europe/Brussels"} | parameters
+    return bench.node("day", "utility_meter@^1", ["power"], publish={}, **given)
 
 
 async def test_a_day_ends_in_silence(bench: Bench) -> None:

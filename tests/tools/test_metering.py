@@ -23,7 +23,7 @@ HOUR = 3_600_000
 
 
 def meter(**parameters: Any) -> UtilityMeter:
-    built = default_registry().resolve("utility_meter").build(parameters)
+    built = default_registry().resolve("utility_meter@^1").build(parameters)
     assert isinstance(built, UtilityMeter)
     return built
 

@@ -10,9 +10,11 @@ from typing import Literal
 from hs_stream.core.time import format_duration
 from hs_stream.core.tool import SKIP, Duration, FoldTool, PreviousTool
 from hs_stream.core.value import Value
+from hs_stream_tools._counters import CounterModel, reading
+from hs_stream_tools._exact import added, rounded
 from hs_stream_tools._values import number
 
-__all__ = ["Derivative", "Ewma", "Integral"]
+__all__ = ["Derivative", "Derivative2", "Ewma", "Integral"]
 
 
 def _positive(**durations: int | None) -> None:
@@ -54,6 +56,87 @@ class Derivative(PreviousTool):
         if before is None or (self.max_gap is not None and elapsed > self.max_gap):
             return SKIP
         return (after - before) / (elapsed / self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivative2(CounterModel, FoldTool):
+    """Rate of change from the reading before to this one; of a counter, never negative over a reset.
+
+    ``(v1 - v0) / ((t1 - t0) / unit)``. ``unit``: the time that the rate is per (default 1s: kWh become kWh per second;
+    with 1h kW). ``max_gap``: no output where the two readings are further apart than this (exactly this far is fine).
+
+    ``counter: true``: the readings are those of a counter, and v1 - v0 is what it grew by. A fall to less than
+    ``reset`` (a share, default 0.1) of the highest reading is a reset to 0; a smaller one is a dip, a rate of 0, as is
+    climbing back. A reset that was a wrong reading is known when the counter comes back within ``glitch`` (default 1d):
+    the rate then is that since the reading before the wrong one. ``max_rate``, ``wrap``, ``net``, ``delta`` and
+    ``segments`` are as for ``utility_meter``. No output at an increase faster than ``max_rate``, nor at the first
+    reading of another device.
+
+    Output: float at each reading but the first. Of a counter a missing reading (``None``, NaN, an infinity) is as if it
+    were not there; otherwise nothing comes out at it, nor at the next one. ``TypeError`` for what is no number.
+
+    >>> tool = Derivative2(unit=3_600_000, counter=True)
+    >>> state, _ = tool.step(tool.initial(), 0, 100.0)
+    >>> state, rate = tool.step(state, 3_600_000, 0.25)
+    >>> rate, tool.step(state, 7_200_000, 0.75)[1]
+    (0.25, 0.5)
+    """
+
+    name = "derivative"
+    version = "2.0.0"
+    takes = "number"
+    samples = (
+        {},
+        {"unit": "1m", "max_gap": "10s"},
+        {"unit": "1h", "counter": True, "reset": 0.5, "glitch": "10s"},
+        {"counter": True, "wrap": 64, "max_rate": "2/s", "segments": ["2015-02-04T17:51:00Z"]},
+        {"counter": True, "net": True, "max_rate": "2/s"},
+        {"counter": True, "delta": True},
+    )
+    unit: Duration = Duration(1000)
+    max_gap: Duration | None = None
+    counter: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(unit=self.unit, max_gap=self.max_gap)
+        self.check_counter()
+        if not self.counter and (self.net or self.delta or self.wrap or self.max_rate is not None or self.segments):
+            raise ValueError("net, delta, wrap, max_rate and segments are of a counter: write counter: true with them")
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[line, time, sure]``: of the counter, the last reading, and the last one that is no doubt.
+
+        Without a counter the line is the last reading.
+        """
+        found = reading(self.name, value)
+        if found is None:
+            return state if self.counter else None, SKIP
+        if not self.counter:
+            if state is None:
+                return [found, time, time], SKIP
+            return [found, time, time], self._rate(float(found) - float(state[0]), time - state[1])
+        if state is None:
+            return [self.first(time, found)[0], time, time], SKIP
+        line, last, sure = state
+        line, step = self.advance(line, time, found)
+        if step.void:
+            last = sure
+        elif step.settled:
+            sure = last
+        if not step.doubtful:
+            sure = time
+        if not step.known:
+            return [line, time, sure], SKIP
+        return [line, time, sure], self._rate(float(rounded(added([], step.terms))), time - last)
+
+    def _rate(self, increase: float, elapsed: int) -> Value:
+        if self.max_gap is not None and elapsed > self.max_gap:
+            return SKIP
+        return increase / (elapsed / self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
