@@ -43,7 +43,10 @@ def _changed(name: str, value: Any, hint: Any, random: np.random.Generator) -> A
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if value is None:
         return None
-    if Duration in options:
+    named = [
+        word for option in options if typing.get_origin(option) is typing.Literal for word in typing.get_args(option)
+    ]
+    if Duration in options and value not in named:
         return _duration(value, random)
     for option in options:
         if typing.get_origin(option) is typing.Literal:
