@@ -27,6 +27,14 @@ def lasting() -> WorkflowDefinition:
             node("ever", "combine_latest@^1", ["steady", "light"], outer=True),
             node("strict", "as_of_join@^2", ["t", "light"], strict=True),
             node("young", "as_of_join@^2", ["light", "hot"], strict=True, max_age="4s", outer=True),
+            node("on", "time_in_state@^1", ["steady"], every="10s", max_age="25s"),
+            node("energy", "integral@^2", ["t"], every="10s", max_age="20s", fill=0, forget="1m"),
+            node("total", "integral@^2", ["light"], missing="keeps"),
+            node("days", "time_in_state@^1", ["steady"], period="day", tz="Europe/Brussels"),
+            node("session", "session_window@^2", ["t"], gap="4s", above=0, max_age="12s"),
+            node("followed", "followed_by@^1", ["t", "light"], within="5s"),
+            node("events", "merge_events@^1", ["t", "light"], names=["t", "light"]),
+            node("absent", "absence@^1", ["events"], after="t", of="light", within="3s"),
             node("either", "as_of_join@^2", ["sum", "half"], driven_by="either"),
         ]
     )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.time import MIN_TIME, TimeInterval
+from hs_stream.core.time import MIN_TIME, TimeInterval, from_ms, to_ms
 from hs_stream.core.tool import Pointwise, Previous, Sources, Support, Tool, Window
 from hs_stream.plugins import default_registry
 
@@ -98,7 +100,7 @@ def test_unknown_ends_the_hysteresis_and_is_said_once() -> None:
 
 @given(readings(st.sampled_from([1, 2, 3, 4, None, NAN])), AGES, st.booleans())
 def test_threshold_against_each_instant(items: Items, max_age: int | None, keeps: bool) -> None:
-    parameters = {} if max_age is None else {"max_age": ms(max_age)}
+    parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
     got = dict(run("threshold@^2", items, above=2, missing="keeps" if keeps else "ends", **parameters))
     held = instant_by_instant(items, max_age=max_age, keeps=keeps)
     at = {time for time, value in items if not lost(value)}
@@ -156,7 +158,7 @@ def test_unknown_ends_a_run_and_what_was_given_out() -> None:
 
 @given(readings(STATES), st.integers(0, 30), AGES, st.booleans())
 def test_debounce_against_a_replay_of_timers(items: Items, hold: int, max_age: int | None, keeps: bool) -> None:
-    parameters = {} if max_age is None else {"max_age": ms(max_age)}
+    parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
     got = run("debounce@^2", items, hold=ms(hold), missing="keeps" if keeps else "ends", **parameters)
     told: list[Any] = []
     value: list[Any] = []
@@ -205,7 +207,7 @@ def test_somebody_is_at_home_until_the_last_one_leaves() -> None:
 
 
 def test_what_is_unknown_does_not_count() -> None:
-    rooms = [[(0, 20.0), (10, None)], [(0, 24.0), (20, 25.0)]]
+    rooms: list[Items] = [[(0, 20.0), (10, None)], [(0, 24.0), (20, 25.0)]]
     assert together("mean", rooms, hold="100ms") == [(0, 22.0), (10, 24.0), (20, 25.0)]
     assert together("mean", rooms, hold="100ms", missing="keeps") == [(0, 22.0), (10, 22.0), (20, 22.5)]
     assert together("sum", rooms, hold="100ms") == [(0, 44.0)]
@@ -315,7 +317,7 @@ def test_combine_latest_against_each_instant(
     streams: list[Items], max_age: int | None, outer: bool, keeps: bool
 ) -> None:
     keeps = keeps and max_age is not None
-    parameters = {} if max_age is None else {"max_age": ms(max_age)}
+    parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
     got = joined("combine_latest", streams, outer=outer, missing="keeps" if keeps else "ends", **parameters)
     each = [instant_by_instant(items, max_age=max_age, keeps=keeps) for items in streams]
     expected = []
@@ -328,7 +330,7 @@ def test_combine_latest_against_each_instant(
 
 @given(readings(STATES), readings(STATES), AGES, st.booleans())
 def test_a_strict_join_against_each_instant(left: Items, right: Items, max_age: int | None, strict: bool) -> None:
-    parameters = {} if max_age is None else {"max_age": ms(max_age)}
+    parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
     got = joined("as_of_join@^2", [left, right], strict=strict, **parameters)
     held = [[], *instant_by_instant(right, max_age=max_age)]
     expected = []
@@ -337,6 +339,236 @@ def test_a_strict_join_against_each_instant(left: Items, right: Items, max_age: 
         if other and not lost(value):
             expected.append((now, {"left": value, "right": other[0]}))
     assert repr(got) == repr(expected)
+
+
+# --- per period ---
+
+HOUR = 3_600_000
+
+
+def at(text: str) -> int:
+    return to_ms(datetime.fromisoformat(text))
+
+
+def test_a_pump_that_runs_over_midnight() -> None:
+    berlin = {"period": "day", "tz": "Europe/Berlin", "unit": "1h"}
+    pump = [
+        (at("2026-03-03T08:00+01:00"), "off"),
+        (at("2026-03-03T22:00+01:00"), "on"),
+        (at("2026-03-04T02:00+01:00"), "off"),
+        (at("2026-03-04T09:00+01:00"), "off"),
+    ]
+    midnights = [at(f"2026-03-0{day}T00:00+01:00") for day in range(4, 9)]
+    later = at("2026-06-01T00:00+02:00")
+    got = run("time_in_state", pump, later, state="on", **berlin)
+    assert got == [(midnights[0], 2.0), (midnights[1], 2.0)]
+    got = run("time_in_state", pump, later, state="on", fill=0, forget="3d", **berlin)
+    assert got == [*zip(midnights[:4], [2.0, 2.0, 0.0, 0.0], strict=True)]
+    # Until the second day is over, it has no output.
+    assert run("time_in_state", pump, midnights[1] - 1, state="on", **berlin) == [(midnights[0], 2.0)]
+
+
+def test_a_plug_that_draws_the_same_for_two_days() -> None:
+    plug = [(at("2026-03-03T10:00+01:00"), 60), (at("2026-03-05T10:00+01:00"), 0)]
+    energy = {"period": "day", "tz": "Europe/Berlin", "unit": "1h", "scale": 0.001}
+    got = run("integral@^2", plug, at("2026-06-01T00:00+02:00"), **energy)
+    assert [value for _, value in got] == pytest.approx([0.84, 1.44, 0.6])
+    # A reading that is believed for a day only.
+    got = run("integral@^2", plug, at("2026-06-01T00:00+02:00"), max_age="1d", **energy)
+    assert [value for _, value in got] == pytest.approx([0.84, 0.6, 0.0])
+
+
+def test_unknown_is_not_still_the_same() -> None:
+    items = [(0, 2000), (HOUR // 10, None), (4 * HOUR, 0), (5 * HOUR, 0)]
+    kwh = {"unit": "1h", "scale": 0.001}
+    assert run("integral@^2", items, 10**9, **kwh) == [(0, 0.0), (4 * HOUR, 0.2), (5 * HOUR, 0.2)]
+    assert run("integral@^2", items, 10**9, missing="keeps", **kwh)[1] == (4 * HOUR, 8.0)
+    assert run("integral@^2", items, 10**9, missing="keeps", max_age="2h", **kwh)[1] == (4 * HOUR, 4.0)
+    assert run("integral@^2", items, 10**9, rule="trapezoid", **kwh)[1] == (4 * HOUR, 0.0)
+    assert run("integral@^2", [(0, math.inf), (HOUR, 1.0), (2 * HOUR, 0.0)], 10**9, unit="1h") == [
+        (HOUR, 0.0),
+        (2 * HOUR, 1.0),
+    ]
+
+
+def test_without_gaps_and_unknown_readings_it_is_the_old_integral() -> None:
+    items = [(0, 1.0), (7, 3.5), (20, 2.0), (21, -1.0)]
+    for rule in ("left", "trapezoid"):
+        got = run("integral@^2", items, rule=rule, unit="1ms")
+        assert got == [(time, pytest.approx(v)) for time, v in run("integral@^1", items, rule=rule, unit="1ms")]
+
+
+@settings(max_examples=60)
+@given(
+    readings(st.sampled_from([0, 1, 2.5, -3, None, NAN])),
+    st.integers(1, 50),
+    st.integers(1, 40),
+    st.booleans(),
+    st.none() | st.integers(1, 60),
+)
+def test_per_period_against_each_instant(
+    items: Items, every: int, max_age: int, keeps: bool, forget: int | None
+) -> None:
+    parameters: dict[str, Any] = {} if forget is None else {"fill": 0, "forget": ms(forget)}
+    kept: dict[str, Any] = {
+        "every": ms(every),
+        "max_age": ms(max_age),
+        "missing": "keeps" if keeps else "ends",
+        "unit": "1ms",
+    }
+    held = instant_by_instant(items, max_age=max_age, keeps=keeps)
+    known = [time for time, value in items if not lost(value)]
+    counted = [time for time, value in items if not (keeps and lost(value)) and known and time >= known[0]]
+    amounts, lasted = [], []
+    for end in range(0, 201, every):
+        rates = [held[now][0] if now >= 0 and held[now] else 0 for now in range(end - every, end)]
+        before = [time for time in counted if time <= end]
+        filled = forget is not None and before and (end - every < before[-1] or end <= before[-1] + forget)
+        read = any(end - every < time <= end for time in known)
+        # Also where a reading in it is unknown, and something came before that.
+        if read or any(rates) or filled:
+            amounts.append((end, pytest.approx(math.fsum(rates))))
+        if read or filled or 1 in rates:
+            lasted.append((end, float(rates.count(1))))
+    assert run("integral@^2", items, 200, **kept, **parameters) == amounts
+    assert run("time_in_state", items, 200, state=1, **kept, **parameters) == lasted
+
+
+ZONES = (
+    "Europe/Berlin",
+    "Europe/London",
+    "America/New_York",
+    "America/St_Johns",
+    "America/Santiago",
+    "Australia/Lord_Howe",
+    "Australia/Adelaide",
+    "Asia/Kathmandu",
+    "Asia/Tehran",
+    "Pacific/Apia",
+)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(ZONES),
+    st.sampled_from(["2011-12-29", "2015-03-28", "2015-10-24", "2016-04-02", "2020-09-05"]),
+    st.lists(st.integers(0, 6 * 86_400), min_size=1, max_size=8, unique=True),
+)
+def test_hours_on_per_local_day_over_every_change_of_clock(zone: str, day: str, seconds: list[int]) -> None:
+    """Counted second by second would be slow: the day of each stretch is asked of the wall clock at its quarters."""
+    tz, first = ZoneInfo(zone), date.fromisoformat(day)
+    begin = int(datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp())
+    changes = sorted(begin + second // 900 * 900 for second in set(seconds))
+    items = [(1000 * second, index % 2 == 0) for index, second in enumerate(dict.fromkeys(changes))]
+    stop = begin + 8 * 86_400
+    expected: dict[date, float] = {}
+    for quarter in range(items[0][0] // 1000, stop, 900):
+        on = [value for time, value in items if time <= quarter * 1000][-1]
+        local = datetime.fromtimestamp(quarter, tz).date()
+        expected[local] = expected.get(local, 0.0) + 0.25 * on
+    got = run("time_in_state", items, stop * 1000, period="day", tz=zone, unit="1h", fill=0, forget="30d")
+    days = [datetime.fromtimestamp(time / 1000 - 1, tz).date() for time, _ in got]
+    # A reading at midnight is of the day that ends, in which nothing holds yet.
+    assert dict(zip(days, [value for _, value in got], strict=True)) == {day: expected.get(day, 0.0) for day in days}
+    assert set(expected) - set(days) <= {max(expected)}, "only the day that is not over"
+
+
+# --- sessions of a condition ---
+
+
+def told_session(start: int, end: int, count: int) -> dict[str, Any]:
+    return {"start": from_ms(start), "end": from_ms(end), "seconds": (end - start) / 1000, "count": count}
+
+
+def test_a_programme_with_a_pause_and_long_heating_is_one_session() -> None:
+    watts = [(0, 0.4), (10, 8.0), (15, 2100.0), (100, 2.0), (119, 180.0), (250, 1.2), (260, 0.3)]
+    expected = [(270, told_session(10, 250, 3))]
+    assert run("session_window@^2", watts, above=5, gap="20ms") == expected
+    assert run("session_window@^2", watts, condition="value > 5 and value < 1e9", gap="20ms") == expected
+    assert run("session_window@^2", watts, end=269, above=5, gap="20ms") == []
+    assert run("session_window@^2", watts, above=5, gap="19ms")[0] == (269, told_session(10, 250, 3))
+    assert [time for time, _ in run("session_window@^2", watts, above=5, gap="18ms")] == [118, 268]
+
+
+def test_sessions_of_objects_texts_and_what_is_unknown() -> None:
+    items = [(0, {"m": 1}), (10, {"m": 0}), (50, {"x": 1}), (60, {"m": 1}), (70, None)]
+    assert run("session_window@^2", items, condition="m == 1", gap="5ms") == [
+        (15, told_session(0, 10, 1)),
+        (75, told_session(60, 70, 1)),
+    ]
+    words = [(0, "on"), (30, "unavailable"), (32, "on"), (40, "on")]
+    assert run("session_window@^2", words, state="on", gap="5ms") == []
+    assert run("session_window@^2", words, state="on", gap="1ms") == [(31, told_session(0, 30, 1))]
+    assert run("session_window@^2", words, state="on", gap="5ms", max_age="20ms") == [
+        (25, told_session(0, 20, 1)),
+        (65, told_session(32, 60, 2)),
+    ]
+    with pytest.raises(TypeError, match="a condition that is true or false, but got str 'on'"):
+        run("session_window@^2", [(0, "on")], condition="value", gap="1s")
+
+
+@given(readings(st.sampled_from([0, 3, None])), st.integers(1, 25), AGES, st.booleans())
+def test_sessions_against_each_instant(items: Items, gap: int, max_age: int | None, keeps: bool) -> None:
+    parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
+    held = instant_by_instant(items, max_age=max_age, keeps=keeps)
+    met = [bool(one) and one[0] > 1 for one in held]
+    expected, start = [], None
+    for now in range(LAST + 1):
+        if met[now]:
+            start = now if start is None else start
+        # Not met at all of the gap before it, and not at it.
+        elif start is not None and now - gap >= start and not any(met[now - gap : now + 1]):
+            count = sum(start <= time <= now and value == 3 for time, value in items)
+            expected.append((now, told_session(start, now - gap, count)))
+            start = None
+    assert run(
+        "session_window@^2", items, above=1, gap=ms(gap), missing="keeps" if keeps else "ends", **parameters
+    ) == (expected)
+
+
+# --- patterns ---
+
+EVENTS = st.sampled_from(["a", "b", None])
+
+
+def test_the_door_and_then_motion() -> None:
+    door, motion = [(0, "open"), (100, "open"), (105, "open"), (200, "open")], [(20, 1), (30, 1), (110, 1), (261, 1)]
+    got = joined("followed_by", [door, motion], within="60ms", names=["door", "motion"])
+    assert got == [
+        (20, {"door": "open", "motion": 1, "seconds": 0.02}),
+        (110, {"door": "open", "motion": 1, "seconds": 0.005}),
+    ]
+    assert [time for time, _ in joined("followed_by", [door, motion], within="61ms")] == [20, 110, 261]
+
+
+@given(readings(EVENTS), readings(EVENTS), st.integers(1, 30), st.booleans())
+def test_followed_by_against_all_pairs(left: Items, right: Items, within: int, chosen: bool) -> None:
+    parameters = {"first": "a"} if chosen else {}
+    got = joined("followed_by", [left, right], within=ms(within), **parameters)
+    begins = [(time, value) for time, value in left if (value == "a" if chosen else value is not None)]
+    ends = [(time, value) for time, value in right if value is not None]
+    pairs = [
+        (end, {"first": value, "second": found, "seconds": (end - time) / 1000})
+        for end, found in ends
+        for time, value in begins
+        if 0 < end - time <= within
+        and not any(time < other < end for other, _ in begins)
+        and not any(time < other < end for other, _ in ends)
+    ]
+    assert got == pairs
+
+
+@given(readings(EVENTS), readings(EVENTS), st.integers(1, 30))
+def test_absence_against_all_pairs(left: Items, right: Items, within: int) -> None:
+    merged = joined("merge_events", [left, right], names=["door", "light"])
+    assert [time for time, _ in merged] == sorted({time for time, _ in left + right})
+    got = run("absence", merged, after="door", of="light", within=ms(within), of_value="b")
+    expected = [
+        (time + within, {"door": value, "since": from_ms(time)})
+        for time, value in left
+        if value is not None and not any(time < other <= time + within and word == "b" for other, word in right)
+    ]
+    assert got == expected
 
 
 @pytest.mark.parametrize(
@@ -348,6 +580,17 @@ def test_a_strict_join_against_each_instant(left: Items, right: Items, max_age: 
         ("combine_latest", {"max_age": "0s"}, "max_age must be longer than 0"),
         ("combine_latest", {"names": ["a", "a"]}, "names must differ"),
         ("debounce@^2", {"hold": "-1s"}, "hold must not be negative, but is -1s"),
+        ("integral@^2", {"every": "1h"}, "periods of less than a day need max_age"),
+        ("integral@^2", {"period": "day", "rule": "trapezoid"}, "rule: trapezoid has no periods"),
+        ("integral@^2", {"period": "day", "every": "1d"}, "give one of period and every"),
+        ("integral@^2", {"tz": "Europe/Berlin"}, "give period or every with them"),
+        ("time_in_state", {"period": "day", "tz": "Mars"}, "'Mars' is not a known time zone"),
+        ("time_in_state", {"unit": "0s"}, "unit must be longer than 0"),
+        ("session_window@^2", {"gap": "1s"}, "give one of condition, above, below and state"),
+        ("session_window@^2", {"gap": "0s", "above": 1}, "gap must be longer than 0"),
+        ("followed_by", {"within": "0s"}, "within must be longer than 0"),
+        ("followed_by", {"within": "1s", "names": ["a", "seconds"]}, "names must not be 'seconds'"),
+        ("absence", {"within": "1s", "after": "since", "of": "b"}, "after must not be 'since'"),
         ("threshold@^2", {}, "give one of above and below"),
         ("threshold@^2", {"above": 1, "hysteresis": -1}, "hysteresis must not be negative, but is -1.0"),
     ],

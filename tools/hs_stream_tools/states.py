@@ -9,9 +9,10 @@ from hs_stream.core.time import format_duration
 from hs_stream.core.tool import SKIP, Duration, FoldTool
 from hs_stream.core.value import Value, same
 from hs_stream_tools._lasting import UNKNOWN, Lasting, Said
+from hs_stream_tools._per_period import PerPeriod
 from hs_stream_tools._values import number, wrong
 
-__all__ = ["Debounce", "DebounceInSilence", "Threshold", "ThresholdOfState", "equal"]
+__all__ = ["Debounce", "DebounceInSilence", "Threshold", "ThresholdOfState", "TimeInState", "equal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +281,70 @@ class DebounceInSilence(Lasting):
             return None if lost is None or lost <= after else (lost, None)
         value, due = run
         return None if due <= after or (told and equal(told[0], value)) else (due, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeInState(PerPeriod):
+    """How long a state lasted in each period, such as hours on per local day, cut at its ends.
+
+    ``state``: the value that counts; without it ``true``, or a number other than 0, and text is a ``TypeError``.
+    ``1`` and ``1.0`` are equal. ``unit``: the time that the output counts in (default 1s).
+
+    ``period``: ``hour``, ``day``, ``week``, ``month``, ``quarter``, ``year`` or a length (``15m``; ``every: 15m`` is
+    the same), ``(begin, end]``, on the clock of ``tz`` (IANA zone; without it UTC). ``offset``: how much later a period
+    begins: ``month`` with ``14d`` is from the 15th to the 15th. ``week_start``: ``monday`` or another day. Output: a
+    float at the end of each period, in silence, also of those without a reading in which the state lasts. A period
+    without a reading in which it does not has none; with ``fill: 0`` it is told as 0.0, until ``forget`` (default 7d)
+    after the last reading. Without ``period`` and ``every``: the total at each reading, 0.0 at the first.
+
+    ``max_age``: a reading is believed for so long. Without it a state lasts until the next reading, however long that
+    takes; periods of less than a day need it. ``missing: ends`` (default): a reading that is unknown (``None``, NaN,
+    ``unavailable``, ``unknown``, if that is not the state) ends what lasts; ``missing: keeps``: it is as if it were not
+    there.
+
+    >>> from hs_stream.core.batch import Batch
+    >>> from hs_stream.core.time import TimeInterval
+    >>> hour, pump = 3_600_000, Batch.of([(79_200_000, "on"), (93_600_000, "off")])
+    >>> tool = TimeInState(state="on", period="day", unit=hour)
+    >>> list(tool.evaluate(TimeInterval(0, 96 * hour), [pump]))
+    [(86400000, 2.0), (172800000, 2.0)]
+    """
+
+    name = "time_in_state"
+    version = "1.0.0"
+    takes = "any"
+    ignores = ("",)
+    samples = (
+        {"state": True},
+        {"state": "a", "every": "10s", "max_age": "7s"},
+        {"state": 1, "period": "5s", "offset": "2s", "max_age": "1m", "fill": 0, "forget": "30s"},
+        {"state": "a", "period": "day", "tz": "Europe/Brussels", "unit": "1h"},
+        {"state": 1, "period": "hour", "tz": "Australia/Lord_Howe", "max_age": "2h", "missing": "keeps"},
+        {"state": 1, "period": "month", "tz": "Europe/Brussels", "offset": "14d", "max_age": "3d"},
+    )
+    state: Any = None
+    unit: Duration = Duration(1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unit <= 0:
+            raise ValueError(f"unit must be longer than 0, not {format_duration(self.unit)}")
+
+    def means(self, value: Value) -> Value:
+        """The state itself is always known."""
+        return 1.0 if self.state is not None and equal(value, self.state) else super().means(value)
+
+    def rate(self, value: Value) -> float:
+        """1 while the state lasts, else 0."""
+        if self.state is not None:
+            return 0.0
+        if isinstance(value, (bool, int, float)):
+            return float(value != 0)
+        raise wrong("time_in_state", "booleans or numbers", value, "; write state: the value that counts")
+
+    def told(self, amount: float) -> Value:
+        """In units."""
+        return amount / self.unit
 
 
 def equal(left: Value, right: Value) -> bool:
