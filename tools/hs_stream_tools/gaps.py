@@ -214,8 +214,8 @@ class SessionWhile(Lasting):
     """How long a condition was met, short breaks included: one output per session, told in silence.
 
     Give one of ``condition`` (a formula as of ``expression`` with one input, such as ``value > 5``), ``above`` and
-    ``below`` (a limit that itself is not enough), and ``state`` (the value that counts; ``1`` and ``1.0`` are equal).
-    What a reading says holds until the next one: a session begins at the first reading that meets the condition, and
+    ``below`` (a limit that itself is not enough), and ``state`` (the value that counts, every other, of any
+    type, does not; ``1`` and ``1.0`` are equal). What a reading says holds until the next one: a session begins at the first reading that meets the condition, and
     goes on though nothing is sent. It ends at the reading from which on the condition is not met for ``gap``; where
     one meets it again before, or at exactly that time, the session goes on.
 
@@ -238,6 +238,7 @@ class SessionWhile(Lasting):
     version = "2.0.0"
     kind = "fold"
     takes = "number"
+    ignores = ("",)
     samples = (
         {"gap": "10s", "above": 0},
         {"gap": "1ms", "below": 0.5, "max_age": "5s"},

@@ -190,7 +190,6 @@ class Absence(FoldTool):
     version = "1.0.0"
     kind = "pattern"
     takes = "object"
-    ignores = (".",)
     samples = (
         {"after": "a", "of": "b", "within": "5s"},
         {"after": "temperature", "of": "value", "within": "1ms"},
