@@ -214,10 +214,10 @@ class SessionWhile(Lasting):
     """How long a condition was met, short breaks included: one output per session, told in silence.
 
     Give one of ``condition`` (a formula as of ``expression`` with one input, such as ``value > 5``), ``above`` and
-    ``below`` (a limit that itself is not enough), and ``state`` (the value that counts, every other, of any
-    type, does not; ``1`` and ``1.0`` are equal). What a reading says holds until the next one: a session begins at the first reading that meets the condition, and
-    goes on though nothing is sent. It ends at the reading from which on the condition is not met for ``gap``; where
-    one meets it again before, or at exactly that time, the session goes on.
+    ``below`` (a limit that itself is not enough), and ``state`` (the value that counts; every other, of any type, does
+    not; ``1`` and ``1.0`` are equal). What a reading says holds until the next one: a session begins at the first
+    reading that meets the condition, and goes on though nothing is sent. It ends at the reading from which on the
+    condition is not met for ``gap``; where one meets it again before, or at exactly that time, the session goes on.
 
     Output, at ``gap`` behind the end, when it is known: an object of ``start`` and ``end`` (UTC), ``seconds`` between
     them and ``count``, how many readings met the condition. A session that has not ended has none. A late reading
@@ -285,8 +285,8 @@ class SessionWhile(Lasting):
         fields = value if isinstance(value, dict) else None
         try:
             result = self.formula.result(time, {"a": value, "value": value}, fields)
-        except ToolError as error:
-            raise ToolError(f"session_window: {error}") from error
+        except (ToolError, TypeError) as error:
+            raise type(error)(f"session_window: {error}") from error
         if result is SKIP:
             return False
         if not isinstance(result, (bool, int, float)):
