@@ -200,7 +200,7 @@ async def test_while_the_broker_is_away_nobody_is_offline(bench: Bench) -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 async def test_waiting_for_what_lies_ahead_costs_a_step_per_reading(bench: Bench, restart: bool) -> None:
-    workflow = bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s"))
+    workflow = bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s"))
     await bench.start(workflow)
     await bench.publish(*((-k * 1000, 1.0) for k in range(60)))
     if restart:
@@ -216,7 +216,7 @@ async def test_waiting_for_what_lies_ahead_costs_a_step_per_reading(bench: Bench
 
 
 async def test_nobody_is_told_of_a_session_that_may_go_on(bench: Bench) -> None:
-    await bench.start(bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s", publish={})))
+    await bench.start(bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s", publish={})))
     for k in range(10):
         await bench.publish((10_000 * k, 1.0))
         assert await bench.contents("sessions[room=a]") == {}
@@ -229,7 +229,7 @@ async def test_nobody_is_told_of_a_session_that_may_go_on(bench: Bench) -> None:
 
 
 async def test_sessions_are_joined_by_a_late_reading(bench: Bench) -> None:
-    await bench.start(bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s", publish={})))
+    await bench.start(bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s", publish={})))
     bench.clock.advance(1_000_000)
     await bench.publish((0, 1.0), (20_000, 1.0), (70_000, 1.0))
     await bench.pass_time(60_000)

@@ -22,7 +22,7 @@ NAN = float("nan")
 
 
 def build(name: str, **parameters: Any) -> Tool:
-    return default_registry().resolve(name).build(parameters)
+    return default_registry().resolve(f"{name}@^1").build(parameters)
 
 
 def run(name: str, items: list[tuple[int, Any]], **parameters: Any) -> list[tuple[int, Any]]:

@@ -12,9 +12,10 @@ from hs_stream.core.tool import SKIP, Duration, FoldTool, PreviousTool
 from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, reading
 from hs_stream_tools._exact import added, rounded
+from hs_stream_tools._per_period import PerPeriod
 from hs_stream_tools._values import number
 
-__all__ = ["Derivative", "Derivative2", "Ewma", "Integral"]
+__all__ = ["Derivative", "Derivative2", "Ewma", "Integral", "IntegralOfState"]
 
 
 def _positive(**durations: int | None) -> None:
@@ -186,6 +187,76 @@ class Integral(FoldTool):
             height = last if self.rule == "left" else (last + reading) / 2
             total += height * (elapsed / self.unit) * self.scale
         return [time, reading, total], total
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegralOfState(PerPeriod):
+    """What a rate adds up to per period, cut where it ends, such as kWh per day from power (W); or for ever.
+
+    ``unit``: the time that the input is per (W are J per second: ``1s`` gives J, ``1h`` gives Wh). ``scale``: factor
+    on the result (0.001: kWh). ``rule: left`` (default): a reading holds until the next one. ``rule: trapezoid``: the
+    value changes linearly between two readings; only for a total for ever, as at the end of a period it is not known
+    yet.
+
+    ``period``: ``hour``, ``day``, ``week``, ``month``, ``quarter``, ``year`` or a length (``15m``; ``every: 15m`` is
+    the same), ``(begin, end]``, on the clock of ``tz`` (IANA zone; without it UTC). ``offset``: how much later a period
+    begins: ``month`` with ``14d`` is from the 15th to the 15th. ``week_start``: ``monday`` or another day. Output: a
+    float at the end of each period, in silence, also of those without a reading in which something comes. A period
+    without a reading in which nothing comes has none; with ``fill: 0`` it is told as 0.0, until ``forget`` (default 7d)
+    after the last reading. Without ``period`` and ``every``: the total at each reading, 0.0 at the first.
+
+    ``max_age``: a reading is believed for so long; of what comes behind that nobody knows (with ``trapezoid`` nothing
+    is added between readings that are further apart). Without it a reading holds until the next one, however long that
+    takes; periods of less than a day need it. ``missing: ends`` (default): a reading that is unknown (``None``, NaN, an
+    infinity, ``unavailable``, ``unknown``) ends what holds; ``missing: keeps``: it is as if it were not there.
+    ``TypeError`` for what is no number.
+
+    >>> from hs_stream.core.batch import Batch
+    >>> from hs_stream.core.time import TimeInterval
+    >>> hour, watts = 3_600_000, Batch.of([(82_800_000, 60.0), (90_000_000, 0.0)])
+    >>> tool = IntegralOfState(unit=hour, period="day")
+    >>> list(tool.evaluate(TimeInterval(0, 96 * hour), [watts]))
+    [(86400000, 60.0), (172800000, 60.0)]
+    """
+
+    name = "integral"
+    version = "2.0.0"
+    takes = "number"
+    samples = (
+        {},
+        {"unit": "1h", "scale": 0.001, "missing": "keeps"},
+        {"rule": "trapezoid", "max_age": "10s"},
+        {"every": "10s", "max_age": "7s"},
+        {"period": "5s", "offset": "2s", "max_age": "1m", "fill": 0, "forget": "30s"},
+        {"period": "day", "tz": "Europe/Brussels", "unit": "1h", "scale": 0.001},
+        {"period": "hour", "tz": "Australia/Lord_Howe", "max_age": "2h", "missing": "keeps"},
+        {"period": "month", "tz": "Europe/Brussels", "offset": "14d", "max_age": "3d"},
+    )
+    unit: Duration = Duration(1000)
+    scale: float = 1.0
+    rule: Literal["left", "trapezoid"] = "left"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(unit=self.unit)
+        if self.rule == "trapezoid" and self.cells is not None:
+            raise ValueError("rule: trapezoid has no periods: what lies between two readings is known at the second")
+
+    def rate(self, value: Value) -> float:
+        """The number itself; `told` has the units."""
+        found = number("integral", value)
+        assert found is not None
+        return found
+
+    def between(self, before: float, after: Value, elapsed: int, believed: int) -> float:
+        """By the rule."""
+        if self.rule == "left":
+            return super().between(before, after, elapsed, believed)
+        return 0.0 if after is None or elapsed > believed else (before + after) / 2 * elapsed
+
+    def told(self, amount: float) -> Value:
+        """In units, scaled."""
+        return amount / self.unit * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
