@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -34,10 +34,12 @@ __all__ = [
     "format_duration",
     "format_time",
     "from_ms",
+    "local_marks",
     "parse_duration",
     "parse_time",
     "shift",
     "to_ms",
+    "wall_instant",
     "zone",
 ]
 
@@ -573,6 +575,56 @@ def _offsets(name: str, start: int, end: int) -> list[tuple[int, int, int]]:
     return runs
 
 
+Marks = Callable[[int, int], npt.NDArray[np.int64]]
+"""``marks(start, end)``: the marks of a wall clock in ``(start, end]``, ascending; all of them in its milliseconds."""
+
+
+def local_marks(marks: Marks, tz: str, start: int, end: int, again: int | None = None) -> npt.NDArray[np.int64]:
+    """The instants in ``(start, end]`` at which the clock of ``tz`` comes to a mark, ascending.
+
+    A mark that the clock skips stands for the instant of that change. Of one that it shows twice the first time counts,
+    and the second one too where the clock was set back by ``again`` milliseconds or more.
+    """
+    pieces: list[npt.NDArray[np.int64]] = []
+    # What occurs twice began at most two days before its second time.
+    runs = _offsets(tz, start - 2 * _DAY, end)
+    fresh, before = MIN_TIME, runs[0][2]
+    for first, last, offset in runs:
+        if offset < before and (again is None or before - offset < again):
+            fresh = first + before - offset + 1
+        low, high = max(first, start, fresh - 1), min(last, end)
+        found = marks(low + offset, high + offset) - offset
+        skipped = offset > before and len(marks(first + before, first + offset))
+        if skipped and start < first + 1 <= end and not (len(found) and found[0] == first + 1):
+            pieces.append(np.array([first + 1], np.int64))
+        pieces.append(found)
+        before = offset
+    return np.concatenate(pieces)
+
+
+def wall_instant(tz: str, wall_ms: int) -> int:
+    """The instant at which the clock of ``tz`` shows ``wall_ms`` (milliseconds since its own 1970-01-01 00:00).
+
+    The first one where it does so twice, and the instant of the change where it skips it.
+    """
+    clock = zone(tz)
+    wall = datetime(1970, 1, 1) + wall_ms * _MILLISECOND  # noqa: DTZ001 - a wall clock has no zone yet
+    first = to_ms(wall.replace(tzinfo=clock, fold=0))
+    second = to_ms(wall.replace(tzinfo=clock, fold=1))
+    if first <= second:
+        return first
+    # A gap: fold=0 and fold=1 lie on both sides of the change of offset, which is the instant we want.
+    low, high = second, first
+    offset = from_ms(low).astimezone(clock).utcoffset()
+    while high - low > 1:
+        middle = (low + high) // 2
+        if from_ms(middle).astimezone(clock).utcoffset() == offset:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Instants at which something is due: ``offset + k * every`` milliseconds, ``every > 0``.
@@ -605,21 +657,7 @@ class Grid:
         return self._local_times(start, end)
 
     def _local_times(self, start: int, end: int) -> npt.NDArray[np.int64]:
-        pieces: list[npt.NDArray[np.int64]] = []
-        # What occurs twice began at most two days before its second time.
-        runs = _offsets(self.tz or "UTC", start - 2 * _DAY, end)
-        fresh, before = MIN_TIME, runs[0][2]
-        for first, last, offset in runs:
-            if offset < before:
-                fresh = first + before - offset + 1
-            low, high = max(first, start, fresh - 1), min(last, end)
-            found = self._wall_times(low + offset, high + offset) - offset
-            skipped = offset > before and len(self._wall_times(first + before, first + offset))
-            if skipped and start < first + 1 <= end and not (len(found) and found[0] == first + 1):
-                pieces.append(np.array([first + 1], np.int64))
-            pieces.append(found)
-            before = offset
-        return np.concatenate(pieces)
+        return local_marks(self._wall_times, self.tz or "UTC", start, end)
 
     def _wall_times(self, start: int, end: int) -> npt.NDArray[np.int64]:
         first = (start - self.offset) // self.every + 1
@@ -655,19 +693,4 @@ class Grid:
 
     def _instant(self, wall_ms: int) -> int:
         assert self.tz is not None
-        tz = zone(self.tz)
-        wall = datetime(1970, 1, 1) + wall_ms * _MILLISECOND  # noqa: DTZ001 - a wall clock has no zone yet
-        first = to_ms(wall.replace(tzinfo=tz, fold=0))
-        second = to_ms(wall.replace(tzinfo=tz, fold=1))
-        if first <= second:
-            return first
-        # A gap: fold=0 and fold=1 lie on both sides of the change of offset, which is the instant we want.
-        low, high = second, first
-        offset = from_ms(low).astimezone(tz).utcoffset()
-        while high - low > 1:
-            middle = (low + high) // 2
-            if from_ms(middle).astimezone(tz).utcoffset() == offset:
-                low = middle
-            else:
-                high = middle
-        return high
+        return wall_instant(self.tz, wall_ms)
