@@ -767,7 +767,7 @@ def _coerce(value: Any, hint: Any) -> Any:
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    if value is not None and (hint is Duration or Duration in typing.get_args(hint)):
+    if isinstance(value, int) and (hint is Duration or Duration in typing.get_args(hint)):
         return format_duration(value)
     if isinstance(value, tuple):
         return list(value)

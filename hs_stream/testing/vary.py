@@ -43,11 +43,14 @@ def _changed(name: str, value: Any, hint: Any, random: np.random.Generator) -> A
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if value is None:
         return None
+    for option in options:
+        # A period is a word or a duration, and stays what it is.
+        if typing.get_origin(option) is typing.Literal and (
+            Duration not in options or value in typing.get_args(option)
+        ):
+            return random.choice(np.array(typing.get_args(option), dtype=object))
     if Duration in options:
         return _duration(value, random)
-    for option in options:
-        if typing.get_origin(option) is typing.Literal:
-            return random.choice(np.array(typing.get_args(option), dtype=object))
     if name == "tz":
         return _ZONES[int(random.integers(len(_ZONES)))]
     if isinstance(value, bool):
