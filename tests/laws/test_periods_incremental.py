@@ -32,6 +32,8 @@ def periods() -> WorkflowDefinition:
             node("top", "sliding_max@^2", ["mean"], period="1m", held=True, with_time=True),
             node("change", "sliding_change", ["filled"], width="6s"),
             node("std", "sliding_std@^2", ["mean"], width="30s", weight="time", closed="left"),
+            node("running", "sliding_sum@^2", ["t"], period="5s", running=True, fill=0, forget="12s", publish=True),
+            node("so_far", "sliding_mean@^2", ["light"], period="15m", tz=ZONES, running=True, closed="left"),
             node("last", "sliding_last@^2", ["filled"], period="5s", held=True, missing="keeps", max_age="11s"),
         ]
     )

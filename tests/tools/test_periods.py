@@ -374,3 +374,54 @@ def test_supports(parameters: dict[str, Any], support: Window) -> None:
 def test_wrong_parameters(name: str, parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         tool(name, **parameters)
+
+
+# --- since a period began ---
+
+
+def test_a_running_total_says_0_as_its_period_begins() -> None:
+    items = [(1000, 1), (4000, 2), (10_000, 4), (11_000, 8)]
+    told = run("sliding_sum", items, 30_000, period="5s", running=True, fill=0, forget="9s")
+    # A reading at exactly 10 s is of the period that ends there.
+    assert told == [(1000, 1), (4000, 3), (5000, 0), (10_000, 4), (10_001, 0), (11_000, 8), (15_000, 0), (20_000, 0)]
+    left = run("sliding_sum", items, 12_000, period="5s", running=True, fill=0, closed="left")
+    assert left == [(1000, 1), (4000, 3), (5000, 0), (10_000, 4), (11_000, 12)]
+    assert run("sliding_count", items, 30_000, period="5s", running=True) == [
+        (1000, 1),
+        (4000, 2),
+        (10_000, 1),
+        (11_000, 1),
+    ]
+
+
+@given(READINGS, st.sampled_from(["right", "left"]), st.sampled_from(["sum", "count", "mean", "min", "max"]))
+def test_what_there_was_since_a_period_began(items: list[tuple[int, Any]], closed: str, function: str) -> None:
+    left = closed == "left"
+    there = [(time, value) for time, value in items if value is not None and value == value]
+    expected = []
+    for time, _ in there:
+        begin = (time + left - 1) // 20_000 * 20_000
+        since = [value for at, value in there if begin - left < at <= time]
+        plain: dict[str, Any] = {
+            "sum": sum,
+            "count": len,
+            "min": min,
+            "max": max,
+            "mean": lambda some: sum(some) / len(some),
+        }
+        expected.append((time, pytest.approx(plain[function](since), rel=1e-12, abs=1e-9)))
+    assert run(f"sliding_{function}", items, 300_000, period="20s", running=True, closed=closed) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("sliding_sum", {"width": "1m", "running": True}, "running needs period"),
+        ("sliding_sum", {"period": "day", "running": True, "label": "start"}, "give no label and no partial"),
+        ("sliding_mean", {"period": "day", "running": True, "weight": "time"}, "give no weight"),
+        ("sliding_max", {"period": "day", "running": True, "held": True}, "give no held"),
+    ],
+)
+def test_wrong_running(name: str, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        tool(name, **parameters)

@@ -30,7 +30,7 @@ from hs_stream.core.value import Value
 from hs_stream_tools._sliding import Floats, Ints
 from hs_stream_tools._zones import Zoned
 
-__all__ = ["SAMPLES", "SOME", "Fills", "Holds", "InPeriods", "Kept", "Spans", "plain_at", "unknown"]
+__all__ = ["SAMPLES", "SOME", "Fills", "Holds", "InPeriods", "Kept", "Periods", "Spans", "plain_at", "unknown"]
 
 SAMPLES: Final[tuple[dict[str, Any], ...]] = (
     {"width": "10s"},
@@ -62,10 +62,9 @@ class Spans(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InPeriods(Zoned):
-    """One input; a function of each window's instances, and of what held as it began. Subclasses write `results`."""
+class Periods(Zoned):
+    """The parameters that say which windows, and when there are outputs."""
 
-    kind = "window"
     samples: ClassVar[Sequence[Mapping[str, Any]]] = SAMPLES
     width: Duration | None = None
     every: Duration | None = None
@@ -102,6 +101,13 @@ class InPeriods(Zoned):
         if length is None:
             return None
         return Cells.of(length, tz=self.local_zone, offset=self.offset, week_start=self.week_start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InPeriods(Periods):
+    """One input; a function of each window's instances, and of what held as it began. Subclasses write `results`."""
+
+    kind = "window"
 
     @property
     def _longest(self) -> int:
@@ -222,7 +228,7 @@ class Holds(InPeriods):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fills(InPeriods):
+class Fills(Periods):
     """Windows of which those without a reading have an output too, with ``fill: 0``."""
 
     fill: Literal[0] | None = None

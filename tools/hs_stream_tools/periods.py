@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.time import format_time
-from hs_stream.core.tool import SKIP, Duration
+from hs_stream.core.tool import SKIP, Duration, Tool
 from hs_stream.core.value import Value
 from hs_stream_tools._exact_sums import exact_sum, exact_sums, part_sums
 from hs_stream_tools._periods import SAMPLES, SOME, Fills, Holds, InPeriods, Kept, Spans
+from hs_stream_tools._running import RunningCount, RunningMax, RunningMean, RunningMin, RunningSum, Runs
 from hs_stream_tools._sliding import Floats, Ints, segments
 from hs_stream_tools.windows import SlidingMedian, SlidingPercentile
 
@@ -55,12 +56,14 @@ _FILLED: Final[tuple[dict[str, Any], ...]] = (
     {"period": "day", "tz": "Europe/Brussels", "fill": 0, "partial": "drop", "closed": "left"},
     {"period": "6h", "tz": "Europe/Brussels", "fill": 0, "forget": "1d", "label": "start"},
 )
-
-
-def _each(kept: Kept, function: Any) -> list[Value]:
-    """``function(low, high)`` of each window, SKIP where it has no number."""
-    bounds = zip(kept.low.tolist(), kept.high.tolist(), strict=True)
-    return [function(low, high) if low < high else SKIP for low, high in bounds]
+_RUNNING: Final[tuple[dict[str, Any], ...]] = (
+    {"period": "10s", "running": True, "closed": "left"},
+    {"period": "day", "tz": "Europe/Brussels", "running": True},
+)
+_RUNNING_FILLED: Final[tuple[dict[str, Any], ...]] = (
+    {"period": "5s", "running": True, "fill": 0, "forget": "20s"},
+    {"period": "6h", "tz": "Europe/Brussels", "running": True, "fill": 0, "forget": "2d", "closed": "left"},
+)
 
 
 def _where(enough: npt.NDArray[np.bool_], found: Results) -> Results:
@@ -180,7 +183,7 @@ def _mean_over_time(kept: Kept) -> list[Value]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingMean2(Holds):
+class SlidingMean2(Runs, Holds):
     """Arithmetic mean of a window or a period of the calendar: of its readings, or of what lasted in it.
 
     Which window: one of
@@ -196,7 +199,8 @@ class SlidingMean2(Holds):
     ``closed``: ``right`` is ``(begin, end]``, a reading at exactly midnight is of the day that ends; ``left`` is
     ``[begin, end)``, it is of the day that begins. ``label``: the output stands at the ``end``, or at the ``start``; it
     is known no sooner than at the end (and at the latest when the longest such period would end). ``partial: drop``
-    leaves out a window that begins before the very first reading.
+    leaves out a window that begins before the very first reading. ``running: true``, with ``period``: at each reading,
+    of what there was since its period began (there is no ``label``, ``partial``, ``weight`` and ``held`` then).
 
     ``weight: time`` weighs each value by how long it lasted in the window, also the one that held as it began (the
     ``time_weight`` of TimescaleDB, LOCF): until the next reading, or the window's end. So a window without a reading
@@ -220,8 +224,9 @@ class SlidingMean2(Holds):
 
     name = "sliding_mean"
     version = "2.0.0"
+    runs: ClassVar[type[Tool] | None] = RunningMean
     takes = "number"
-    samples = (*SAMPLES, *_WEIGHED)
+    samples = (*SAMPLES, *_WEIGHED, _RUNNING[0])
     asked: ClassVar[str] = "weight: time"
     weight: Literal["time"] | None = None
 
@@ -247,12 +252,13 @@ class SlidingMean2(Holds):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingSum2(Fills):
+class SlidingSum2(Fills, Runs, InPeriods):
     """Sum of the readings of a window or a period of the calendar, rounded once.
 
     Windows and periods as for ``sliding_mean``. Missing readings (``None``, NaN) are ignored. Whole numbers are added
     as whole numbers, and their sum is one (beyond 64 bits a float). A window without a number has no output, so that an
-    outage is not a sum of 0. With ``fill: 0`` it has 0, until ``forget`` (default 7d) after the last reading.
+    outage is not a sum of 0. With ``fill: 0`` it has 0, until ``forget`` (default 7d) after the last reading; with
+    ``running: true`` 0 is told as a period begins (a millisecond later where a reading is at exactly that time).
 
     Output: int where all numbers are whole, float otherwise. ``TypeError`` for what is no number.
 
@@ -260,12 +266,16 @@ class SlidingSum2(Fills):
     >>> from hs_stream.core.time import TimeInterval
     >>> list(SlidingSum2(period=20_000, fill=0).evaluate(TimeInterval(0, 60_000), [rain]))
     [(20000, 0.6), (40000, 0), (60000, 1.0)]
+    >>> tool = SlidingSum2(period=20_000, running=True, fill=0, forget=20_000)
+    >>> list(tool.evaluate(TimeInterval(0, 30_000), [rain]))
+    [(1000, 0.1), (2000, 0.30000000000000004), (3000, 0.6), (20000, 0)]
     """
 
     name = "sliding_sum"
     version = "2.0.0"
+    runs: ClassVar[type[Tool] | None] = RunningSum
     takes = "number"
-    samples = (*SAMPLES, *_FILLED)
+    samples = (*SAMPLES, *_FILLED, *_RUNNING, *_RUNNING_FILLED)
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """The sums."""
@@ -282,7 +292,7 @@ def _listed(results: Results) -> Sequence[Value]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingCount2(Fills):
+class SlidingCount2(Fills, Runs, InPeriods):
     """How many readings of a window or a period of the calendar are not missing (neither ``None`` nor NaN).
 
     Windows and periods as for ``sliding_mean``. Takes values of any type. 0 where the window holds missing readings
@@ -297,7 +307,8 @@ class SlidingCount2(Fills):
 
     name = "sliding_count"
     version = "2.0.0"
-    samples = (*SOME, *_FILLED)
+    runs: ClassVar[type[Tool] | None] = RunningCount
+    samples = (*SOME, *_FILLED, *_RUNNING_FILLED)
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """Differences of positions among those that are there."""
@@ -390,7 +401,13 @@ class _Extreme(Holds):
     """The smallest or the largest number."""
 
     takes = "number"
-    samples = (*SOME, *_HELD, {"width": "10s", "with_time": True}, {**_HELD[1], "with_time": True})
+    samples = (
+        *SOME,
+        *_HELD,
+        {"width": "10s", "with_time": True},
+        {**_HELD[1], "with_time": True},
+        {**_RUNNING[1], "with_time": True},
+    )
     _sign: ClassVar[int] = 1
     held: bool = False
     with_time: bool = False
@@ -435,7 +452,7 @@ class _Extreme(Holds):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingMin2(_Extreme):
+class SlidingMin2(Runs, _Extreme):
     """Smallest number of a window or a period of the calendar, if wanted with its time.
 
     Windows and periods as for ``sliding_mean``. ``held: true``: what held as the window began counts too, with
@@ -453,10 +470,11 @@ class SlidingMin2(_Extreme):
 
     name = "sliding_min"
     version = "2.0.0"
+    runs: ClassVar[type[Tool] | None] = RunningMin
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlidingMax2(_Extreme):
+class SlidingMax2(Runs, _Extreme):
     """Largest number of a window or a period of the calendar, if wanted with its time.
 
     All as for ``sliding_min``.
@@ -469,6 +487,7 @@ class SlidingMax2(_Extreme):
 
     name = "sliding_max"
     version = "2.0.0"
+    runs: ClassVar[type[Tool] | None] = RunningMax
     _sign: ClassVar[int] = -1
 
 
