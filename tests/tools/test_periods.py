@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from datetime import date, datetime, timedelta
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
@@ -190,6 +191,7 @@ def test_a_house_without_a_zone_says_what_to_add() -> None:
 ZONES = [BERLIN, "America/New_York", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Chatham"]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(ZONES),
     st.sampled_from(["day", "month", "quarter", "year"]),
@@ -227,6 +229,7 @@ def _next(day: date, period: str) -> date:
     return later if period == "day" else later.replace(day=1)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 300_000), st.integers(-100, 100)), min_size=1, max_size=60, unique_by=lambda p: p[0]
@@ -274,6 +277,7 @@ def lasting(items: list[tuple[int, Any]], missing: str, max_age: int | None) -> 
     return found
 
 
+@settings(deadline=None)
 @given(
     READINGS,
     st.sampled_from([("ends", None), ("ends", 30_000), ("keeps", 30_000), ("keeps", 500_000)]),
@@ -315,6 +319,7 @@ def test_what_lasts_is_what_a_plain_computation_finds(
         assert np.allclose([got[end] for end in expected], list(expected.values()), rtol=1e-9, atol=1e-6), name
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e12, 1e12) | st.sampled_from([1e16, -1e16, 1.0, 5e-324, 1e300, -1e300, 1e308]), max_size=400),
     st.integers(1, 60),
@@ -327,6 +332,29 @@ def test_exact_sums_of_many_windows_are_those_of_each(numbers: list[float], size
         return
     expected = [exact_sum(array[first:last].tolist()) for first, last in zip(low.tolist(), high.tolist(), strict=True)]
     assert exact_sums(array, low, high).tolist() == expected
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 200), st.sampled_from([0.1, -2.5, 1e16, -0.0, 20.1, float("nan"), float("inf")])),
+        min_size=1,
+        max_size=40,
+        unique_by=lambda pair: pair[0],
+    ),
+    st.sampled_from([{}, {"weight": "time"}, {"weight": "time", "max_age": "20s"}]),
+    st.sampled_from([{"width": "30s"}, {"width": "30s", "every": "10s"}]),
+    st.integers(1, 50),
+)
+def test_a_few_windows_are_computed_as_many_are(
+    items: list[tuple[int, float]], how: dict[str, str], window: dict[str, str], step: int
+) -> None:
+    batch = Batch.of((time * 1000, value) for time, value in items)
+    for made in (tool("sliding_mean", **window, **how), tool("sliding_sum", **window)):
+        whole = made.evaluate(TimeInterval(MIN_TIME, 260_000), [batch])
+        edges = range(-60_000, 260_001, step * 1000)
+        parts = [made.evaluate(TimeInterval(a, b), [batch]) for a, b in itertools.pairwise(edges)]
+        assert Batch.concat(parts) == whole.slice(MIN_TIME, edges[-1])
 
 
 # --- supports ---
@@ -394,6 +422,7 @@ def test_a_running_total_says_0_as_its_period_begins() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(READINGS, st.sampled_from(["right", "left"]), st.sampled_from(["sum", "count", "mean", "min", "max"]))
 def test_what_there_was_since_a_period_began(items: list[tuple[int, Any]], closed: str, function: str) -> None:
     left = closed == "left"

@@ -15,7 +15,7 @@ import numpy as np
 
 from hs_stream_tools._sliding import Floats, Ints
 
-__all__ = ["exact_sum", "exact_sums", "part_sums"]
+__all__ = ["exact_sum", "exact_sums"]
 
 _FEW: Final = 192
 """So many numbers in all windows are added faster one by one."""
@@ -36,12 +36,12 @@ def exact_sum(numbers: Sequence[float]) -> float:
         return sum(numbers)
 
 
-def exact_sums(numbers: Floats, low: Ints, high: Ints) -> Floats:
-    """`exact_sum` of each ``numbers[low[i]:high[i]]``."""
-    parts = part_sums(numbers, low, high)
+def exact_sums(numbers: Floats, low: Ints, high: Ints, *beside: Floats) -> Floats:
+    """`exact_sum` of each ``numbers[low[i]:high[i]]``, together with ``beside[...][i]``."""
+    parts = None if int((high - low).sum()) <= _FEW else _part_sums(numbers, low, high, beside)
     if parts is None:
-        windows = zip(low.tolist(), high.tolist(), strict=True)
-        return np.array([exact_sum(numbers[first:last].tolist()) for first, last in windows])
+        rows = zip(low.tolist(), high.tolist(), *(column.tolist() for column in beside), strict=True)
+        return np.array([exact_sum([*numbers[first:last].tolist(), *more]) for first, last, *more in rows])
     if len(parts) == 1:
         return parts[0] + 0.0
     if len(parts) == 2:
@@ -49,19 +49,20 @@ def exact_sums(numbers: Floats, low: Ints, high: Ints) -> Floats:
     return np.array([math.fsum(some) + 0.0 for some in zip(*(part.tolist() for part in parts), strict=True)])
 
 
-def part_sums(numbers: Floats, low: Ints, high: Ints) -> list[Floats] | None:
-    """For each window numbers that together are its sum, exactly. ``None`` where adding one by one is better."""
-    if int((high - low).sum()) <= _FEW:
-        return None
-    parts = _parts(numbers)
+def _part_sums(numbers: Floats, low: Ints, high: Ints, beside: Sequence[Floats]) -> list[Floats] | None:
+    """For each window numbers that together are its sum, exactly; ``None`` where three are not enough."""
+    parts = _parts(np.concatenate((numbers, *beside)) if beside else numbers)
     if parts is None:
         return None
-    found = []
+    found, count, windows = [], len(numbers), len(low)
     for part in parts:
-        until = np.empty(len(part) + 1)
+        until = np.empty(count + 1)
         until[0] = 0.0
-        np.cumsum(part, out=until[1:])
-        found.append(until[high] - until[low])
+        np.cumsum(part[:count], out=until[1:])
+        total = until[high] - until[low]
+        for at in range(count, len(part), windows):
+            total = total + part[at : at + windows]
+        found.append(total)
     return found
 
 

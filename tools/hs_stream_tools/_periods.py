@@ -27,7 +27,7 @@ from hs_stream.core.calendar import Cells, Period, Weekday
 from hs_stream.core.time import MAX_TIME, TimeInterval, format_duration
 from hs_stream.core.tool import Drive, Duration, FromInput, OnGrid, Support, Window, batch_of, grid_times_near
 from hs_stream.core.value import Value
-from hs_stream_tools._sliding import Floats, Ints
+from hs_stream_tools._sliding import UNSURE, Floats, Ints
 from hs_stream_tools._zones import Zoned
 
 __all__ = ["SAMPLES", "SOME", "Fills", "Holds", "InPeriods", "Kept", "Periods", "Spans", "plain_at", "unknown"]
@@ -43,6 +43,10 @@ SAMPLES: Final[tuple[dict[str, Any], ...]] = (
 SOME: Final = (SAMPLES[1], SAMPLES[4], SAMPLES[5])
 """For tools that share what the others check."""
 _WORDS: Final = ("unavailable", "unknown")
+_FEW: Final = 64
+"""So many instants of a grid are looked at one by one, wherever there are instances."""
+_QUICK: Final = 8
+"""So many windows are computed one at a time, where that is quicker."""
 _EXACT: Final = 1 << 53
 """Whole numbers below this are floats, exactly, and no others become one of them."""
 
@@ -153,6 +157,10 @@ class InPeriods(Periods):
         times = self._times(source, interval)
         if not len(times):
             return NOTHING
+        if len(times) <= _QUICK and self.period is None and self._quick(source):
+            quickly = self._each(source, times.tolist())
+            if quickly is not None:
+                return quickly
         begins, ends = self._bounds(times)
         left = int(self.closed == "left")
         low, high = source.times.searchsorted(begins - left, "right"), source.times.searchsorted(ends - left, "right")
@@ -173,6 +181,34 @@ class InPeriods(Periods):
         with np.errstate(all="ignore"):
             return batch_of(spans.times, self.results(source, spans))
 
+    def single(self, source: Batch, low: int, high: int, end: int) -> Value:
+        """The output for one window that ends at ``end``, quickly: of floats, closed on the right; or `UNSURE`.
+
+        None of the numbers before ``low`` is looked at but the one before, where what holds counts.
+        """
+        return UNSURE
+
+    def _quick(self, source: Batch) -> bool:
+        plain = self.closed == "right" and self.label == "end" and self.partial == "keep" and not self.told_for
+        values = source.values
+        return plain and type(values) is np.ndarray and values.dtype == np.float64 and values.flags.aligned
+
+    def _each(self, source: Batch, ends: list[int]) -> Batch | None:
+        """`single` of each window; ``None`` where it takes the general way to tell."""
+        assert self.width is not None
+        kept, values = [], []
+        with np.errstate(all="ignore"):
+            for end in ends:
+                low, high = source.times.searchsorted((end - self.width, end), "right").tolist()
+                if low == high and self.held_for == 0:
+                    continue
+                value = self.single(source, low, high, end) if low < high else UNSURE
+                if value is UNSURE:
+                    return None
+                kept.append(end)
+                values.append(value)
+        return Batch.build(kept, values)
+
     @abstractmethod
     def results(self, source: Batch, spans: Spans) -> Sequence[Value] | npt.NDArray[Any]:
         """The output for each of ``spans`` (at least one), or `SKIP`."""
@@ -180,6 +216,8 @@ class InPeriods(Periods):
     def _times(self, source: Batch, interval: TimeInterval) -> Ints:
         if self.grid is None:
             return source.slice(interval.start, interval.end).times
+        if interval.start > interval.end - _FEW * self.grid.every:
+            return self.grid.times(interval.start, interval.end)
         support = self.support(0)
         assert isinstance(support, Window)
         if self.held_for is None:

@@ -17,10 +17,10 @@ from hs_stream.core.batch import Batch
 from hs_stream.core.time import format_time
 from hs_stream.core.tool import SKIP, Duration, Tool
 from hs_stream.core.value import Value
-from hs_stream_tools._exact_sums import exact_sum, exact_sums, part_sums
+from hs_stream_tools._exact_sums import exact_sum, exact_sums
 from hs_stream_tools._periods import SAMPLES, SOME, Fills, Holds, InPeriods, Kept, Spans
 from hs_stream_tools._running import RunningCount, RunningMax, RunningMean, RunningMin, RunningSum, Runs
-from hs_stream_tools._sliding import Floats, Ints, segments
+from hs_stream_tools._sliding import UNSURE, Floats, Ints, segments
 from hs_stream_tools.windows import SlidingMedian, SlidingPercentile
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 Results = Sequence[Value] | npt.NDArray[Any]
+_LONG: Final = 10_000
+"""Windows with more numbers than this are added faster in parts (see `hs_stream_tools._exact_sums`)."""
 
 _HELD: Final[tuple[dict[str, Any], ...]] = (
     {"width": "5s", "held": True},
@@ -147,39 +149,20 @@ class _Lasted:
         return [number for number, _ in pairs], [length for _, length in pairs]
 
 
-def _mean_over_time(kept: Kept) -> list[Value]:
+def _mean_over_time(kept: Kept) -> Results:
     """Each number weighed by how long it lasted in the window; where none has lasted yet, the last number."""
-    lasted = _Lasted(kept)
-    low, high = kept.low, kept.high
-    inside = low < high
-    last = np.maximum(high - 1, 0)
-    amid = kept.numbers * lasted.amid
-    between = low[inside], last[inside]
-    parts = part_sums(amid, *between) if inside.any() else None
-    if parts is None:
-        middles = [amid[first:end].tolist() for first, end in zip(low.tolist(), last.tolist(), strict=True)]
-    else:
-        rows = np.zeros((len(low), len(parts)))
-        rows[inside] = np.stack(parts, axis=1)
-        middles = rows.tolist()
-    held = np.where(kept.held >= 0, kept.numbers[kept.held], 0.0) if len(kept.numbers) else np.zeros(len(low))
-    final = np.where(inside, kept.numbers[last], 0.0) if len(kept.numbers) else held
-    begun, ended = lasted.begun.tolist(), lasted.ended.tolist()
-    results: list[Value] = []
-    rows_of = zip(
-        held.tolist(), begun, middles, final.tolist(), ended, lasted.total.tolist(), inside.tolist(), strict=True
-    )
-    for value, before, middle, newest, behind, total, there in rows_of:
-        if total == 0:
-            results.append(newest + 0.0 if there else SKIP)
-        elif before == total:
-            results.append(value + 0.0)
-        elif behind == total:
-            results.append(newest + 0.0)
-        else:
-            final_part = newest * behind if behind else 0.0
-            results.append(exact_sum([value * before, *middle, final_part]) / total + 0.0)
-    return results
+    if not len(kept.numbers):
+        return [SKIP] * len(kept.low)
+    lasted, inside, last = _Lasted(kept), kept.low < kept.high, np.maximum(kept.high - 1, 0)
+    begun = np.where(lasted.begun > 0, kept.numbers[kept.held], 0.0)
+    ended = np.where(inside, kept.numbers[last], 0.0)
+    behind: Floats = np.where(lasted.ended > 0, ended, 0.0) * lasted.ended.astype(np.float64)
+    low = np.minimum(kept.low, last)
+    sums = exact_sums(kept.numbers * lasted.amid, low, last, begun * lasted.begun, behind)
+    means = sums / np.maximum(lasted.total, 1)
+    # What lasted all the time is the mean itself, and so is what has not lasted yet.
+    means = np.where(lasted.total == lasted.ended, ended, np.where(lasted.total == lasted.begun, begun, means)) + 0.0
+    return _where(inside | (lasted.total > 0), means[inside | (lasted.total > 0)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +218,34 @@ class SlidingMean2(Runs, Holds):
         """With ``weight: time``."""
         return self.weight is not None
 
+    def single(self, source: Batch, low: int, high: int, end: int) -> Value:
+        """Sum / count, or over time; of long windows the general way is the quick one."""
+        if high - low > _LONG:
+            return UNSURE
+        if self.lasts:
+            return self._over_time(source, low, high, end)
+        total = exact_sum(source.slice_index(low, high).plain())
+        return total / (high - low) + 0.0 if math.isfinite(total) else UNSURE
+
+    def _over_time(self, source: Batch, low: int, high: int, end: int) -> Value:
+        first = max(low - 1, 0)
+        times, numbers = source.times[first:high], source.values[first:high]
+        assert isinstance(numbers, np.ndarray)
+        assert self.width is not None
+        lengths = np.empty(len(times), np.int64)
+        np.subtract(times[1:], times[:-1], out=lengths[:-1])
+        lengths[-1] = end - times[-1]
+        if self.max_age is not None and int(lengths.max()) > self.max_age:
+            return UNSURE
+        if first < low:
+            lengths[0] -= end - self.width - int(times[0])
+        total = end - max(int(times[0]), end - self.width)
+        if lengths[-1] == total or (first < low and lengths[0] == total):
+            only = float(numbers[-1] if lengths[-1] == total else numbers[0])
+            return only + 0.0 if math.isfinite(only) and math.isfinite(numbers[0]) else UNSURE
+        sum_ = exact_sum((numbers * lengths).tolist())
+        return sum_ / total + 0.0 if math.isfinite(sum_) else UNSURE
+
     def results(self, source: Batch, spans: Spans) -> Results:
         """Sum / count, or over time."""
         kept = Kept(self, source, spans)
@@ -276,6 +287,11 @@ class SlidingSum2(Fills, Runs, InPeriods):
     runs: ClassVar[type[Tool] | None] = RunningSum
     takes = "number"
     samples = (*SAMPLES, *_FILLED, *_RUNNING, *_RUNNING_FILLED)
+
+    def single(self, source: Batch, low: int, high: int, end: int) -> Value:
+        """The sum; of long windows the general way is the quick one."""
+        total = exact_sum(source.slice_index(low, high).plain()) if high - low <= _LONG else math.nan
+        return total if math.isfinite(total) else UNSURE
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """The sums."""
