@@ -159,11 +159,13 @@ def _next_tick(stream: Stream, grid: Grid, end: int) -> int | None:
     due = grid.next(end)
     for slot, source in enumerate(stream.inputs):
         support = stream.support(slot)
-        if isinstance(support, (Previous, Prefix)) or (isinstance(support, Window) and support.before):
+        lasts = isinstance(support, Window) and support.before and not support.after
+        if lasts or isinstance(support, (Previous, Prefix)):
             needed = MIN_TIME + 1
         elif isinstance(support, Pointwise):
             needed = due
         else:
+            # What waits for the next instance says nothing in silence.
             needed = due - support.lookback + 1
         if source.latest.frontier >= needed:
             return due

@@ -44,7 +44,10 @@ def _changed(name: str, value: Any, hint: Any, random: np.random.Generator) -> A
     if value is None:
         return None
     for option in options:
-        if typing.get_origin(option) is typing.Literal and value in typing.get_args(option):
+        # A period is a word or a duration, and stays what it is.
+        if typing.get_origin(option) is typing.Literal and (
+            Duration not in options or value in typing.get_args(option)
+        ):
             return random.choice(np.array(typing.get_args(option), dtype=object))
     if Duration in options:
         return _duration(value, random)

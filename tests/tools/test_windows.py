@@ -20,7 +20,7 @@ START = 1_423_072_260_000
 
 
 def tool(name: str, **parameters: Any) -> WindowTool:
-    built = REGISTRY.resolve(name).build(parameters)
+    built = REGISTRY.resolve(f"{name}@^1").build(parameters)
     assert isinstance(built, WindowTool)
     return built
 

@@ -17,6 +17,7 @@
 `signals`             derivative, integral, ewma
 `states`              threshold, debounce
 `windows`             sliding_mean, _sum, _min, _max, _count, _median, _percentile, _std, _first, _last
+`periods`             version 2 of these, and sliding_change: also of periods of the calendar, and of what lasts
 `window_streams`      sliding_window, aligning_window
 `over_windows`        sliding_apply, sliding_listify, sliding_sink, relative_window
 `relative`            relative_apply, relative_apply2
