@@ -32,6 +32,7 @@ from hs_stream.testing.subscriber import Line, Subscriber
 __all__ = ["History", "Subscriber"]
 
 _LEASE_MS: Final = 3_600_000
+_PAUSE: Final = 0.005
 _REST_SECONDS: Final = 20.0
 """Real time, of which a history takes milliseconds: what is not at rest by then goes round in circles."""
 _SLACK: Final = 15_000
@@ -204,13 +205,8 @@ class History:
             self._crashed()
         await self._open()
 
-    @property
-    def stands_still(self) -> bool:
-        """Whether some process stands still behind which another one has the store."""
-        return bool(self._aside)
-
     async def wake(self, *, quiet: bool = True) -> None:
-        """The process that stands still for the longest goes on, and must be fenced.
+        """The process that stands still for the longest, if there is one, goes on, and must be fenced.
 
         ``quiet``: it does so at once, while its successor does nothing. Then nothing that is stored may change.
         """
@@ -241,7 +237,11 @@ class History:
         owner = self._aside.pop(0)
         self._awake.append(owner)
         now = self.clock.now()
-        owner.wake([replace(self._last, time=now + len(self._awake))] if self._last else [], now)
+        came = []
+        if self._last is not None:
+            came = [replace(self._last, time=now + len(self._awake))]
+            came += [replace(one, meta=(*one.meta[:-1], (one.meta[-1][0], "new"))) for one in came if one.meta]
+        owner.wake(came, now)
 
     async def _finish(self) -> None:
         """Return when all that woke have ended."""
@@ -250,9 +250,19 @@ class History:
             del self._awake[0]
 
     async def _stored(self) -> tuple[set[str], set[str]]:
-        """What only the next write may change, and of what some may go any time, where the store says so."""
+        """What only the next write may change, and of what some may go any time, where the store says so.
+
+        The owner is held up; what it has sent before is done when nothing changes any more.
+        """
         stored = getattr(self._owner.store.inner, "stored", None)
-        return (set(), set()) if stored is None else await stored()
+        if stored is None:
+            return set(), set()
+        found: tuple[set[str], set[str]] = await stored()
+        while True:
+            await asyncio.sleep(_PAUSE)
+            before, found = found, await stored()
+            if found == before:
+                return found
 
     async def wake_all(self) -> None:
         """`wake`, until nobody stands still, and nobody will."""
