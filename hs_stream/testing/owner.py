@@ -21,7 +21,7 @@ from hs_stream.testing.faults import Crash, FaultyStore
 __all__ = ["Owner", "crash_of"]
 
 _END_SECONDS: Final = 20.0
-"""Real time, of which it takes milliseconds: what does not end by then goes on behind its successor's back."""
+"""Real time, of which it takes milliseconds: what does not end by then goes on although it has a successor."""
 
 
 class Owner:
@@ -86,7 +86,7 @@ class Owner:
         inner = self.store.inner
         await getattr(inner, "abandon", inner.close)()
 
-    # --- behind its successor ---
+    # --- once it has a successor ---
 
     async def left(self, call: asyncio.Future[Any] | None = None) -> None:
         """It stands still, and ``call`` with it. Return when the store has done what it got before."""
@@ -116,7 +116,7 @@ class Owner:
             self._calls.append(asyncio.ensure_future(self.stop()))
         where = f"a process that stood still {self.gate.where}"
         if not (await asyncio.wait({self.task}, timeout=_END_SECONDS))[0]:
-            raise LawViolation(f"{where} goes on behind its successor")
+            raise LawViolation(f"{where} goes on although it has a successor")
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -129,7 +129,7 @@ class Owner:
         if others is not None or not isinstance(fenced, (Fenced, Crash, BaseExceptionGroup, type(None))):
             raise LawViolation(f"{where} ended with another error") from (others or fenced)
         if self._acknowledged:
-            raise LawViolation(f"{where} acknowledged a reading behind its successor")
+            raise LawViolation(f"{where} acknowledged a reading that came once it had a successor")
         if fenced is None and self._sent and not self._stops:
             raise LawViolation(f"{where} ended without being told that it lost the store")
 

@@ -16,7 +16,7 @@ from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.faults import Gate
 
 _BOOKS = ("outbox", "marks")
-"""Behind a checkpoint goes what is of no use any more."""
+"""After a checkpoint, what is of no use any more goes."""
 _WRITES = ("_insert", "_insert_careful", "_merge_command", "write", "delete")
 """Of `hs_stream.store.mongo.writer.Writer`: what sends one command that changes something."""
 
