@@ -35,11 +35,10 @@ from hs_stream.engine.ports import Reading, Store
 from hs_stream.plugins import default_registry
 from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
-from hs_stream.store.mongo import MongoStore
-from hs_stream.store.sqlite import SqliteStore
 from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
+from tests.laws.gated import GatedMongo, GatedSqlite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +182,10 @@ class Machine(RuleBasedStateMachine):
     """One history. Subclasses say over which storage."""
 
     moments: ClassVar[list[When]] = ["before", "after"]
+    shared = False
+    """Whether two processes may have the storage open at the same time."""
+    takeovers = 0
+    """In all histories so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,6 +193,8 @@ class Machine(RuleBasedStateMachine):
         self.history: History | None = None
         self.sent: list[Reading] = []
         self.failed = False
+        self.frozen = 0
+        """So many are to stand still, or do: which it is may differ each time, and what is drawn must not."""
         self.patch = pytest.MonkeyPatch()
 
     def factory(self) -> Callable[[], Awaitable[Store]]:
@@ -281,6 +286,20 @@ class Machine(RuleBasedStateMachine):
     def crash_soon(self, crash: int, moment: int) -> None:
         self.played.arm(crash, self.moments[moment % len(self.moments)])
 
+    @precondition(lambda self: self.shared)
+    @rule(points=st.integers(1, 20), readings=st.lists(READING, min_size=1, max_size=4))
+    def freeze(self, points: int, readings: list[tuple[str, Any, int, Value]]) -> None:
+        """Another process takes the store over. This one wakes later, in the middle of what it was about to write."""
+        self.frozen += 1
+        self.played.freeze(points)
+        self.publish(readings, settle=True, asked=False)
+
+    @precondition(lambda self: self.frozen)
+    @rule(quiet=st.booleans())
+    def wake(self, quiet: bool) -> None:
+        self.frozen -= 1
+        self.run(self.played.wake(quiet=quiet))
+
     @rule()
     def restart(self) -> None:
         self.run(self.played.restart())
@@ -341,12 +360,16 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.patch.undo()
             if self.history is not None:
+                type(self).takeovers += self.history.takeovers
                 self.run(self.history.abandon())
             self.runner.close()
 
     @staticmethod
     async def finish(history: History) -> None:
         history.arm(0)
+        await history.wake_all()
+        if history.takeovers:
+            await history.restart()
         for _ in range(3):
             await history.pass_time(60_000)
         await history.check()
@@ -364,6 +387,7 @@ class OnMemory(Machine):
 
 
 class OnSqlite(Machine):
+    shared = True
     directory: tempfile.TemporaryDirectory[str] | None = None
 
     def factory(self) -> Callable[[], Awaitable[Store]]:
@@ -371,7 +395,7 @@ class OnSqlite(Machine):
         path = Path(self.directory.name) / "machine.db"
 
         async def again() -> Store:
-            return SqliteStore(path, synchronous="NORMAL")
+            return GatedSqlite(path)
 
         return again
 
@@ -384,6 +408,7 @@ class OnSqlite(Machine):
 
 
 class OnMongo(Machine):
+    shared = True
     moments: ClassVar[list[When]] = ["before", "after", "marked", "journaled", "applied"]
     mongod: ClassVar[EmbeddedMongod]
     name = ""
@@ -393,7 +418,7 @@ class OnMongo(Machine):
         url = self.mongod.database_url(self.name)
 
         async def again() -> Store:
-            return MongoStore(url)
+            return GatedMongo(url)
 
         return again
 
@@ -408,6 +433,7 @@ class OnMongo(Machine):
 def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
     long = os.environ.get("HS_STREAM_MACHINE")
     examples = int(long or examples)
+    machine.takeovers = 0
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -420,6 +446,8 @@ def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
             print_blob=True,
         ),
     )
+    print(f"{machine.__name__}: {machine.takeovers} takeovers")
+    assert not machine.shared or machine.takeovers >= examples // 10
 
 
 @pytest.mark.slow
@@ -438,4 +466,11 @@ def test_on_sqlite() -> None:
 @pytest.mark.timeout(36_000)
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
     OnMongo.mongod = mongod_process
-    play(OnMongo, 25, steps=15)
+    play(OnMongo, 15, steps=15)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(36_000)
+def test_on_a_replica_set(replica_process: EmbeddedMongod) -> None:
+    OnMongo.mongod = replica_process
+    play(OnMongo, 10, steps=15)

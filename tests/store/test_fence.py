@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +412,35 @@ async def test_a_command_that_the_server_has_not_ended_changes_nothing_after_the
         assert any(found), "it was done before the claim was answered, or not at all"
     assert [await contents(second, RAW), await contents(second, OUT)] == found
     await first.abandon()
+    await second.close()
+
+
+async def test_a_transaction_that_begins_during_a_claim_does_not_hold_it_up(
+    replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that goes on for a moment, and is frozen again: the server would wait for it for a minute."""
+    first, second = replica(), replica()
+    await began(first)
+    await first.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
+    held = Held(first)
+    held.arm("instances")
+    end_sessions = second._writer.end_sessions
+    tasks: list[asyncio.Task[None]] = []
+
+    async def and_then_it_goes_on(ids: Sequence[Any]) -> None:
+        await end_sessions(ids)
+        if not tasks:
+            tasks.append(asyncio.create_task(first.append(Append(2, purged={RAW: TimeIntervals.of(0, 9)}))))
+            await held.reached.wait()
+
+    monkeypatch.setattr(second._writer, "end_sessions", and_then_it_goes_on)
+    async with asyncio.timeout(30):
+        await began(second, "second", "first")
+    held.go.set()
+    with pytest.raises(Fenced):
+        await tasks[0]
+    assert await contents(second, RAW) == {1: "a"}
+    await first.close()
     await second.close()
 
 
