@@ -65,7 +65,7 @@ async def test_it_is_started_again_counted_and_logged_once_for_each_cause() -> N
         "MemoryError: much",
         "CancelledError: ",
     ]
-    assert re.fullmatch(r"tasks\.py:\d+ keep > test_side_tasks\.py:\d+ run", logs[0]["where"])
+    assert re.fullmatch(r"side_tasks\.py:\d+ keep > test_side_tasks\.py:\d+ run", logs[0]["where"])
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
