@@ -42,6 +42,8 @@ def test_imports_make_no_circle() -> None:
 
 def test_a_command_loads_no_server() -> None:
     """FastAPI and the viewer are a third of what a command takes to start; only `serve` needs them."""
-    found = "import sys, hs_stream.cli.main as _; print([name for name in ('fastapi', 'nicegui') if name in sys.modules])"
+    found = (
+        "import sys, hs_stream.cli.main as _; print([name for name in ('fastapi', 'nicegui') if name in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
