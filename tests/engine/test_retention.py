@@ -97,6 +97,7 @@ async def test_forgetting_is_no_change(on: Bench, evaluations: Callable[[], list
     await on.start(every_support(on, retention=KEPT))
     for room in "ab":
         await feed(on, range(300), room=room)
+    await on.engine.published()
     before, received, steps = await results(on), on.subscriber.received, on.engine.statistics().steps
     evaluations()
     await on.engine.forget()
