@@ -43,7 +43,9 @@ class History:
 
     Crashes: `arm` it, and the next actions may end the engine; `survive` then starts another one over what is stored.
     Takeovers, for stores that several objects may have open: `freeze` it, and at some point the process stands still;
-    `survive` then starts another one, which takes the store over. `wake` lets the first one go on.
+    `survive` then starts another one, which takes the store over. `wake` lets the first one go on. A store may have two
+    methods for it: ``stored()`` is what is stored, as two sets, of which the second may lose members any time;
+    ``answered()`` returns when its server has carried out what it got, where a claim does not wait for that.
     ``pace`` makes the store take its time, see `FaultyStore`. ``backend`` is the engine's.
     """
 
