@@ -103,7 +103,7 @@ start = time.time_ns() // 1_000_000 - 600_000
 
 
 def publish(second: int, celsius: float) -> None:
-    """What a sensor in the kitchen measured so many seconds behind ``start``."""
+    """What a sensor in the kitchen measured so many seconds after ``start``."""
     payload = json.dumps({"ts": start + second * 1000, "celsius": celsius})
     client.publish("tutorial/kitchen/temperature", payload, qos=1)
 
@@ -122,7 +122,7 @@ for second, celsius in ((10, 20.0), (20, 21.0), (30, 22.0)):
 # %% [markdown]
 # ## Late
 #
-# A reading that comes late changes the results that rest on it, and says so: its own mean is inserted, those behind it
+# A reading that comes late changes the results that rest on it, and says so: its own mean is inserted, those after it
 # are revised.
 
 # %%

@@ -44,7 +44,7 @@ print(w)
 # ## The readings
 #
 # A reading is one row: for each city the lowest and highest temperature. Months are written `2010M01`, and a column is
-# a city with `Max` or `Min` behind it. Where a month is not known of a city, there is a dash.
+# a city with `Max` or `Min` after it. Where a month is not known of a city, there is a dash.
 
 
 # %%

@@ -76,7 +76,7 @@ class Node:
         return self
 
     def keep(self, retention: str) -> Self:
-        """Keep instances this long (``"30d"``) behind the watermark, and not for ever."""
+        """Keep instances this long (``"30d"``) before the watermark, and not for ever."""
         self._workflow.keep(self, retention)
         return self
 

@@ -58,7 +58,7 @@ def mongod(mongod_process: EmbeddedMongod) -> str:
 
 @contextlib.contextmanager
 def database(process: EmbeddedMongod) -> Iterator[str]:
-    """The URL of a database that nobody else uses, dropped behind the test."""
+    """The URL of a database that nobody else uses, dropped after the test."""
     name = f"test_{uuid.uuid4().hex}"
     yield process.database_url(name)
     with MongoClient[dict[str, Any]](process.url) as client:

@@ -27,7 +27,7 @@ _SILENCE: Final = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """``runs`` of each work; ``intervals`` of one second behind ``stored`` instances. ``part``: of the rows."""
+    """``runs`` of each work; ``intervals`` of one second after ``stored`` instances. ``part``: of the rows."""
 
     runs: int
     intervals: int
@@ -120,12 +120,12 @@ async def one_more_second(bench: Bench, size: Size) -> dict[str, Any]:
     for kind in STORES:
         found[kind] = []
         for stored in size.stored:
-            computing, both = await _seconds_behind(bench, kind, stored, size)
+            computing, both = await _seconds_after_stored(bench, kind, stored, size)
             found[kind].append({"stored": stored, "ms": median(computing) * 1000, "both_ms": median(both) * 1000})
     return found
 
 
-async def _seconds_behind(bench: Bench, kind: str, stored: int, size: Size) -> tuple[list[float], list[float]]:
+async def _seconds_after_stored(bench: Bench, kind: str, stored: int, size: Size) -> tuple[list[float], list[float]]:
     work = Work("", FACTOR.workflow, FACTOR.streams, FACTOR.wanted, stored, stored, stored, "results")
     target, (raw,) = StreamId.parse(work.wanted), work.streams
     computing: list[float] = []

@@ -6,7 +6,7 @@ behind its back into the documented layout (``instances``: ``{_id: {s, t}, v}``)
 * one reading per second that ends ten seconds before the first real one, so that no window holds two of them: the mean
   of the last second is the reading itself;
 * never above 24 degrees, so that the threshold is off at each of them;
-* a snapshot of the threshold's state behind each 512th of them, as the service writes them.
+* a snapshot of the threshold's state after each 512th of them, as the service writes them.
 
 A stream's coverage reaches back for ever from its first reading, so it holds for them too. ``hs-stream verify`` agrees.
 """

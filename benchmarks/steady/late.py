@@ -1,6 +1,6 @@
 """One late reading at a time, half a second beside an instance in the middle of what is stored: how long it takes.
 
-The result is published behind the commit of the whole step, so it stands for all three derived levels: the component,
+The result is published after the commit of the whole step, so it stands for all three derived levels: the component,
 the mean of a second around it, and the threshold's state, which is folded again from a stored state before it until it
 meets the old one.
 """

@@ -4,7 +4,7 @@
 2. The first line of a file names its columns. `Columns` say which of them are the time, the value and plate values.
 3. A row becomes one reading, or a `PayloadError` that says why not. Nothing in a row ever ends the reading of a file.
    Of a local time that occurs twice, the rows before it tell which is meant (`codecs.local`).
-4. `CsvFile` goes on behind the last row that it read. Only rows with an end of line count as read, because whoever
+4. `CsvFile` goes on after the last row that it read. Only rows with an end of line count as read, because whoever
    writes the file may not be done with the last one.
 """
 
@@ -214,7 +214,7 @@ class CsvFile:
         self._order = RowOrder()
 
     def rows(self, *, whole: bool = True) -> Generator[Row]:
-        """The rows behind those that were read. ``whole``: also a last one without an end of line.
+        """The rows after those that were read. ``whole``: also a last one without an end of line.
 
         Raises ``OSError``, and `ConfigurationError` when the first line does not have the columns.
         """
@@ -288,7 +288,7 @@ class _Lines:
     """Decoded lines of a file, and what was taken of it since `begin`.
 
     ``text``: the bytes of the lines, of a line that is too long only the first. ``complete``: the last of them has its
-    end, and there was no need for one behind it.
+    end, and there was no need for one more.
     """
 
     def __init__(self, file: BinaryIO, digest: hashlib.blake2b, *, first: bool) -> None:

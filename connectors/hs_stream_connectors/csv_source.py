@@ -1,4 +1,4 @@
-"""The connector behind the key ``csv`` of a source: files are read at the start, and again where they change.
+"""The connector for the key ``csv`` of a source: files are read at the start, and again where they change.
 
 HyperStream's ``csv_reader`` and ``csv_multi_reader`` are sources here and not tools, because a tool may not read a file
 that changes.

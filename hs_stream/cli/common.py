@@ -44,9 +44,9 @@ from hs_stream.service.logs import configure_logging
 from hs_stream.service.remote import Remote, service_at, service_of
 from hs_stream.service.settings import Settings
 from hs_stream.service.settings_file import load_settings
+from hs_stream.service.side_tasks import first_error
 from hs_stream.service.silence import suggest
 from hs_stream.service.stores import has_store
-from hs_stream.service.tasks import first_error
 from hs_stream.service.wiring import load_registry
 from hs_stream.service.workflows.catalog import Catalog
 from hs_stream.service.workflows.file import load_workflow

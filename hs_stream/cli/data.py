@@ -240,7 +240,7 @@ async def _csv(
     last: int | None,
     file: TextIO,
 ) -> int:
-    """All of ``records`` in one file, one behind the other, with a column for each of ``plates``."""
+    """All of ``records`` in one file, one after the other, with a column for each of ``plates``."""
     keys = await _keys(store, records, span, last)
     if twice := {"time", *plates} & set(keys or ()):
         raise ConfigurationError(

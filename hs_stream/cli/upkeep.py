@@ -33,12 +33,12 @@ from hs_stream.core.errors import ConfigurationError, NotFound, did_you_mean
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_time
 from hs_stream.core.visible import visible_json
+from hs_stream.service.json_documents import entry_json, letter_json
 from hs_stream.service.purging import NotConfirmed, matching
 from hs_stream.service.purging import purge as remove
 from hs_stream.service.remote import Refused, Remote
 from hs_stream.service.session import running_session
 from hs_stream.service.settings import Settings
-from hs_stream.service.states import entry_json, letter_json
 
 __all__ = ["register"]
 

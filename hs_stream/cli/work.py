@@ -306,11 +306,11 @@ async def _verify(
     before = result
     result, _ = await _look(settings, workflow, start, end)
     _drop_moving(result, before)
-    behind = set(beat.get("pending", ()))
+    computing = set(beat.get("pending", ()))
     pending = {
         stream: times
         for stream, times in result.missing.items()
-        if behind & {stream.name, *workflow.ancestors(stream.name)}
+        if computing & {stream.name, *workflow.ancestors(stream.name)}
     }
     result.missing = {stream: times for stream, times in result.missing.items() if stream not in pending}
     return result, _Looked(True, pending)

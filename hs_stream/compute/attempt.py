@@ -6,7 +6,7 @@
 2. A fold fails at the instance at which ``step`` raises, and goes on from the state before it, as if the instance were
    not there. On a grid the outputs come from that state too, also the one at this very instant. Where ``quiet``
    raises, the output's instant fails.
-3. A fold that must not go on (`FoldTool.goes_on`) is `HALTED` from there on: everything behind it fails.
+3. A fold that must not go on (`FoldTool.goes_on`) is `HALTED` from there on: everything later fails.
 4. A value that cannot be stored, or a time outside of the interval, counts as raised.
 5. A state is a value. Whatever ``step`` did to the one that it was given before it raised, the fold goes on from it as
    it was.
@@ -193,7 +193,7 @@ class _Search:
         first, middle, last = instants
         if first == last and start == end - 1:
             return False
-        # Behind the last and before the first one nothing can come out.
+        # Before the first and after the last one nothing can come out.
         self.low = last
         if first < last:
             self._through(middle, last, sources)
@@ -304,7 +304,7 @@ class Walk:
             self.until = end
 
     def _instance(self, batch: Batch, end: int, error: Exception) -> None:
-        """The silence before the one instance, the instance, and the silence behind it."""
+        """The silence before the one instance, the instance, and the silence after it."""
         time = batch.first_time
         if self._grid is None:
             self._fail(time, error)

@@ -1,8 +1,8 @@
 """A `Task` in, a `Result` out. No store, clock, log or event loop: the same task has the same result everywhere.
 
 1. A tool that raises fails the instants at which it does, and no others (`hs_stream.compute.attempt`).
-2. A fold goes from state to state. It ends early where its state is that of before the change (``Task.old``): behind
-   that, what was computed then is right.
+2. A fold goes from state to state. It ends early where its state is that of before the change (``Task.old``): what
+   was computed after that instant is right.
 3. A healthy fold copies no state. So where its tool raises, the state may be changed in place, and the task ends in
    front of that, ``torn``. A wary task copies each state before the tool gets it, and goes on.
 4. A fold whose `FoldTool.initial` raises has no state, so all of it fails.
@@ -82,7 +82,7 @@ class _Fold:
             self.error, self.kind = told(self.tool, self.until, error)
 
     def _through(self, position: int, stop: int) -> int:
-        """All instances up to ``stop``, from that at ``position`` on, and the silence behind them; how many are done.
+        """All instances up to ``stop``, from that at ``position`` on, and the silence after them; how many are done.
 
         Less far where the work is over, or the state torn.
         """
@@ -136,7 +136,7 @@ class _Fold:
     def _snapshot(self) -> None:
         self.passed = 0
         if self.state is HALTED:
-            return  # what comes behind is computed from the state before, should it ever be
+            return  # what comes later is computed from the state before, should it ever be
         try:
             self.snapshots.append((self.since, canonical(self.state)))
         except ValueError:

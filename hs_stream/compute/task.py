@@ -33,7 +33,7 @@ class _NoValue:
 INITIAL: Final = _NoValue("INITIAL")
 """The state of a fold before its first instance: what its tool says."""
 HALTED: Final = _NoValue("HALTED")
-"""The state of a fold behind a value after which it must not go on."""
+"""The state of a fold after a value with which it must not go on."""
 
 NO_STATES: Final[Mapping[int, Value]] = {}
 
@@ -83,7 +83,7 @@ class Result(NamedTuple):
     said, ``kind`` the type. ``spent``: instances read in search of them.
 
     Of a fold: ``carried`` is the state at ``end``, ``snapshots`` are ``(time, state)``. ``converged``: that state is
-    the one of before the change. ``torn``: the tool raised behind ``end``, and may have changed the state of there in
+    the one of before the change. ``torn``: the tool raised after ``end``, and may have changed the state at ``end`` in
     place. So that state must be made anew, and the rest done by a wary task.
     """
 

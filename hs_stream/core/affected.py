@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hs_stream.core.support import Pointwise, Previous, Support, Window
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
-from hs_stream.core.tool import Pointwise, Previous, Support, Window
 
 __all__ = ["affected", "available", "counts_after", "looks_on", "required"]
 

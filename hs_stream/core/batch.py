@@ -157,7 +157,7 @@ class Batch:
 
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
-        """The batches one behind the other. Each must end before the next begins."""
+        """The batches one after the other. Each must end before the next begins."""
         parts = [part for part in parts if len(part.times)]
         if len(parts) < 2:
             return parts[0] if parts else NOTHING

@@ -21,7 +21,8 @@ from typing import Final, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from hs_stream.core.time import Grid, format_duration, from_ms, local_marks, wall_instant
+from hs_stream.core.grid import Grid, local_marks, wall_instant
+from hs_stream.core.instants import format_duration, from_ms
 
 __all__ = ["Cells", "Period", "Weekday"]
 
@@ -48,7 +49,7 @@ class Cells(Grid):
     ``every`` is the shortest length on the wall clock (of a month 28 days), ``months`` how many months a cell has, or
     0 where each has the same length.
 
-    >>> from hs_stream.core.time import format_time, to_ms
+    >>> from hs_stream.core.instants import format_time, to_ms
     >>> bills = Cells.of("month", tz="Europe/Berlin", offset=14 * 86_400_000)
     >>> at = to_ms(datetime.fromisoformat("2026-03-20T12:00:00+01:00"))
     >>> format_time(bills.begin(at)), format_time(bills.end(at))

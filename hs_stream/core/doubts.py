@@ -98,7 +98,11 @@ class _Doubter:
     def _times_of(self, node: NodeDefinition) -> _Times:
         drive = node.tool.drive()
         if isinstance(drive, OnGrid):
-            return drive.grid
+            # What may speak at any instant speaks when its input makes it.
+            before = self._times[node.inputs[0]] if node.inputs else None
+            any_time = drive.grid.every == 1
+            apart = before.apart if isinstance(before, _Events) else frozenset()
+            return _Events(node.name, apart) if any_time and before else None if any_time else drive.grid
         if isinstance(drive, FromInput):
             return self._times[node.inputs[drive.slot]] if drive.slot < len(node.inputs) else None
         found = {self._times[name] for name in node.inputs}
@@ -123,8 +127,8 @@ class _Doubter:
                     node,
                     f"{tool.name} puts together what has exactly the same time, and {node.inputs[0]} has times of its "
                     f"own for each {plates}: a result will hold one of them, not all",
-                    f"put {node.inputs[0]} on a grid first, with sliding_mean, resample or last_value and every: 1m, "
-                    f"and aggregate that",
+                    f"write aggregate@^2 with hold: 10m, which takes the last value of each; or put {node.inputs[0]} "
+                    f"on a grid first, with sliding_mean, resample or last_value and every: 1m, and aggregate that",
                 )
             return
         drive = tool.drive()
@@ -139,8 +143,8 @@ class _Doubter:
                     node,
                     f"{tool.name} puts together what has exactly the same time, and {first} and {name} "
                     f"({_shown(self._times[name])}) share instants by chance only",
-                    "join with as_of_join or last_value, which take the last value, or put all on one grid first, with "
-                    "resample and every: 1m",
+                    "join with combine_latest, as_of_join or last_value, which take the last value, or put all on one "
+                    "grid first, with resample and every: 1m",
                 )
                 return
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hs_stream.core.plate import Admitted, PlateValues, closure
+from hs_stream.core.plate import Admitted, KnownPlateValues, closure
 from hs_stream.core.stream import Meta, StreamId, check_plate_value
 from hs_stream.core.tool import AggregateTool, SelectorTool
 from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
@@ -45,7 +45,7 @@ class Ground:
 
     def __init__(self, workflow: WorkflowDefinition) -> None:
         self.workflow = workflow
-        self.values = PlateValues(workflow.plates)
+        self.values = KnownPlateValues(workflow.plates)
         self._streams: dict[str, dict[Meta, StreamId]] = {name: {} for name in (*workflow.sources, *workflow.order)}
         # (node, plates) -> projected meta -> metas of the node's streams: where matches are looked up
         self._index: dict[tuple[str, tuple[str, ...]], dict[Meta, list[Meta]]] = {}

@@ -1,4 +1,6 @@
-"""Values as JSON, the same wherever they leave as text.
+"""Values as JSON that tells all of them apart: in HTTP answers, exported files, output of commands, and by ``jsonify``.
+
+Messages over MQTT are plain JSON instead (`hs_stream_connectors.mqtt.sink`): NaN is ``null`` there.
 
 ================  ==========================================================================
 value             JSON

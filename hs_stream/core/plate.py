@@ -18,7 +18,16 @@ from typing import Final, NamedTuple
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.stream import Meta
 
-__all__ = ["MOST_ANCESTORS", "Admitted", "Plate", "PlateFull", "PlateValues", "check_plates", "closure", "in_order"]
+__all__ = [
+    "MOST_ANCESTORS",
+    "Admitted",
+    "KnownPlateValues",
+    "Plate",
+    "PlateFull",
+    "check_plates",
+    "closure",
+    "in_order",
+]
 
 
 MOST_ANCESTORS: Final = 20
@@ -154,7 +163,7 @@ class Admitted(NamedTuple):
     meta: Meta
 
 
-class PlateValues:
+class KnownPlateValues:
     """The values of each plate of one workflow that have been seen or declared."""
 
     def __init__(self, plates: Mapping[str, Plate]) -> None:

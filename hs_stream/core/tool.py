@@ -32,21 +32,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import types
-import typing
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, NewType, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration, parse_duration
-from hs_stream.core.value import Value, canonical
+from hs_stream.core.parameters import Duration, coerce, plain, types_of
+from hs_stream.core.support import (
+    Drive,
+    FromInput,
+    FromUnion,
+    OnGrid,
+    Pointwise,
+    Prefix,
+    Previous,
+    Support,
+    Window,
+)
+from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration
+from hs_stream.core.value import Value
 
 __all__ = [
     "SKIP",
@@ -72,9 +81,6 @@ __all__ = [
     "Window",
     "WindowTool",
 ]
-
-Duration = NewType("Duration", int)
-"""A parameter in milliseconds, given as ``"5m"``, a ``timedelta`` or a number of seconds (see `parse_duration`)."""
 
 
 Takes = Literal[
@@ -106,91 +112,6 @@ SKIP: Final = _Skip()
 """What ``map``, ``reduce``, ``combine``, ``step`` and ``aggregate`` return for "no instance here".
 
 ``None`` is a value."""
-
-
-# --- supports: which part of an input the output at t may read -----------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Pointwise:
-    """The input instance at t."""
-
-    def __str__(self) -> str:
-        return "pointwise"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Input instances in ``(t - lookback, t + lookahead]`` (milliseconds, both >= 0, not both 0), and some around them.
-
-    ``before``: also the last so many at or before ``t - lookback``, however old: what held as the window began.
-    ``after``, 0 or 1: also the first one later than ``t + lookahead``, however late. An output does not wait for it: it
-    is made without it, and anew when it comes. A tool that reads it has outputs only where there is an instance at or
-    before t.
-    """
-
-    lookback: int
-    lookahead: int = 0
-    before: int = 0
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        if self.lookback < 0 or self.lookahead < 0 or self.lookback + self.lookahead == 0:
-            raise ConfigurationError("a window needs lookback >= 0 and lookahead >= 0, and one of them > 0")
-        if self.before < 0 or self.after not in (0, 1):
-            raise ConfigurationError("a window needs before >= 0, and after is 0 or 1")
-
-    def __str__(self) -> str:
-        ahead = f" +{format_duration(self.lookahead)}" if self.lookahead else ""
-        before = f", {self.before} before" if self.before else ""
-        after = f", {self.after} after" if self.after else ""
-        return f"window {format_duration(self.lookback)}{ahead}{before}{after}"
-
-
-@dataclass(frozen=True, slots=True)
-class Previous:
-    """The last ``n`` >= 1 input instances at or before t, however old."""
-
-    n: int = 1
-
-    def __str__(self) -> str:
-        return f"previous {self.n}"
-
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Every input instance at or before t."""
-
-    def __str__(self) -> str:
-        return "prefix"
-
-
-Support = Pointwise | Window | Previous | Prefix
-
-
-# --- drives: where output times come from ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class FromInput:
-    """A subset of the times of input ``slot``."""
-
-    slot: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FromUnion:
-    """A subset of the union of the times of all inputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnGrid:
-    """A subset of the instants of ``grid``."""
-
-    grid: Grid
-
-
-Drive = FromInput | FromUnion | OnGrid
 
 
 class Sources(list[Batch]):
@@ -278,12 +199,12 @@ class Tool(ABC):
                 raise ConfigurationError(
                     f"{cls.name} has no parameter {given!r}", hint=f"its parameters are {', '.join(fields) or 'none'}"
                 )
-        hints = _hints(cls)
+        hints = types_of(cls)
         values = {}
         for field in fields.values():
             if field.name in parameters:
                 try:
-                    values[field.name] = _coerce(parameters[field.name], hints[field.name])
+                    values[field.name] = coerce(parameters[field.name], hints[field.name])
                 except (TypeError, ValueError) as error:
                     raise ConfigurationError(f"{cls.name}: parameter {field.name}: {error}") from None
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -304,9 +225,9 @@ class Tool(ABC):
 
     def parameters(self) -> dict[str, Any]:
         """The parameters as JSON-like values that `build` turns into an equal tool."""
-        hints = _hints(type(self))
+        hints = types_of(type(self))
         return {
-            field.name: _plain(getattr(self, field.name), hints[field.name])
+            field.name: plain(getattr(self, field.name), hints[field.name])
             for field in dataclasses.fields(self)  # type: ignore[arg-type]
         }
 
@@ -319,17 +240,6 @@ class Tool(ABC):
     def pin(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
-
-
-_HINTS: Final[weakref.WeakKeyDictionary[type, dict[str, Any]]] = weakref.WeakKeyDictionary()
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    """The types of its parameters. Python compiles them anew whenever it is asked, which takes about a millisecond."""
-    found = _HINTS.get(kind)
-    if found is None:
-        found = _HINTS[kind] = typing.get_type_hints(kind)
-    return found
 
 
 class MapTool(Tool):
@@ -495,7 +405,7 @@ class FoldTool(Tool):
 
     kind = "fold"
     goes_on: ClassVar[bool] = True
-    """``False``: what comes behind a value that `step` cannot use would be wrong without it. Then everything behind it
+    """``False``: what comes after a value that `step` cannot use would be wrong without it. Then everything later
     fails too, until that value is corrected or removed."""
 
     def support(self, slot: int) -> Support:
@@ -534,7 +444,7 @@ class FoldTool(Tool):
         return drive.grid.next(after) if isinstance(drive, OnGrid) else None
 
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
-        """`step` through ``batch``: the state behind it and the outputs."""
+        """`step` through ``batch``: the state at its end and the outputs."""
         times, values = [], []
         for time, value in batch:
             state, result = self.step(state, time, value)
@@ -723,52 +633,3 @@ def batch_of(times: npt.NDArray[np.int64], values: Sequence[Value] | npt.NDArray
     if len(kept) == len(values):
         return Batch.build(times, values)
     return Batch.build(times[kept], [values[index] for index in kept])
-
-
-# --- parameters ----------------------------------------------------------------------------------------------------
-
-
-def _coerce(value: Any, hint: Any) -> Any:
-    """``value`` as ``hint`` wants it, or ``ValueError`` that says what is expected. No silent narrowing."""
-    origin = typing.get_origin(hint)
-    if hint is Any:
-        return canonical(value) if not callable(value) else value
-    if hint is Duration:
-        return parse_duration(value)
-    if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        failures = []
-        for option in options:
-            try:
-                return _coerce(value, option)
-            except (TypeError, ValueError) as error:
-                failures.append(str(error))
-        raise ValueError("; or ".join(failures[: len(options)]))
-    if origin is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise ValueError(f"{value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}")
-    if origin in (tuple, list):
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{value!r} is not a list")
-        return tuple(_coerce(item, typing.get_args(hint)[0]) for item in value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError(f"{value!r} is not a finite number")
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    if hint is type(None) and value is None:
-        return None
-    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-    raise ValueError(f"{value!r} is not {names.get(hint, getattr(hint, '__name__', str(hint)))}")
-
-
-def _plain(value: Any, hint: Any) -> Any:
-    if isinstance(value, int) and (hint is Duration or Duration in typing.get_args(hint)):
-        return format_duration(value)
-    if isinstance(value, tuple):
-        return list(value)
-    return value

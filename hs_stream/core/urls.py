@@ -77,16 +77,16 @@ def checked_url(url: str) -> SplitResult:
     except ValueError as error:
         raise ValueError(f"{redacted(url)!r} is no address{said_of(url, error)}") from None
     if parts.netloc.endswith(":"):
-        raise ValueError(f"{redacted(url)!r} has no port behind its colon")
+        raise ValueError(f"{redacted(url)!r} has no port after its colon")
     check_login(url)
     return parts
 
 
 def check_login(url: str) -> None:
-    """`ValueError` where an ``@`` stands behind the host's part: what is before it may be a piece of a password."""
+    """`ValueError` where an ``@`` stands after the host's part: what is before it may be a piece of a password."""
     after = url[len(_parts(url)[0]) :]
     if "@" in after[len(_authority(after)) :]:
-        raise ValueError(f"{redacted(url)!r} has an @ behind its host: write %40 there, or {ENCODE}")
+        raise ValueError(f"{redacted(url)!r} has an @ after its host: write %40 there, or {ENCODE}")
 
 
 def host_of(url: str) -> str:

@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from semantic_version import Version
@@ -79,9 +80,9 @@ class WorkflowDefinition:
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
     retention: Mapping[str, int] = field(default_factory=dict)
-    """Per source or node: how long (ms) behind its watermark instances are kept; for ever where nothing is said."""
+    """Per source or node: instances are kept so long (ms) before its watermark; for ever where nothing is said."""
     order: tuple[str, ...] = field(init=False, default=())
-    """Nodes (no sources), every node behind its inputs."""
+    """Nodes (no sources), every node after its inputs."""
     node_plates: Mapping[str, tuple[str, ...]] = field(init=False, default_factory=dict)
     """Plates of every source and node, ancestors first: the order of topic levels."""
     fingerprints: Mapping[str, str] = field(init=False, default_factory=dict)
@@ -104,7 +105,7 @@ class WorkflowDefinition:
                 "write online: false for these intervals only, or start: for what is online besides them",
             )
         self._check_names()
-        object.__setattr__(self, "order", self._topological())
+        object.__setattr__(self, "order", self._ordered())
         object.__setattr__(self, "node_plates", self._resolve_plates())
         object.__setattr__(self, "fingerprints", self._fingerprints())
 
@@ -238,35 +239,24 @@ class WorkflowDefinition:
                 place, f"node {node.name}: {node.tool.name} does not aggregate, so it takes no 'over'", "remove 'over'"
             )
 
-    def _topological(self) -> tuple[str, ...]:
-        order: list[str] = []
-        state: dict[str, int] = {}
-        for root in self.nodes:
-            stack = [(root, iter(self.nodes[root].inputs))] if root not in state else []
-            if stack:
-                state[root] = 1
-            while stack:
-                name, rest = stack[-1]
-                advanced = False
-                for other in rest:
-                    if other in self.sources or state.get(other) == 2:
-                        continue
-                    if state.get(other) == 1:
-                        names = [entry[0] for entry in stack]
-                        circle = [*names[names.index(other) :], other]
-                        raise self.error(
-                            f"nodes.{name}",
-                            f"nodes form a circle: {' <- '.join(circle)}",
-                            "no node may depend on itself",
-                        )
-                    state[other] = 1
-                    stack.append((other, iter(self.nodes[other].inputs)))
-                    advanced = True
-                    break
-                if not advanced:
-                    state[name] = 2
-                    order.append(name)
-                    stack.pop()
+    def _ordered(self) -> tuple[str, ...]:
+        """The nodes as they are written, but for those that come too early: each follows its inputs."""
+        reads = {node.name: [name for name in node.inputs if name in self.nodes] for node in self.nodes.values()}
+        try:
+            TopologicalSorter(reads).prepare()
+        except CycleError as error:
+            circle = list(reversed(error.args[1]))
+            raise self.error(
+                f"nodes.{circle[-2]}", f"nodes form a circle: {' <- '.join(circle)}", "no node may depend on itself"
+            ) from None
+        order: dict[str, None] = {}
+        stack = [*reversed(reads)]
+        while stack:
+            first = next((name for name in reads[stack[-1]] if name not in order), None)
+            if first is None:
+                order[stack.pop()] = None
+            else:
+                stack.append(first)
         return tuple(order)
 
     def _resolve_plates(self) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """What is still to be done for one stream: notes of the executor.
 
-They can be made again from the states at any time, by assuming the most (`Agenda.assume`).
+They can be made again from the states at any time, by assuming that everything waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
 __all__ = ["Agenda", "Taken"]
 
 _MOST_WAITING: Final = 256
-"""Intervals in which a stream remembers changes behind its coverage; beyond that, the one that contains them."""
+"""Intervals in which a stream remembers changes after its coverage; when there are more, they become one."""
 
 
 class Taken(NamedTuple):
@@ -38,7 +38,7 @@ class Agenda:
 
     def __init__(self) -> None:
         self.waiting = EMPTY
-        """Changes of driving inputs behind the coverage: they become outputs once the other inputs allow."""
+        """Changes of driving inputs after the coverage: they become outputs once the other inputs allow."""
         self.pending_inputs: dict[int, int] | None = None
         """Of an aggregate: the latest of these per input slot; ``None`` while unknown (each must be looked at)."""
         self.joined: set[int] = set()
@@ -59,7 +59,7 @@ class Agenda:
         self.pending_inputs = {}
 
     def wait_for(self, spans: TimeIntervals) -> None:
-        """A driving input changed on ``spans``, behind the coverage."""
+        """A driving input changed on ``spans``, after the coverage."""
         self.waiting |= spans
 
     def note_input(self, slot: int, end: int) -> None:

@@ -15,9 +15,9 @@ __all__ = ["Arrival"]
 
 
 class Arrival(NamedTuple):
-    """``inserts`` lie behind all there is, ``upserts`` do not; both are changes on ``changed``.
+    """``inserts`` are later than all there is, ``upserts`` are not; both are changes on ``changed``.
 
-    ``late`` is what of that lies at or before the watermark, ``behind`` how many readings do, repeats included.
+    ``late`` is what of that lies at or before the watermark, ``late_readings`` how many readings do, repeats included.
     ``marks``: what is marked as changed in the append.
     """
 
@@ -26,7 +26,7 @@ class Arrival(NamedTuple):
     upserts: Batch
     changed: TimeIntervals
     late: TimeIntervals
-    behind: int
+    late_readings: int
     marks: TimeIntervals
 
     @classmethod
@@ -54,7 +54,7 @@ class Arrival(NamedTuple):
     def remember(self, lateness: int) -> None:
         """It is durable: bring memory up to the store, which is tail, newest instance, watermark."""
         stream, state = self.stream, self.stream.state
-        stream.count(len(self.inserts) + len(self.upserts), behind=bool(self.upserts))
+        stream.count(len(self.inserts) + len(self.upserts), before_newest=bool(self.upserts))
         if self.upserts:
             stream.tail.update(self.upserts)
         if self.inserts:

@@ -25,16 +25,17 @@ _ARRIVAL = Placing.ARRIVAL
 
 
 class Begins:
-    """Per workflow its earliest reading, as far as it counts. ``backdate`` in ms."""
+    """Per workflow its earliest reading, as far as it counts. ``backdate`` in ms, or ``ticks`` if that is longer."""
 
     def __init__(
-        self, graph: Graph, store: PatientStore, schedule: Schedule, telemetry: Telemetry, *, backdate: int
+        self, graph: Graph, store: PatientStore, schedule: Schedule, telemetry: Telemetry, *, backdate: int, ticks: int
     ) -> None:
         self._graph = graph
         self._store = store
         self._schedule = schedule
         self._telemetry = telemetry
         self._backdate = backdate
+        self._ticks = ticks
         self._begin: dict[str, int] = {}
         self._sourceless: list[Stream] = []
         self._first: dict[int, int] = {}
@@ -159,11 +160,14 @@ class Begins:
         """
         if placed.times[0] >= max(oldest - self._backdate, stream.state.since):
             return None
+        backdate = self._backdate_of(stream)
+        if placed.times[0] >= max(oldest - backdate, stream.state.since):
+            return None
         if stream.state.since <= MIN_TIME and all(delivery.asked for _, delivery, _ in readings):
             return None
         refused = {id(one) for (one, _, _), _ in placed.refused}
         times = [
-            (reading.time, reading.time if delivery.asked else max(reading.time, delivery.arrival - self._backdate))
+            (reading.time, reading.time if delivery.asked else max(reading.time, delivery.arrival - backdate))
             for reading, delivery, _ in readings
             if reading.placing is not _ARRIVAL and id(reading) not in refused
         ]
@@ -180,6 +184,13 @@ class Begins:
             clocks = any(self._has_clocks(workflow) for workflow in self._graph.readers(stream))
             self._telemetry.backdated(stream.node, stream.name, earliest, begin, count, clocks=clocks)
         return None if max(first, stream.state.since) == begin else begin
+
+    def _backdate_of(self, stream: Stream) -> int:
+        """What a reading of ``stream`` may bring about is so many ticks of the fastest clock that begins with it."""
+        readers = set(self._graph.readers(stream))
+        clocks = [one.drive for one in self._sourceless if one.workflow in readers and one.begin is None]
+        every = min((drive.grid.every for drive in clocks if isinstance(drive, OnGrid)), default=0)
+        return max(self._backdate, self._ticks * every)
 
     def _has_clocks(self, workflow: str) -> bool:
         """Whether a stream without inputs begins with the readings of ``workflow``."""

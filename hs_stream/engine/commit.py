@@ -31,7 +31,7 @@ _UPPERS_EVERY: Final = 1000
 """Milliseconds between two writes of raw watermarks, which nothing but readers of the store depends on."""
 
 Told = Callable[[int, Sequence[OutboxEntry], int], None]
-"""``told(seq, entries, arrival)``: a commit, what it publishes, and the arrival of the oldest reading behind it."""
+"""``told(seq, entries, arrival)``: a commit, what it publishes, and the arrival of the oldest reading in it."""
 
 
 class _Unsure(NamedTuple):
@@ -149,7 +149,7 @@ class Committer:
                     if count:
                         self._telemetry.written(kind, count)
                 self.results += sum(counts)
-                streams[change.stream].count(sum(counts), behind=not change.fresh)
+                streams[change.stream].count(sum(counts), before_newest=not change.fresh)
 
     def note_upper(self, stream: Stream) -> None:
         """A raw stream's watermark rose."""

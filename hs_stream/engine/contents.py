@@ -7,11 +7,11 @@ and nothing is skipped, so a store that is away means back-pressure, not loss.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
+from hs_stream.backoff import backoff
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import MAX_TIME, MIN_TIME
@@ -33,7 +33,7 @@ class PatientStore:
 
     ``available`` is false while any operation fails: a store whose disk is full answers readers, and refuses what is
     written. After `give_up`, an unavailable store raises. A cancellation that a driver swallowed in the middle of a
-    call is raised behind it.
+    call is raised after it.
     """
 
     def __init__(self, store: Store, clock: Clock, telemetry: Telemetry, guard: Guard | None = None) -> None:
@@ -84,7 +84,7 @@ class PatientStore:
     async def _until_answered(
         self, operation: str, call: Callable[..., Awaitable[Result]], *args: Any, **kwargs: Any
     ) -> Result:
-        delay = _FIRST_DELAY
+        attempt = 0
         while True:
             started = time.perf_counter()
             try:
@@ -97,8 +97,8 @@ class PatientStore:
                 self._troubles[operation] = str(error)
                 if not self._patient:
                     raise
-                await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                delay = min(delay * 2, _LAST_DELAY)
+                await self._pause(backoff(attempt, _FIRST_DELAY, _LAST_DELAY))
+                attempt += 1
                 continue
             _raise_if_cancelled()
             self._telemetry.store(operation, time.perf_counter() - started)
@@ -148,32 +148,33 @@ class Contents:
     async def before(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]`` as they were before this step, where the step wrote nothing so far."""
         tail = stream.latest_tail
-        if start >= tail.low:
+        low, known = tail.low, tail.batch
+        if start >= low:
             self.served_by_tail += 1
-            return tail.batch.slice(start, end)
+            return known.slice(start, end)
         self.served_by_store += 1
-        older = await self._call("read", self._store.read, stream.id, start, min(end, tail.low))
-        return Batch.concat([older, tail.batch.slice(tail.low, end)]) if tail.low < end else older
+        older = await self._call("read", self._store.read, stream.id, start, min(end, low))
+        return Batch.concat([older, known.slice(low, end)]) if low < end else older
 
     async def read_some(
         self, stream: Stream, start: int, end: int, *, limit: int | None, newest: bool = True
     ) -> tuple[Batch, bool]:
         """At most about ``limit`` instances of ``(start, end]`` from one of its ends, and whether these are all."""
         tail = stream.latest_tail
-        if start >= tail.low:
+        # Another stream may read the same meanwhile, and fill the tail with it: of that, only what it was here counts.
+        low, known, version = tail.low, tail.batch, tail.version
+        if start >= low:
             self.served_by_tail += 1
-            return tail.batch.slice(start, end), True
+            return known.slice(start, end), True
         self.served_by_store += 1
-        version = tail.version
         over = _over_store(stream)
-        if tail.low < end and over is None:
+        if low < end and over is None:
             # The tail may hold what this step changed: the store only serves what is older.
-            older = await self._call("read", self._store.read, stream.id, start, tail.low, limit=limit, newest=newest)
+            older = await self._call("read", self._store.read, stream.id, start, low, limit=limit, newest=newest)
             if tail.version == version:
                 if limit is not None and len(older) >= limit:
-                    part = Batch.concat([older, tail.batch.slice(tail.low, end)]) if newest else older
-                    return part, False
-                everything = Batch.concat([older, tail.batch])
+                    return (Batch.concat([older, known.slice(low, end)]) if newest else older), False
+                everything = Batch.concat([older, known])
                 self._keep(stream, start, everything, version)
                 return everything.slice(start, end), True
             return await self.read_some(stream, start, end, limit=limit, newest=newest)
@@ -185,7 +186,7 @@ class Contents:
                 low, high = (batch.first_time - 1, end) if newest else (start, batch.last_time)
             batch = over.apply(batch, low, high)
             if limit is not None and not complete and not batch:
-                # The step retracted all of them; what is left lies behind.
+                # The step retracted all of them; what is left is further on.
                 return await self.read_some(stream, start, end, limit=4 * limit, newest=newest)
         elif complete and end >= max(stream.latest.frontier, stream.latest.upper):
             self._keep(stream, start, batch, version)
@@ -222,7 +223,7 @@ class Contents:
             wanted *= 4
 
     def _keep(self, stream: Stream, low: int, batch: Batch, version: int) -> None:
-        """Remember all that is known behind ``low``.
+        """Remember all that is known after ``low``.
 
         A reading may be stored already and not have arrived yet: remembered now, it would then be there twice.
         """

@@ -1,12 +1,12 @@
 """What changed: for those who listen now, and for those who come back after the service was restarted.
 
-1. A listener of a stream is told of each change of its instances once, in order, behind the write that made it
+1. A listener of a stream is told of each change of its instances once, in order, after the write that made it
    durable.
 2. A *position* ``(epoch, newest)`` of a watched stream can be given to somebody who knows the stream's contents of that
    moment. `Feed.changed_since` of it contains every instant at which the contents are different now, also after a kill
    of the service at any moment.
 3. To that end a change at or before a stream's newest instance leaves a durable *mark* before it is written: the
-   minutes that it touches, in the current epoch. What is written behind everything stored needs no mark, because it is
+   minutes that it touches, in the current epoch. What is later than everything stored needs no mark, because it is
    later than the ``newest`` of every position given out before. What takes the newest instance away is marked, and
    lowers ``newest``.
 4. Epochs only rise. A write belongs to the epoch of its mark until it is done, and no position is given out with a
@@ -30,7 +30,6 @@ import numpy as np
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.value import same
-from hs_stream.engine.changes import changes_of
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.ports import Append, Change, Clock, Commit, StreamChange
 
@@ -41,7 +40,7 @@ __all__ = ["Feed", "Listener", "News"]
 class News:
     """What one write did to one stream: ``changes`` ascending in time, and ``gone``, where nothing is left.
 
-    The position in the middle of it is ``(epoch, min(before, after))``, behind it ``(epoch, after)``.
+    The position in the middle of it is ``(epoch, min(before, after))``, at its end ``(epoch, after)``.
     """
 
     changes: Sequence[Change]
@@ -58,7 +57,7 @@ _MARK: Final = 60_000
 _MOST_SPANS: Final = 64
 _MOST_EPOCHS: Final = 64
 _EPOCH: Final = 30_000
-"""Milliseconds behind the first mark of an epoch until the next one begins."""
+"""Milliseconds from the first mark of an epoch until the next one begins."""
 _MOST_WATCHED: Final = 10_000
 _FORGET: Final = 24 * 3_600_000
 _REFRESH: Final = 3_600_000
@@ -114,7 +113,7 @@ class Feed:
                 self._marks[epoch] = marks
                 self._slots[epoch] = int(key.removeprefix("marks-"))
         self._marks = dict(sorted(self._marks.items()))
-        # Positions of the run before had this epoch at the most: it rises behind a mark, or is written down.
+        # Positions of the run before had this epoch at the most: it rises after a mark, or is written down.
         self._epoch = 1 + max([int(watched.get("epoch", 0)), *self._marks])
 
     # --- who listens, who may come back ---
@@ -184,7 +183,7 @@ class Feed:
             await ticket.done.wait()
 
     def position(self, stream: int) -> tuple[int, int]:
-        """The position behind the last change that the listeners of ``stream`` were told of (rules 2 to 4)."""
+        """The position after the last change that the listeners of ``stream`` were told of (rules 2 to 4)."""
         self._turn()
         epoch = min((ticket.epoch for ticket in self._tickets), default=self._epoch)
         return min(epoch, self._epoch), self._newest.get(stream, MIN_TIME)
@@ -241,7 +240,7 @@ class Feed:
             yield
             for change in commit.streams:
                 if change.stream in self._listeners:
-                    self._tell(change.stream, changes_of(commit.seq, change).changes, EMPTY, ticket)
+                    self._tell(change.stream, change.changes, EMPTY, ticket)
 
     @asynccontextmanager
     async def _write(self, late: Mapping[int, TimeIntervals]) -> AsyncIterator[_Ticket]:

@@ -4,8 +4,8 @@
 2. Readings are placed one by one, in the order of arrival, against the store and what came before in the round: the
    same value at the same time is no change; a different one is treated as its reading says. What has no time of its
    own gets one here, once: what is stored is what is computed with. The rules are in `hs_stream.engine.placing`.
-3. What lies behind the watermark is marked as changed in the same append, before it is stored. So are all readings of
-   a stream until the first commit that takes account of it: see `Executor.is_young`.
+3. What is not later than the watermark is marked as changed in the same append, before it is stored. So are all
+   readings of a stream until the first commit that takes account of it: see `Executor.is_young`.
 4. After the append is durable: memory, watermark, executor, acknowledgements in the order of arrival. Always all.
 5. What no workflow has any more is not followed. Before something changes that it may rest on, its definition is
    forgotten, so that a workflow that brings it back computes it again.
@@ -142,7 +142,7 @@ class Ingest:
     async def _alone(self, deliveries: Sequence[Delivery]) -> None:
         """One round at a time: `settle` may drain while `run` begins. None follows one that was broken off.
 
-        What is acknowledged behind a delivery that is not would be lost with it, as the broker sends in order.
+        What is acknowledged after a delivery that is not would be lost with it, as the broker sends in order.
         """
         async with self.lock:
             if self._broken is not None:
@@ -197,7 +197,7 @@ class Ingest:
         oldest = min(delivery.arrival for delivery in deliveries)
         for stream, readings in came.values():
             count = len(readings)
-            placed = self._placer.behind_all(stream, readings)
+            placed = self._placer.place_in_order(stream, readings)
             if placed is None:
                 placed = await self._placer.place(stream, readings)
                 for (_, delivery, at), why in placed.refused:
@@ -209,9 +209,9 @@ class Ingest:
             if placed.times:
                 arrival = Arrival.of(stream, placed, horizon, young=self._executor.is_young(stream))
                 arrivals.append(arrival)
-                if arrival.behind:
-                    self.late += arrival.behind
-                    self._telemetry.late(arrival.behind)
+                if arrival.late_readings:
+                    self.late += arrival.late_readings
+                    self._telemetry.late(arrival.late_readings)
                 since = await begins.hold_back(stream, readings, placed, oldest)
                 if since is not None:
                     held.append((stream, stream.state._replace(since=since)))

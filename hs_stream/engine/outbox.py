@@ -195,7 +195,7 @@ class _Line:
         self._recorded_at = 0
         self._forgets = sink.forgets_ms
         self._sure = published
-        self._marks: deque[tuple[int, int]] = deque()
+        self._confirmed: deque[tuple[int, int]] = deque()
         """Rule 4: ``(confirmed at, seq)``, at most one each `_CURSOR_EVERY`; up to ``_sure`` nothing is forgotten."""
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
@@ -234,7 +234,7 @@ class _Line:
             if self._published >= self._committed:
                 # Until what is confirmed is sure, there is a cursor to write.
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._forgets / 1000 if self._marks else None):
+                    async with asyncio.timeout(self._forgets / 1000 if self._confirmed else None):
                         await self._news.wait()
 
     async def drained(self) -> None:
@@ -246,9 +246,9 @@ class _Line:
     async def record(self, *, final: bool = False) -> None:
         """See `Outbox.record`."""
         now = self._clock.now()
-        while self._marks and (final or self._marks[0][0] <= now - self._forgets):
-            self._sure = self._marks.popleft()[1]
-        if not self._forgets or (final and not self._marks):
+        while self._confirmed and (final or self._confirmed[0][0] <= now - self._forgets):
+            self._sure = self._confirmed.popleft()[1]
+        if not self._forgets or (final and not self._confirmed):
             self._sure = self._published
         if self._recorded < self._sure:
             seq = self._sure
@@ -280,7 +280,7 @@ class _Line:
         taken = count if self._publications.takes is None else len(batch)
         self.count += max(taken - len(refused), 0)
         self._published = last
-        self._mark(last)
+        self._note_confirmed(last)
         if self._clock.now() >= self._recorded_at + _CURSOR_EVERY:
             await self.record()
 
@@ -291,12 +291,12 @@ class _Line:
         if letters := self._refusals.take(refused, self._clock.now()):
             await self._bury(letters)
 
-    def _mark(self, seq: int) -> None:
+    def _note_confirmed(self, seq: int) -> None:
         now = self._clock.now()
-        if len(self._marks) > 1 and now < self._marks[-2][0] + _CURSOR_EVERY:
-            self._marks[-1] = (now, seq)
+        if len(self._confirmed) > 1 and now < self._confirmed[-2][0] + _CURSOR_EVERY:
+            self._confirmed[-1] = (now, seq)
         elif self._forgets:
-            self._marks.append((now, seq))
+            self._confirmed.append((now, seq))
 
     async def _read_back(self) -> None:
         committed = self._committed
@@ -304,7 +304,7 @@ class _Line:
         if not entries:
             # Nothing to publish up to what was committed when the question was asked.
             self._published = max(self._published, committed)
-            self._mark(self._published)
+            self._note_confirmed(self._published)
             self._overflow = self._committed > committed
             return
         by_seq: dict[int, list[OutboxEntry]] = {}

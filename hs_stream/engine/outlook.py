@@ -47,7 +47,7 @@ class Outlook:
         return state.stale | (state.right() & reached) if reached else state.stale
 
     def failed(self, stream: Stream) -> TimeIntervals:
-        """Where the tool raised; and all behind a value after which it must not go on, up to where silence reaches."""
+        """Where the tool raised; and all after a value with which it must not go on, up to where silence reaches."""
         state = stream.state
         if not state.failed:
             return EMPTY
@@ -58,7 +58,7 @@ class Outlook:
         return failed
 
     def upper(self, stream: Stream) -> int:
-        """Up to where all is known behind which nothing is."""
+        """The end of what is known: nothing after it is."""
         if stream.kind == "raw" or not self._on_its_way(stream):
             return stream.reach_of(stream.state, self.horizon)
         known = stream.covered_of(stream.state, self.horizon) - self._on_its_way(stream)
@@ -127,7 +127,7 @@ def _rank(stream: Stream) -> tuple[int, int]:
 
 
 def _affected(support: Support, changed: TimeIntervals, source: Stream) -> TimeIntervals:
-    """As `hs_stream.core.affected.affected`, as far as memory knows what comes behind a change."""
+    """As `hs_stream.core.affected.affected`, as far as memory knows what comes after a change."""
     later: list[int | None] = []
     earlier: list[int | None] = []
     tail, n = source.tail, counts_after(support)

@@ -26,7 +26,7 @@ def drives(stream: Stream, slot: int) -> bool:
 def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -> tuple[int, int] | None:
     """What is owed in the usual case, ``(start, end]`` with ``start >= end`` for nothing; ``None`` in any other case.
 
-    The usual case: everything is covered up to an end, all that changed lies behind it, and the inputs are regular.
+    The usual case: everything is covered up to an end, all that changed is later, and the inputs are regular.
     The answer is the same as the general way gives, without its set algebra.
     """
     known = stream.latest
@@ -69,7 +69,7 @@ def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
 
 
 def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
-    """The earliest instant behind what is known at which silence does not prove that there is no output.
+    """The earliest instant after what is known at which silence does not prove that there is no output.
 
     ``begin``: where a stream without inputs begins, ``None`` while that is not known.
     """
@@ -93,7 +93,7 @@ def next_wanted(stream: Stream) -> int | None:
 
 
 def wanted_until(stream: Stream) -> int:
-    """The end of what is wanted right behind what is known; `MIN_TIME` where nothing is."""
+    """The end of what is wanted right after what is known; `MIN_TIME` where nothing is."""
     if stream.demand.pairs == _ALWAYS:
         return MAX_TIME
     end = stream.end()
@@ -124,7 +124,7 @@ def _next_hole(stream: Stream, horizon: int) -> int | None:
 
 
 def _next_output(stream: Stream) -> int | None:
-    """The earliest instant behind what is known at which there may be an output, or an old one is stored."""
+    """The earliest instant after what is known at which there may be an output, or an old one is stored."""
     drive, known, end = stream.drive, stream.latest, stream.end()
     if end >= MAX_TIME or not known.coverage:
         return None

@@ -4,7 +4,7 @@
    the same round. So it does not matter how they are cut into rounds.
 2. The same value at the same time changes nothing, whoever sends it.
 3. ``ARRIVAL``: a reading without a time of its own is stored at its arrival, and where the newest instance of its
-   stream is not before that, a millisecond behind it. So these times rise strictly, over restarts and clocks that step
+   stream is not before that, a millisecond after it. So these times rise strictly, over restarts and clocks that step
    back; a burst of N takes N milliseconds and may run ahead of the clock. What is final by retention is passed over.
 4. ``REPLACE``: another value replaces the stored one; it is counted, as is every overwriting below.
 5. ``CORRECT``: so does another value, where it may be of the same device. It is refused (``other_device``), and the
@@ -21,7 +21,7 @@
    It is a repeat, and changes nothing, where the newest instance has its value already. The value that stands at its
    time is a repeat too, unless the newest instance is such a reading of that very time, and another value: then it
    went there and back.
-8. ``REPEAT``: also a repeat where any instance at or behind its time has its value. ``RETAINED``: and refused where
+8. ``REPEAT``: also a repeat where any instance at or after its time has its value. ``RETAINED``: and refused where
    none has.
 """
 
@@ -58,7 +58,7 @@ _REFUSED: Final = 5_000
 _LETTERS: Final = 1_000
 """Newest dead letters that are looked at once after a start, for what was refused before."""
 _LATER: Final = 1_000
-"""Instances behind a time among which a repeat is looked for."""
+"""Instances later than a time among which a repeat is looked for."""
 
 _ARRIVAL, _UPDATE, _REPEAT, _RETAINED = Placing.ARRIVAL, Placing.UPDATE, Placing.REPEAT, Placing.RETAINED
 _CORRECT, _MERGE = Placing.CORRECT, Placing.MERGE
@@ -105,8 +105,8 @@ class Placer:
         """By the module's rules. ``came`` are the readings of ``stream``, in the order of arrival."""
         return await _Round(self, stream).place(came)
 
-    def behind_all(self, stream: Stream, came: Sequence[Came]) -> Placed | None:
-        """The same at once in the usual case, where each lies behind everything before it; else ``None``."""
+    def place_in_order(self, stream: Stream, came: Sequence[Came]) -> Placed | None:
+        """The same at once in the usual case, where each is later than everything before it; else ``None``."""
         newest = max(stream.state.frontier, stream.limit)
         times = []
         for reading, _, _ in came:
@@ -156,8 +156,8 @@ class _Round:
     async def place(self, came: Sequence[Came]) -> Placed:
         """See `Placer.place`."""
         own = {reading.time for reading, _, _ in came if reading.placing is not _ARRIVAL}
-        if behind := sorted(time for time in own if time <= self._stream.state.frontier):
-            self._stored = dict(await self._get(behind))
+        if earlier := sorted(time for time in own if time <= self._stream.state.frontier):
+            self._stored = dict(await self._get(earlier))
         repeated = []
         for one in came:
             time, value, placing = one[0].time, one[0].value, one[0].placing
@@ -265,7 +265,7 @@ class _Round:
         return self._placer.given.get(self._stream.id) == (time, newest)
 
     async def _later(self, time: int, count: int) -> list[tuple[int, Value]]:
-        """The last ``count`` instances behind ``time``."""
+        """The last ``count`` instances later than ``time``."""
         tail, store = self._stream.tail, self._placer.store
         if time >= tail.low:
             stored = tail.batch.slice(time, MAX_TIME).last(MAX_TIME, count)

@@ -1,4 +1,4 @@
-"""What the engine asks of the outside: stores, sources, sinks and clocks.
+"""What the engine asks of the outside: stores, sources, sinks, clocks and backends.
 
 Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing.check_store`` checks:
 
@@ -10,9 +10,9 @@ Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing
 4. What is not there is empty, not an error. What fails raises `StoreUnavailable`, and may be tried again.
 5. The right to write (`Store.claim`) has a token, which rises with each change of its owner. Every durable write names
    the token that the store object has, and is `Fenced` as a whole when another one is current: so a process that was
-   frozen anywhere, however long, changes nothing behind its successor. What the object has: the token that it claimed;
-   without a claim, the one that was current when it was opened. A claim behind `Store.open` goes on with what is known
-   since then only if nobody had the right in between; else every write is `Fenced` until the next opening.
+   frozen anywhere, however long, changes nothing once it has a successor. What the object has: the token that it
+   claimed; without a claim, the one that was current when it was opened. A claim after `Store.open` goes on with what
+   is known since then only if nobody had the right in between; else every write is `Fenced` until the next opening.
 6. A ``seq`` that is there already is the same append or commit, or else the writer is `Fenced`.
 """
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import Value
@@ -47,6 +48,7 @@ from hs_stream.engine.records import (
 
 __all__ = [
     "Append",
+    "Backend",
     "Change",
     "Clock",
     "Commit",
@@ -203,7 +205,7 @@ class Placing(Enum):
     RETAINED = "retained"
     """As `REPEAT`, of a retained message: when it came to differ is not known, so then it is refused."""
     ARRIVAL = "arrival"
-    """It has no time of its own. ``time`` is its arrival; it is stored there, or right behind what is there already."""
+    """It has no time of its own. ``time`` is its arrival; it is stored there, or right after what is there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +372,19 @@ class Clock(Protocol):
 
     def subscribe(self, turned: Callable[[], None]) -> None:
         """Call ``turned`` whenever the time is turned by hand (a virtual clock); a real one need not."""
+
+
+class Backend(Protocol):
+    """Runs tasks, here or elsewhere. What travels is bytes: see `hs_stream.compute.packed`, also for what has none."""
+
+    @property
+    def slots(self) -> int:
+        """So many tasks the engine may give it at once, from 1 on."""
+
+    def run(self, task: Task) -> Result | Awaitable[Result]:
+        """What `hs_stream.compute.run.run` says of ``task``: at once, or, when it runs elsewhere, awaited.
+
+        Results may come in any order. Where one does not come (a worker has died), waiting for it raises
+        `BackendUnavailable`: the step is broken off, and done again. Who waits may be cancelled: then nobody wants the
+        result any more.
+        """

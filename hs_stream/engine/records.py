@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from hs_stream.core.batch import NOTHING, Batch
@@ -68,7 +69,7 @@ class StreamRecord:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of a fold behind the input instance at ``time``; ``state`` is a canonical value."""
+    """The state of a fold after the input instance at ``time``; ``state`` is a canonical value."""
 
     time: int
     state: Value
@@ -132,13 +133,13 @@ class Append:
     purged: Mapping[int, TimeIntervals] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `changes` is kept
 class StreamChange:
     """What a commit does to one stream.
 
     ``inserted`` at times without a stored instance, ``revised`` over stored ones, ``retracted`` times whose instances
     go. ``revisions`` gives the new revision of each time of the three whose revision is not 0 (a retracted time keeps
-    its revision, so that a later instance at that time continues it). ``fresh``: ``inserted`` lies behind everything
+    its revision, so that a later instance at that time continues it). ``fresh``: ``inserted`` is later than everything
     ever stored in the stream (a hint for speed). ``coverage`` and ``upper`` are the values after the commit.
     ``snapshots`` are added; stored ones inside of ``snapshots_dropped`` go first.
     ``publish``: the change goes to the outbox.
@@ -155,6 +156,17 @@ class StreamChange:
     snapshots: Sequence[Snapshot] = ()
     snapshots_dropped: TimeIntervals = EMPTY
     publish: bool = False
+
+    @cached_property
+    def changes(self) -> Sequence[Change]:
+        """One by one, ascending in time. Worked out once, for the store, the sinks and who listens."""
+        revision = self.revisions.get
+        changes = [Change(time, "insert", value, revision(time, 0)) for time, value in self.inserted]
+        if self.revised or self.retracted:
+            changes += [Change(time, "revise", value, revision(time, 0)) for time, value in self.revised]
+            changes += [Change(time, "retract", None, revision(time, 0)) for time in self.retracted]
+            changes.sort(key=lambda item: item.time)
+        return changes
 
 
 @dataclass(frozen=True, slots=True)

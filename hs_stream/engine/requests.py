@@ -17,7 +17,7 @@ __all__ = ["Requests"]
 
 
 class Requests:
-    """Those for computing have a token each. ``stopping`` ends them all; ``stopped`` is set behind that."""
+    """Those for computing have a token each. ``stopping`` ends them all; ``stopped`` is set after that."""
 
     def __init__(
         self,

@@ -2,11 +2,11 @@
 
 Theory of operation (the rules are in ``docs/specs/retention.md``)
 
-1. A stream with a retention is *closed* up to an instant, now and then, that far behind its watermark. What lies there
+1. A stream with a retention is *closed* up to an instant, now and then, that far before its watermark. What lies there
    does not change any more, so nothing that was computed from it needs to be computed again.
 2. Its *floor* is where it is cut off: the latest instant up to which nothing is read any more by what may still be
    computed from it. Windows keep their width in front of the closed time, `Previous` its instances, a fold everything
-   behind a stored state. So nothing is closed for a fold that has no stored state yet, nor where results are owed.
+   after a stored state. So nothing is closed for a fold that has no stored state yet, nor where results are owed.
 3. Both are durable before the first instance goes. After a crash, only what lies at or before the floor may be gone.
 4. A reading that would change what is closed, or what was computed with something that is forgotten by now, is refused
    (`Stream.limit`). Everything else goes on as if nothing had happened: inside of the engine, what is forgotten counts
@@ -72,7 +72,7 @@ class Retention:
             await self.forget()
 
     def finish(self) -> None:
-        """Let `run` return behind the piece under way: a write that is cut off may be durable and not known to be."""
+        """Let `run` return after the piece under way: a write that is cut off may be durable and not known to be."""
         self._finishing.set()
 
     async def forget(self) -> None:
@@ -133,18 +133,18 @@ class Retention:
             for stream, state in changed:
                 stream.replace(state)
                 self._full[stream.id] = stream
-            self._draw([stream for stream, _ in changed])
+            self._tell([stream for stream, _ in changed])
 
     @staticmethod
-    def _draw(changed: Sequence[Stream]) -> None:
+    def _tell(changed: Sequence[Stream]) -> None:
         """Tell others what is closed."""
         raised: dict[int, Stream] = {}
         for stream in changed:
             for child, slot in stream.children:
-                if child.draw(slot):
+                if child.note_closed(slot):
                     raised[child.id] = child
         for child in raised.values():
-            child.lift()
+            child.tell_upstream()
 
     async def _cut(self, stream: Stream, end: int, horizon: int) -> tuple[int, int] | None:
         """``(closed, floor)`` when ``stream`` is closed up to ``end``, or ``None``: it must wait, or is for nothing."""
@@ -159,11 +159,11 @@ class Retention:
         for child, slot in stream.children:
             support = child.support(slot)
             # Results later than this may be computed again.
-            line = shift(end, -child.lookaheads[slot])
-            if not self._is_done(child, line, horizon):
+            final = shift(end, -child.lookaheads[slot])
+            if not self._is_done(child, final, horizon):
                 return None
             if isinstance(support, Window):
-                floor = min(floor, line - support.lookback)
+                floor = min(floor, final - support.lookback)
                 if support.before:
                     held = await self._store("last", self._store.store.last, stream.id, floor, support.before)
                     if len(held) < support.before:

@@ -18,7 +18,7 @@ MOST_FAILED: Final = 128
 
 
 class Head(NamedTuple):
-    """``state`` is a fold's state behind all input instances at or before any instant of ``since`` to ``until``.
+    """``state`` is a fold's state after all input instances at or before any instant of ``since`` to ``until``.
 
     Or `hs_stream.compute.task.HALTED`. The tool may change it in place, so it is of use to the next step only.
     """
@@ -44,7 +44,7 @@ class StreamState(NamedTuple):
     owed: TimeIntervals = EMPTY
     """What can be computed and did not fit into a step."""
     frontier: int = MIN_TIME
-    """No instance, not even a retracted one, was ever stored behind it."""
+    """No instance, not even a retracted one, was ever stored later than that."""
     upper: int = MIN_TIME
     """Of a raw stream: its watermark without what silence adds."""
     floor: int = MIN_TIME
@@ -57,11 +57,11 @@ class StreamState(NamedTuple):
     settled: bool = False
     """Nothing is owed: silence may prove more than the coverage."""
     due: int | None = None
-    """The earliest instant behind the coverage at which there may be an output; ``None`` when there is none."""
+    """The earliest instant after the coverage at which there may be an output; ``None`` when there is none."""
     old: int | None = None
-    """The first instance stored behind the coverage, where there is one: silence does not prove it right."""
+    """The first instance stored after the coverage, where there is one: silence does not prove it right."""
     wanted_until: int = MIN_TIME
-    """The end of what is wanted right behind the coverage."""
+    """The end of what is wanted right after the coverage."""
 
     def end(self) -> int:
         """The end of the coverage; `MIN_TIME` when nothing is computed."""

@@ -22,13 +22,15 @@ class EngineSettings:
     """All times in ms. ``max_in_flight``: readings taken in but not yet durable. ``chunk``: see `evaluate`.
 
     In bytes: ``tails`` for the newest instances of all streams, ``in_flight`` for the payloads that are not durable.
-    ``backdate``: so far before its arrival a reading may say that streams without inputs begin.
+    ``backdate``: so far before its arrival a reading may say that streams without inputs begin; ``backdate_ticks`` of
+    the fastest of them if that is longer.
     """
 
     lateness: int = 0
     idle: int = 10_000
     max_future: int = 5_000
     backdate: int = 31 * 86_400_000
+    backdate_ticks: int = 10_000
     max_in_flight: int = 20_000
     recompute_on: Literal["minor", "major"] = "minor"
     chunk: int = CHUNK
@@ -42,8 +44,8 @@ class StreamStatus:
 
     ``coverage`` and ``upper`` include what silence proves. ``pending`` is owed and can be computed. ``stale`` was
     computed once and is not right any more. ``newest`` is the newest instance that was ever stored. ``changes`` counts
-    instances written since the start, ``changes_behind`` how often that was at or before the newest one. What lies at
-    or before ``floor`` is forgotten, and no change at or before ``limit`` is taken; ``None`` while nothing is.
+    instances written since the start, ``changes_before_newest`` how often that was at or before the newest one. What is
+    at or before ``floor`` is forgotten, and no change at or before ``limit`` is taken; ``None`` while nothing is.
     ``since``, of a raw stream: its readings before it came too late to say where streams without inputs begin.
     """
 
@@ -61,7 +63,7 @@ class StreamStatus:
     error: str
     newest: int | None = None
     changes: int = 0
-    changes_behind: int = 0
+    changes_before_newest: int = 0
     floor: int | None = None
     limit: int | None = None
     since: int | None = None
@@ -112,7 +114,7 @@ def status_of(stream: Stream, look: Outlook) -> StreamStatus:
         state.error if failed else "",
         None if state.frontier <= MIN_TIME else state.frontier,
         stream.changes,
-        stream.changes_behind,
+        stream.changes_before_newest,
         None if state.floor <= MIN_TIME else state.floor,
         None if stream.limit <= MIN_TIME else stream.limit,
         None if state.since <= MIN_TIME else state.since,

@@ -46,10 +46,10 @@ class Stream(Wiring):
     __slots__ = (
         "agenda",
         "ahead",
-        "bound",
         "changes",
-        "changes_behind",
+        "changes_before_newest",
         "children",
+        "final_downstream",
         "inputs",
         "keys",
         "line",
@@ -77,8 +77,8 @@ class Stream(Wiring):
         """It reads what comes after its windows: `Window.after`."""
         self.line = MIN_TIME
         """Results at or before it cannot be computed any more: what they read may be forgotten."""
-        self.bound = MIN_TIME
-        """A change at or before it would reach a result of others that cannot be computed any more."""
+        self.final_downstream = MIN_TIME
+        """A change at or before it would reach a result downstream that cannot be computed any more."""
 
         self.state = StreamState()
         self.work: Work | None = None
@@ -87,7 +87,7 @@ class Stream(Wiring):
         self.tail = Tail() if tail is None else tail
         self.changes = 0
         """Instances inserted, revised or retracted since the start."""
-        self.changes_behind = 0
+        self.changes_before_newest = 0
         """How often something at or before the newest instance was among them."""
 
     @property
@@ -130,10 +130,10 @@ class Stream(Wiring):
         assert self.work is None
         self.state = state
 
-    def count(self, changes: int, *, behind: bool) -> None:
-        """So many instances were written; ``behind``: some of them at or before the newest one."""
+    def count(self, changes: int, *, before_newest: bool) -> None:
+        """So many instances were written; ``before_newest``: some of them at or before the newest one."""
         self.changes += changes
-        self.changes_behind += behind
+        self.changes_before_newest += before_newest
 
     def end(self) -> int:
         """The end of the coverage; `MIN_TIME` when nothing is computed."""
@@ -144,7 +144,7 @@ class Stream(Wiring):
         return self.state.upper if self.kind == "raw" else self.latest.end()
 
     def next_due(self) -> int | None:
-        """The earliest instant behind the coverage at which there may be an output."""
+        """The earliest instant after the coverage at which there may be an output."""
         return self.latest.due
 
     def reach(self, horizon: int) -> int:
@@ -198,7 +198,7 @@ class Stream(Wiring):
     @property
     def limit(self) -> int:
         """No change at or before it is taken."""
-        return max(self.state.closed, self.bound)
+        return max(self.state.closed, self.final_downstream)
 
     def record(self, state: StreamState | None = None) -> StreamRecord:
         """What the store keeps of it: of its state, or of one that is to be durable."""
@@ -263,7 +263,7 @@ class Stream(Wiring):
             self.slowest = Slowest()
         for index, source in enumerate(inputs):
             self.attach(source, keys[index] if keys else "")
-        self.rank_behind(source.rank for source in inputs)
+        self.rank_after(source.rank for source in inputs)
 
     def attach(self, source: Stream, key: str) -> int:
         """One more input; returns its slot."""
@@ -285,11 +285,11 @@ class Stream(Wiring):
         if self.slowest is not None:
             self.slowest.note(slot, self.inputs)
         self.ahead = max(self.ahead, source.ahead + lookahead)
-        self.draw(slot)
-        self.lift()
+        self.note_closed(slot)
+        self.tell_upstream()
         return slot
 
-    def draw(self, slot: int) -> bool:
+    def note_closed(self, slot: int) -> bool:
         """Take account of what is closed of input ``slot``; whether the line rose."""
         line = shift(self.inputs[slot].state.closed, -self.lookaheads[slot])
         if line <= self.line:
@@ -297,14 +297,14 @@ class Stream(Wiring):
         self.line = line
         return True
 
-    def lift(self) -> None:
-        """Tell all streams before this one up to where a change of theirs would do harm here."""
-        harm = max(shift(self.line, self.ahead), self.bound)
-        stack = list(self.inputs) if harm > MIN_TIME else []
+    def tell_upstream(self) -> None:
+        """Tell all that this one is computed from up to where a change of theirs would reach a final result."""
+        final = max(shift(self.line, self.ahead), self.final_downstream)
+        stack = list(self.inputs) if final > MIN_TIME else []
         while stack:
             source = stack.pop()
-            if source.bound < harm:
-                source.bound = harm
+            if source.final_downstream < final:
+                source.final_downstream = final
                 stack += source.inputs
 
 

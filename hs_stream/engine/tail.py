@@ -1,6 +1,6 @@
 """The newest part of one stream in memory.
 
-1. A tail knows *all* instances later than ``low``. A read that begins at or behind ``low`` is served from it.
+1. A tail knows *all* instances later than ``low``. A read that begins at or after ``low`` is served from it.
 2. It keeps what its readers need (``keep_ms`` before its newest instance, ``keep_before`` instances before that, and
    ``keep_count`` instances), at least
    `LEAST` and at most `MOST` instances, and forgets the rest in large pieces.
@@ -9,7 +9,7 @@
    keeps the newest half of what it may have, perhaps nothing. When all are too large together, or there was no room for
    what was read, `Room.clear` shortens the largest ones, between two steps. What is forgotten is read from the store:
    slower, never different.
-5. A step changes a `Tail.fork`, which takes the tail's place behind the commit, or is forgotten.
+5. A step changes a `Tail.fork`, which takes the tail's place after the commit, or is forgotten.
 6. ``size`` is kept up with what comes and goes (`hs_stream.core.size`): an instance is measured once each time, and a
    column of numbers by its length.
 """
@@ -125,7 +125,7 @@ class Tail:
         return start >= self.low
 
     def fill(self, low: int, batch: Batch, version: int) -> None:
-        """Contents read from the store, complete behind ``low``, if nothing changed since ``version``."""
+        """Contents read from the store, complete after ``low``, if nothing changed since ``version``."""
         if version == self.version and low < self.low and len(batch) <= MOST:
             size = size_of_batch(batch)
             if size <= self.room.one and self.room.has(size - self.size):
@@ -133,7 +133,7 @@ class Tail:
                 self._hold(batch, batch, self.batch)
 
     def extend(self, frontier: int, new: Batch) -> None:
-        """``new`` lies behind ``frontier``, and so far nothing did: also a tail that knew nothing knows this much."""
+        """``new`` is later than ``frontier``, and so far nothing was: also a tail that knew nothing knows this much."""
         self.version += 1
         if self.low >= MAX_TIME:
             self.low = frontier

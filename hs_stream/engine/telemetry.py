@@ -57,8 +57,11 @@ class Telemetry:
     def store_back(self) -> None:
         """The store answers again."""
 
+    def backend_failed(self, error: str, *, first: bool) -> None:
+        """The backend broke a step off, for the ``first`` time since one was done; it is done again."""
+
     def end_to_end(self, seconds: float, count: int) -> None:
-        """``count`` results were published this long after the arrival of the oldest reading behind them."""
+        """``count`` results were published this long after the oldest reading that they rest on arrived."""
 
     def unkept(self, count: int) -> None:
         """``count`` dead letters were counted and not kept: there were too many (`hs_stream.engine.unusable`)."""

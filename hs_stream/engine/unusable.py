@@ -2,7 +2,7 @@
 
 1. A message with many parts that are no readings is one letter for each reason, with a count and the first
    `EXAMPLES` of them: a device decides how many parts it sends, and each letter holds the whole message.
-2. At once, `BURST` letters with `BURST_BYTES` of payloads are kept; behind that `PER_SECOND` and `BYTES_PER_SECOND`. A
+2. At once, `BURST` letters with `BURST_BYTES` of payloads are kept; after that `PER_SECOND` and `BYTES_PER_SECOND`. A
    letter whose payload is too much is kept with its first `CUT_PAYLOAD` bytes. One that is too many is counted, as all
    are, and not kept.
 3. Of a topic and of a message `MOST_TEXT` characters are kept: MQTT lets a topic have 65,535 bytes.

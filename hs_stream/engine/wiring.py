@@ -72,7 +72,7 @@ class Wiring:
         self.requests: dict[int, TimeIntervals] = {}
 
         self.retention: int | None = None
-        """How long (ms) behind its watermark instances are kept; ``None`` is for ever."""
+        """Instances are kept so long (ms) before its watermark; ``None`` is for ever."""
 
     def __repr__(self) -> str:
         return f"<{self.stream} #{self.id}>"
@@ -120,8 +120,8 @@ class Wiring:
         self.drive = self.tool.drive()
         self.supports = [self.tool.support(slot) for slot in range(1 if self.aggregate else inputs)]
 
-    def rank_behind(self, ranks: Iterable[int]) -> None:
-        """It is computed behind inputs of these ranks."""
+    def rank_after(self, ranks: Iterable[int]) -> None:
+        """It is computed after inputs of these ranks."""
         self.rank = 1 + max(ranks, default=0)
 
     def begin_at(self, begin: int | None) -> None:

@@ -23,7 +23,7 @@ from hs_stream.core.tool import AggregateTool
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.engine.graph import Graph
 
-__all__ = ["Catalog", "executed"]
+__all__ = ["NotebookCatalog", "executed"]
 
 _MOST_VALUES: Final = 1_000_000
 
@@ -40,7 +40,7 @@ def _same(one: WorkflowDefinition, other: WorkflowDefinition) -> bool:
 
 
 @dataclass(frozen=True)
-class Catalog:
+class NotebookCatalog:
     """See the module. Immutable: ``with_...`` gives a new one, or `ConfigurationError` when it contradicts itself."""
 
     workflows: Mapping[str, WorkflowDefinition] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Catalog:
 
     # --- changes ---
 
-    def with_workflow(self, workflow: WorkflowDefinition) -> Catalog:
+    def with_workflow(self, workflow: WorkflowDefinition) -> NotebookCatalog:
         """With a new workflow, or instead of one of that name."""
         known = self.workflows.get(workflow.name)
         if known is not None and _same(known, workflow):
@@ -77,7 +77,7 @@ class Catalog:
                 raise workflow.error(f"nodes.{name}", f"{name} was executed by hand already", "rename the node")
         return replace(self, workflows={**self.workflows, workflow.name: workflow}).checked()
 
-    def with_factor(self, node: NodeDefinition, sources: Iterable[SourceDefinition] = ()) -> Catalog:
+    def with_factor(self, node: NodeDefinition, sources: Iterable[SourceDefinition] = ()) -> NotebookCatalog:
         """With ``node`` executed; ``sources`` are raw streams that it reads."""
         if self.factors.get(node.name) == node:
             return self
@@ -86,7 +86,7 @@ class Catalog:
         fresh = {source.name: source for source in sources if not self.owner(source.name)}
         return replace(self, factors={**self.factors, node.name: node}, sources={**self.sources, **fresh}).checked()
 
-    def checked(self) -> Catalog:
+    def checked(self) -> NotebookCatalog:
         """Itself."""
         graph = Graph()
         for definition in self.definitions():

@@ -66,7 +66,7 @@ class Channel(StoreHandle):
     def create_workflow(
         self, name: str, *, description: str = "", online: bool = False, start: Instant | None = None
     ) -> NotebookWorkflow:
-        """A workflow to be built in a ``with`` block, behind which it is known here. See `hs_stream.Workflow`."""
+        """A workflow to be built in a ``with`` block, after which it is known here. See `hs_stream.Workflow`."""
         return NotebookWorkflow(self, name, description=description, online=online, start=start)
 
     def add_workflow(self, workflow: Workflow | WorkflowDefinition | str | Path) -> str:

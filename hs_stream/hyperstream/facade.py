@@ -85,7 +85,7 @@ class HyperStream(Channel):
         return self._url == url != _MEMORY and not self._workspace.read_only
 
     def close(self) -> None:
-        """End the session, and let go of store and thread. Idempotent; behind it every other call is refused."""
+        """End the session, and let go of store and thread. Idempotent; after it every other call is refused."""
         self._closer.detach()
         _open.discard(self)
         _close(self._background, self._parts)

@@ -50,7 +50,7 @@ class Presence:
 
     async def _beat(self) -> None:
         # Not those of the lease and the book: they write to the log what is of no use to who works in a notebook. A
-        # right that is lost is told by the next call; the one behind that asks for it again.
+        # right that is lost is told by the next call; the call after that one asks for it again.
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             async with self.access:

@@ -9,7 +9,7 @@ from typing import Any
 from hs_stream.core.errors import ConfigurationError
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.hyperstream.catalog import Catalog, executed
+from hs_stream.hyperstream.catalog import NotebookCatalog, executed
 from hs_stream.service.workflows.document import to_document
 from hs_stream.service.workflows.file import from_document
 
@@ -24,7 +24,7 @@ class Unloaded:
     reads: frozenset[str]
 
 
-def documents(catalog: Catalog, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def documents(catalog: NotebookCatalog, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """What is stored of the workflows ``names``. One with a lambda in it runs, and is not stored."""
     result = {}
     for name in names:
@@ -43,8 +43,8 @@ def documents(catalog: Catalog, names: Iterable[str]) -> dict[str, dict[str, Any
 
 
 def load(
-    catalog: Catalog, found: Mapping[str, Mapping[str, Any]], registry: ToolRegistry
-) -> tuple[Catalog, dict[str, Unloaded]]:
+    catalog: NotebookCatalog, found: Mapping[str, Mapping[str, Any]], registry: ToolRegistry
+) -> tuple[NotebookCatalog, dict[str, Unloaded]]:
     """The catalog with those of the stored workflows ``found`` that it does not contradict; and the others."""
     unloaded: dict[str, Unloaded] = {}
     loaded: list[tuple[str | None, WorkflowDefinition]] = []
@@ -57,7 +57,7 @@ def load(
             unloaded[name] = Unloaded(str(error), frozenset(document["definition"].get("sources", ())))
         else:
             loaded.append((document.get("sink"), definition))
-    # What was executed comes behind what it reads, and that is fewer nodes.
+    # What was executed comes after what it reads, and that is fewer nodes.
     loaded.sort(key=lambda item: (item[0] is not None, len(item[1].nodes), item[1].name))
     for sink, definition in loaded:
         try:
@@ -67,6 +67,6 @@ def load(
     return catalog, unloaded
 
 
-def _with_sink(catalog: Catalog, definition: WorkflowDefinition, sink: str) -> Catalog:
+def _with_sink(catalog: NotebookCatalog, definition: WorkflowDefinition, sink: str) -> NotebookCatalog:
     node = definition.nodes[sink]
     return catalog.with_factor(node, [item for item in definition.sources.values() if item.name in node.inputs])

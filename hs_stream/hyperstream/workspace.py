@@ -3,7 +3,7 @@
 1. A store has one writer. While a service, a command or another HyperStream has it, opening is refused; a heartbeat
    refuses the others (`presence`). With ``read_only`` anything may go on beside it.
 2. Whenever what is known changes, the engine begins anew over the same store, as a service that is restarted does. It
-   does so too behind a call that did not end well (an interrupt, a refusal, a store that went away): memory might know
+   does so too after a call that did not end well (an interrupt, a refusal, a store that went away): memory might know
    more than the store.
 3. What is stored of earlier workflows is loaded, so that readings written now take back what rests on them. What does
    not load any more is left alone; `Workspace.unloaded` says why, and `Workspace.write` that it is not taken back.
@@ -31,8 +31,8 @@ from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDe
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine, StreamStatus
 from hs_stream.engine.ports import DeadLetter, Delivery, HistoryEntry, Reading, Store, StreamRecord
-from hs_stream.hyperstream.background import at_caller, computing_at_caller
-from hs_stream.hyperstream.catalog import Catalog, executed
+from hs_stream.hyperstream.background import AtCaller, at_caller
+from hs_stream.hyperstream.catalog import NotebookCatalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
 from hs_stream.service.host import Host
@@ -59,7 +59,7 @@ class Workspace:
     ) -> None:
         self.registry = registry
         self.read_only = read_only
-        self.catalog = Catalog()
+        self.catalog = NotebookCatalog()
         self.unloaded: dict[str, Unloaded] = {}
         self._settings = settings
         self._given = workflows
@@ -145,7 +145,7 @@ class Workspace:
     async def _ready(self) -> Engine:
         assert self._presence is not None
         if self._engine is None:
-            engine = self._host.engine(clock=self._clock, computing=computing_at_caller)
+            engine = self._host.engine(clock=self._clock, backend=AtCaller())
             self._running[:] = at_caller(self.catalog.definitions)
             async with self._presence.access:
                 # What a store only remembers is written when it is closed.
@@ -191,7 +191,7 @@ class Workspace:
             await self._compute(engine, streams, start, end)
             return streams
 
-    async def _learn(self, catalog: Catalog, name: str) -> None:
+    async def _learn(self, catalog: NotebookCatalog, name: str) -> None:
         if catalog is self.catalog:
             return
         before, self.catalog = self.catalog, catalog
@@ -369,7 +369,7 @@ class Workspace:
             raise problem
 
     async def _begin(self, engine: Engine, source: str, start: int) -> None:
-        """Let streams without inputs begin at ``start``, if they do not begin before it (see `Catalog`, rule 4)."""
+        """Let streams without inputs begin at ``start``, if they do not begin before it (`NotebookCatalog`, rule 4)."""
         stream = StreamId(source)
         with contextlib.suppress(NotFound):
             if await engine.read(stream, MIN_TIME, start + 1, limit=1):

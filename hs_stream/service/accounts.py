@@ -1,4 +1,4 @@
-"""What came of each source since a round began: readings, dead letters by reason, what was ignored; and the log of it.
+"""What came of each source since a generation began: readings, dead letters by reason, what was ignored; and its log.
 
 1. The first dead letter of a source and reason is in the log at once, with its text. What follows is counted, and
    summed up every `PERIOD` seconds, one line per source.
@@ -92,9 +92,9 @@ class Accounts:
         self._since = now()
 
     def begin(self, ignored: Callable[[], Mapping[str, int]]) -> None:
-        """A new round begins, perhaps with other sources: what was not said yet is said now, and all is forgotten.
+        """A new generation begins, perhaps with other sources: what was not said yet is said now, and all is forgotten.
 
-        ``ignored``: messages of each source in this round that were neither readings nor errors.
+        ``ignored``: messages of each source in this generation that were neither readings nor errors.
         """
         self.summarize()
         self._accounts.clear()

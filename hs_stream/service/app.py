@@ -3,11 +3,11 @@
 Start: store, workflows, engine (recovers), HTTP, connectors. Stop: the source takes nothing more, the engine finishes
 its step, commits and acknowledges, then connectors and HTTP end, then the store closes. A broker that does not answer
 is tried again while running; one that refuses us, and a store that does not answer at the start, end the start. While
-it runs, only an essential task can end the service: see `hs_stream.service.tasks`.
+it runs, only an essential task can end the service: see `hs_stream.service.side_tasks`.
 
-When the workflows change, the service does in one process what a restart does: it ends the `Round`, opens the store
-again, and begins another one. HTTP stays up, and lets requests wait meanwhile. What changes is checked before anything
-is stopped, so that a mistake leaves everything as it is.
+When the workflows change, the service does in one process what a restart does: it ends the `Generation`, opens the
+store again, and begins another one. HTTP stays up, and lets requests wait meanwhile. What changes is checked before
+anything is stopped, so that a mistake leaves everything as it is.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Store
 from hs_stream.service.connectors import Author, mqtt_options
 from hs_stream.service.garbage import settle
+from hs_stream.service.generation import Generation
 from hs_stream.service.host import Host
 from hs_stream.service.http.api import Viewer, create_api
 from hs_stream.service.http.context import ApiContext
@@ -42,11 +43,10 @@ from hs_stream.service.http.server import HttpServer, bind, check_certificate
 from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
-from hs_stream.service.round import Round
 from hs_stream.service.settings import Settings
+from hs_stream.service.side_tasks import SideTasks, first_error
 from hs_stream.service.silence import Witness
 from hs_stream.service.stores import without_server
-from hs_stream.service.tasks import SideTasks, first_error
 from hs_stream.service.wiring import load_registry, version
 from hs_stream.service.workflows.catalog import Catalog, Plan, Unread
 from hs_stream.service.workflows.doubts import doubts_about
@@ -68,8 +68,8 @@ _HTTP_SECONDS: Final = 10.0
 class Service:
     """One run of the service. `run` returns after `stop`; ``started`` is set when everything is up.
 
-    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP; ``begun`` is called whenever a round
-    runs, before requests are answered. The constructor reads files and raises `ConfigurationError`.
+    ``workflows`` replaces those of the files; ``viewer`` adds its pages to HTTP; ``begun`` is called whenever a
+    generation runs, before requests are answered. The constructor reads files and raises `ConfigurationError`.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Service:
         undisturbed = partial(self._gate.passing, patience=None)
         self._files = FileWatch(self._catalog, self._changing, undisturbed, self._begin_reload)
         self._backlog: Backlog | None = None
-        self._round: Round
+        self._generation: Generation
         self._context: ApiContext
 
     @property
@@ -123,12 +123,12 @@ class Service:
     @property
     def engine(self) -> Engine:
         """The engine of the moment."""
-        return self._round.engine
+        return self._generation.engine
 
     @property
     def workflows(self) -> list[WorkflowDefinition]:
         """Those that run."""
-        return self._round.workflows
+        return self._generation.workflows
 
     def stop(self) -> None:
         """Begin the orderly stop. May be called from a signal handler of the loop."""
@@ -160,21 +160,21 @@ class Service:
             listener.close()
 
     async def _open_first(self) -> bool:
-        """The first round. Whether nothing was ever in the store. A store that is away ends the start."""
+        """The first generation. Whether nothing was ever in the store. A store that is away ends the start."""
         try:
             await self._host.open()
             fresh = not await self.store.streams() and not await self.store.documents("sessions")
-            await self._open_round()
+            await self._open_generation()
         except StoreUnavailable as error:
             ends = "the service ends here, start it again when the store answers"
             hint = "; ".join(filter(None, (without_server(error), ends)))
             raise StoreUnavailable(error.message, hint=hint) from None
         return fresh
 
-    async def _open_round(self) -> None:
+    async def _open_generation(self) -> None:
         await self._catalog.open(self.store)
         workflows = self._catalog.workflows
-        made = Round(
+        made = Generation(
             self.settings,
             self._options,
             self._host,
@@ -189,11 +189,11 @@ class Service:
         await self._catalog.record(self.store)
         self._doubt(workflows)
         made.backlog = self._backlog
-        self._round = made
+        self._generation = made
         self.telemetry.attach(made)
 
     def _doubt(self, workflows: Sequence[WorkflowDefinition]) -> None:
-        """Say once what is doubtful about them: a round that has no new doubt says nothing."""
+        """Say once what is doubtful about them: a generation that has no new doubt says nothing."""
         doubts = [str(doubt) for doubt in doubts_about(self.settings, workflows)]
         fresh = [doubt for doubt in doubts if doubt not in self._doubted]
         for doubt in fresh[:_DOUBTS]:
@@ -214,7 +214,7 @@ class Service:
             ready=self.ready,
             version=version(),
             tokens=self._tokens,
-            hub=self._round.hub,
+            hub=self._generation.hub,
             origins=self.settings.http.cors_origins,
             tls=bool(self.settings.http.cert_file),
             gate=self._gate,
@@ -226,7 +226,7 @@ class Service:
         api = create_api(self._context, self._viewer)
         section = self.settings.http
         server = HttpServer(api, listener, section.cert_file, section.key_file, self.settings.memory.sending)
-        self._backlog = self._round.backlog = server.backlog
+        self._backlog = self._generation.backlog = server.backlog
         try:
             async with asyncio.TaskGroup() as group:
                 keep = self._side.keep
@@ -250,14 +250,14 @@ class Service:
             raise first_error(errors) from None
         logger.info("stopped")
 
-    # --- rounds ---
+    # --- generations ---
 
     async def _rounds(self, server: HttpServer) -> None:
         async def begun() -> None:
             if self._begun is not None:
                 self._begun()
             if not self.started.is_set():
-                await self._round.check_broker()
+                await self._generation.check_broker()
                 try:
                     async with asyncio.timeout(_HTTP_SECONDS):
                         await server.wait_started()
@@ -268,8 +268,8 @@ class Service:
             self._gate.open()
 
         while True:
-            await self._round.serve(begun, self._until_over, self._stopping)
-            _say_untold(await self._host.briefly(self._round.end_session()))
+            await self._generation.serve(begun, self._until_over, self._stopping)
+            _say_untold(await self._host.briefly(self._generation.end_session()))
             if self._stopping.is_set() or not await self._open_next():
                 return
 
@@ -283,7 +283,7 @@ class Service:
         logger.info("stopping" if self._stopping.is_set() else "loading the workflows again")
 
     async def _open_next(self) -> bool:
-        """The next round over the same store, however long that is away; false when the service is to stop."""
+        """The next generation over the same store, however long that is away; false when the service is to stop."""
         await self._gate.emptied(_DRAIN_SECONDS)
         self._reload.clear()
         _say_untold(await self._host.set_down())
@@ -296,14 +296,14 @@ class Service:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._context.engine, self._context.workflows = self.engine, self.workflows
-                self._context.hub = self._round.hub
+                self._context.hub = self._generation.hub
                 logger.info("workflows loaded", workflows=[item.name for item in self.workflows])
                 return True
         return False
 
     async def _take_up(self) -> None:
         await self._host.take_up()
-        await self._open_round()
+        await self._open_generation()
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, None]) -> bool:
         """``await work``; given up, and false, when the service is to stop: an engine waits for its store for ever."""
@@ -354,12 +354,12 @@ class Service:
         self._reload.set()
 
     def witness(self) -> Witness:
-        """What came of each source in this round."""
-        return self._round.witness()
+        """What came of each source in this generation."""
+        return self._generation.witness()
 
     async def ready(self) -> dict[str, Any]:
         """``{"ready", "parts": {broker, store, lag}, "degraded": [{what, error, count}]}``."""
-        return await self._round.ready()
+        return await self._generation.ready()
 
 
 def _say_untold(told: bool) -> None:

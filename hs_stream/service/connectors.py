@@ -29,8 +29,8 @@ __all__ = [
     "Author",
     "Connector",
     "ConnectorFactory",
+    "ConnectorSource",
     "Connectors",
-    "Feed",
     "ReadsFiles",
     "csv_files",
     "mqtt",
@@ -110,7 +110,7 @@ class Connectors:
         found = None if kind is None else getattr(self._of(kind), "facts", None)
         return SourceFacts() if kind is None or found is None else _guarded(kind, found, name, options)
 
-    def feeds(self, workflows: Iterable[WorkflowDefinition]) -> list[Feed]:
+    def sources_of(self, workflows: Iterable[WorkflowDefinition]) -> list[ConnectorSource]:
         """One for each connector that ``workflows`` use."""
         used: dict[str, dict[str, Mapping[str, Any]]] = {}
         for workflow in workflows:
@@ -123,7 +123,9 @@ class Connectors:
                 except ConfigurationError as error:
                     raise workflow.error(f"sources.{source.name}", error.message, error.hint) from None
                 used.setdefault(kind, {})[source.name] = source.options
-        return [Feed(kind, _guarded(kind, self._of(kind).connect, sources)) for kind, sources in used.items()]
+        return [
+            ConnectorSource(kind, _guarded(kind, self._of(kind).connect, sources)) for kind, sources in used.items()
+        ]
 
     def _of(self, kind: str) -> Connector:
         if kind not in self._made:
@@ -131,7 +133,7 @@ class Connectors:
         return self._made[kind]
 
 
-class Feed:
+class ConnectorSource:
     """The source of one connector. Whatever else than ours it raises names the distribution that brings it."""
 
     def __init__(self, kind: str, source: Source) -> None:

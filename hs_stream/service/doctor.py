@@ -99,7 +99,7 @@ async def _workflows(settings: Settings) -> str | tuple[str, str]:
             f"{named} in {Path.cwd()}",
             hint=f"{first_workflow(settings)} writes one for what your gateways send; or correct workflows",
         )
-    Connectors(settings).feeds(workflows)
+    Connectors(settings).sources_of(workflows)
     sources = [source for workflow in workflows for source in workflow.sources.values() if source.options]
     nodes = sum(len(workflow.nodes) for workflow in workflows)
     text = f"{len(workflows)} load, with {len(sources)} connected sources and {nodes} nodes"
@@ -231,10 +231,10 @@ async def _broker(settings: Settings) -> str:
 def _filters(settings: Settings) -> list[str]:
     """What the workflows subscribe to; nothing where they do not load, which is looked at by itself."""
     try:
-        feeds = Connectors(settings).feeds(load_workflows(settings, load_registry(settings)))
+        sources = Connectors(settings).sources_of(load_workflows(settings, load_registry(settings)))
     except HsStreamError:
         return []
-    return [name for feed in feeds if isinstance(feed.source, MqttSource) for name in feed.source.filters]
+    return [name for one in sources if isinstance(one.source, MqttSource) for name in one.source.filters]
 
 
 async def _files(settings: Settings) -> list[Finding]:

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from hs_stream.compute.run import run
-from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import ConfigurationError, Fenced, HsStreamError, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Clock, Mirror, Recovery, Sink, Store
+from hs_stream.engine.ports import Backend, Clock, Mirror, Recovery, Sink, Store
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.service.lease import Lease
 from hs_stream.service.settings import Settings
@@ -89,7 +88,7 @@ class Host:
         if error is None:
             await self.close()
         else:
-            await self._close_behind(error)
+            await self._close_after(error)
 
     async def open(self) -> None:
         """Take everything but an engine. `StoreInUse`, `ConfigurationError`, `StoreUnavailable`: nothing is left."""
@@ -100,7 +99,7 @@ class Host:
                 self._lease = Lease(self.store, self._settings.store.lease)
             await self._open_store(anew=True)
         except BaseException as error:
-            await self._close_behind(error)
+            await self._close_after(error)
             raise
 
     async def close(self) -> bool:
@@ -116,7 +115,7 @@ class Host:
             raise failed
         return told
 
-    async def _close_behind(self, error: BaseException) -> None:
+    async def _close_after(self, error: BaseException) -> None:
         """`close`; what goes wrong with that must not hide ``error``."""
         try:
             await self.close()
@@ -157,7 +156,7 @@ class Host:
         telemetry: Telemetry | None = None,
         sinks: Sequence[Sink] = (),
         mirrors: Sequence[Mirror] = (),
-        computing: Callable[[Task], Result] = run,
+        backend: Backend = INLINE,
     ) -> Engine:
         """An engine over the store, which is set to work by `begin`."""
         engine = Engine(
@@ -168,7 +167,7 @@ class Host:
             sinks=sinks,
             mirrors=mirrors,
             guard=self.lease,
-            computing=computing,
+            backend=backend,
         )
         if not self._patient:
             engine.hurry()

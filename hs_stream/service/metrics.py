@@ -119,7 +119,7 @@ class ServiceTelemetry(Telemetry):
         return Histogram(name, text, labels, namespace="hs", buckets=buckets, registry=self.registry)
 
     def attach(self, gauges: Gauges) -> None:
-        """Serve these gauges too, instead of those before; a new round begins."""
+        """Serve these gauges too, instead of those before; a new generation begins."""
         self._said.clear()
         self.accounts.begin(gauges.ignored)
         if self._collector is None:
@@ -163,6 +163,10 @@ class ServiceTelemetry(Telemetry):
 
     def store_back(self) -> None:
         logger.info("the store answers again")
+
+    def backend_failed(self, error: str, *, first: bool) -> None:
+        if first:
+            logger.warning("a step is broken off; trying again until it is done", error=error)
 
     def live_ended(self, reason: str) -> None:
         """A live subscription ended; ``reason`` is one of few words."""
@@ -358,7 +362,7 @@ class _GaugeCollector(Collector):
             complete.add_metric([workflow], seconds)
         yield complete
         owed = GaugeMetricFamily(
-            "hs_owed_streams", "Streams with something owed that waits behind live data", labels=["workflow"]
+            "hs_owed_streams", "Streams with something owed that waits for live data", labels=["workflow"]
         )
         for workflow, count in _first({**dict.fromkeys(statistics.lag, 0), **statistics.owed}):
             owed.add_metric([workflow], count)

@@ -5,7 +5,7 @@
 2. Logging never waits: a record is put into a queue of `QUEUE`, from whatever thread. While the queue is full (the
    broker is away, or slower than we log) new records are dropped and counted: the first ones say what happened.
 3. What our own connection logs goes to the other handlers only, so that a failing broker is no reason to talk to it.
-4. The connection is one of its own, with ``-log`` behind the client id. Whether it works decides about nothing else.
+4. The connection is one of its own, with ``-log`` after the client id. Whether it works decides about nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the results of a round go: what the kinds of `hs_stream.service.sinks` make, and whether it is connected.
+"""Where the results of a generation go: what the kinds of `hs_stream.service.sinks` make, and whether it is connected.
 
 What a sink raises ends the service, and names the distribution that brings it. What a mirror raises ends nothing.
 """
@@ -18,8 +18,8 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import Engine
 from hs_stream.engine.ports import Mirror, Publication, PublishedStream, Sink, Unpublished
 from hs_stream.service.settings import Settings
+from hs_stream.service.side_tasks import SideTasks
 from hs_stream.service.sinks import Sinks, Takes, blame
-from hs_stream.service.tasks import SideTasks
 from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from hs_stream_connectors.mqtt.sink import MqttSink
 
@@ -99,7 +99,7 @@ class Outputs:
     """What ``workflows`` publish to. The engine gets ``sinks`` and ``mirrors``; `running` has to run with it.
 
     Implements `hs_stream.engine.ports.Results`, which is asked while it runs. ``told``: the lasting sinks that an
-    earlier round told of streams, which they may have to remove.
+    earlier generation told of streams, which they may have to remove.
     """
 
     def __init__(

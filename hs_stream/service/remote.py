@@ -192,7 +192,7 @@ async def running_service(settings: Settings) -> Remote | None:
             sessions = await store.documents("sessions")
     except StoreUnavailable:
         return service_at(settings)
-    # Who answers for the lease runs. What the session says of that is not so sure: between two rounds it has stopped.
+    # Who answers for the lease runs. What the session says is not so sure: between two generations it has stopped.
     newest = next((one for _, one in sorted(sessions.items(), reverse=True) if one.get("lease")), None)
     if newest is None:
         return None

@@ -233,7 +233,8 @@ class FileSettings(_Section):
 class WatermarkSettings(_Section):
     """``[watermark]``, in milliseconds here. A reading over MQTT before ``earliest`` is of a clock that was not set.
 
-    One that is older than ``backdate`` as it arrives moves no beginning of nodes without inputs further back than that.
+    One that is older than ``backdate`` as it arrives moves no beginning of nodes without inputs further back than that,
+    or than 10,000 of their ticks.
     """
 
     lateness: Milliseconds = 0

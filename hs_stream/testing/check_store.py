@@ -201,7 +201,7 @@ async def _ranges(b: _Bench) -> None:
 
 
 async def _budgets(b: _Bench) -> None:
-    """With a budget a read ends behind the instance that fills it, from either end, and is full by `is_full`."""
+    """With a budget a read ends after the instance that fills it, from either end, and is full by `is_full`."""
     texts = ["x" * size for size in (10, 5_000, 20, 7_000, 30, 9_000)]
     numbers = [t / 2 for t in range(300)]
     for values in (texts, [{"text": text} for text in texts], numbers, [value > 9 for value in numbers]):
@@ -211,12 +211,12 @@ async def _budgets(b: _Bench) -> None:
             for limit in (None, 3, 1000):
                 count = min(fitting(values, budget), limit or len(values))
                 found = await b.store.read(stream, MIN_TIME, MAX_TIME, limit=limit, budget=budget)
-                _equal(found, items.slice_index(0, count), "a budget ends a read behind the one that fills it")
+                _equal(found, items.slice_index(0, count), "a budget ends a read after the one that fills it")
                 _must(is_full(found, limit, budget) or count == len(values), "a read that ended by its budget is full")
                 count = min(fitting(reversed(values), budget), limit or len(values))
                 found = await b.store.read(stream, MIN_TIME, MAX_TIME, limit=limit, newest=True, budget=budget)
                 wanted = items.slice_index(len(values) - count, len(values))
-                _equal(found, wanted, "with newest, a budget ends a read at the one that fills it from behind")
+                _equal(found, wanted, "with newest, a budget ends a read at the one that fills it from the end")
     letters = [DeadLetter(_FAR + n, "mqtt", "json", "no JSON", "a/b", b"x" * 1000) for n in range(10)]
     await b.append({}, dead_letters=letters)
     _equal(await b.store.dead_letters(100, budget=3_000), letters[:-4:-1], "a budget ends dead letters")
@@ -482,7 +482,7 @@ async def _sinks(b: _Bench) -> None:
     await b.store.published("nobody", second)
     _equal(await waiting(), [first, second], "what one sink has is kept for the other")
     _equal((await b.reopen()).published, {"one": second, "a.b $c": first - 1}, "each cursor is recovered")
-    _equal(await waiting(), [first, second], "what one sink has is kept for the other behind a restart")
+    _equal(await waiting(), [first, second], "what one sink has is kept for the other after a restart")
     await b.store.published("a.b $c", first)
     _equal(await waiting(), [second], "what every sink has goes")
     found = await b.store.sinks(["one", "a.b $c", "late"])
@@ -495,7 +495,7 @@ async def _sinks(b: _Bench) -> None:
     _equal(await b.store.sinks([]), {}, "all sinks may go")
     _equal(await waiting(), [], "nothing is kept for nobody")
     fourth = await commit(4)
-    _equal(await waiting(), [fourth], "what is committed behind the last sink waits for the next")
+    _equal(await waiting(), [fourth], "what is committed after the last sink has gone waits for the next")
     await b.store.sinks(["one"])
     _equal(await waiting(), [fourth], "the next sink takes what waits")
 
@@ -593,7 +593,7 @@ async def _claims(b: _Bench) -> None:
 
 
 async def _fences(b: _Bench) -> None:
-    """Whoever had the right to write changes nothing behind its successor, and hears of it."""
+    """Whoever had the right to write changes nothing once another one has it, and hears of it."""
     raw, derived = await b.stream("raw"), await b.stream()
     await b.store.claim("old", _LONG)
     await b.append({raw: Batch.of([(1, "old")])})
@@ -624,7 +624,7 @@ async def _fences(b: _Bench) -> None:
     for _ in range(2):
         for what, write in writes.items():
             await _must_be_fenced(what, write)
-        # Behind one that had it meanwhile: what this object knows is not true any more.
+        # Another one had it meanwhile: what this object knows is not true any more.
         await old.claim("old", _LONG, instead_of="new")
         await new.claim("new", _LONG, instead_of="old")
     with contextlib.suppress(Fenced):

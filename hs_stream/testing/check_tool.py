@@ -227,10 +227,10 @@ class _Trial:
         """``source`` with everything replaced that an output in ``piece`` may not read."""
         low, high = _untouchable(support, source, piece)
         before = self.material.noise(slot, MIN_TIME, low, 4) if low > MIN_TIME else NOTHING
-        behind = self.material.noise(slot, high, MAX_TIME, 4) if high < MAX_TIME else NOTHING
+        after = self.material.noise(slot, high, MAX_TIME, 4) if high < MAX_TIME else NOTHING
         if self.hurt:
-            before, behind = self.material.hurt([before, behind])
-        return Batch.concat([before, source.slice(low, high), behind])
+            before, after = self.material.hurt([before, after])
+        return Batch.concat([before, source.slice(low, high), after])
 
     def fewer_inputs(self, whole: Outcome) -> None:
         assert isinstance(self.sources, Sources)

@@ -1,4 +1,4 @@
-"""A store that crashes at chosen moments of its durable writes, or takes its time, for tests of what rests on it.
+"""A store that crashes or stands still at chosen moments of its durable writes, or takes its time, for tests.
 
 >>> import asyncio
 >>> from hs_stream.engine.ports import Append
@@ -34,7 +34,7 @@ from hs_stream.engine.ports import (
     StreamRecord,
 )
 
-__all__ = ["Crash", "FaultyStore", "When"]
+__all__ = ["Crash", "FaultyStore", "Gate", "When"]
 
 Answer = TypeVar("Answer")
 _TURNS: Final = (0, 0, 0, 1, 2, 5, 20)
@@ -47,6 +47,58 @@ class Crash(BaseException):
     """Stands for the end of the process. A ``BaseException``, so that no handler of errors survives it."""
 
 
+class Gate:
+    """What one process passes at each *point* of its writes; at the ``at``-th from now on (0: never) it stands still.
+
+    From then on everything of it that comes to a point, or calls its store, waits until `open`. Use it in one event
+    loop.
+    """
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+        self.where = ""
+        """The point at which it stood still; empty before."""
+        self._kept = 0
+        self._way = asyncio.Event()
+        self._way.set()
+        self._still: asyncio.Future[None] | None = None
+
+    async def point(self, where: str) -> None:
+        """Before or after something durable."""
+        if self.at:
+            self.at -= 1
+            if not self.at:
+                self.where = where
+                self._way.clear()
+                self.still().set_result(None)
+        await self._way.wait()
+
+    async def passed(self) -> None:
+        """Anywhere else."""
+        await self._way.wait()
+
+    def still(self) -> asyncio.Future[None]:
+        """Done as soon as the process stands still."""
+        if self._still is None:
+            self._still = asyncio.get_running_loop().create_future()
+        return self._still
+
+    @property
+    def is_passed_freely(self) -> bool:
+        """Whether nobody would wait at the next point."""
+        return not self.at and self._way.is_set()
+
+    def close(self) -> None:
+        """Hold everybody up, without that the process counts as standing still."""
+        self._way.clear()
+        self.at, self._kept = 0, self.at
+
+    def open(self) -> None:
+        """Let everybody go on."""
+        self.at, self._kept = self._kept or self.at, 0
+        self._way.set()
+
+
 class FaultyStore:
     """``store`` until the ``crash_at``-th durable write (from 1; 0 for never), then nothing but `Crash`.
 
@@ -54,17 +106,34 @@ class FaultyStore:
     (``store.abandon()`` if it has that, else ``close()``): what it only remembered is lost, as in a killed process.
     Open a store over the same storage to go on; a `MemoryStore` is its own storage, so open ``inner`` again.
 
+    With a ``gate``, it stands still there: its points are before and after each durable write, and those inside that a
+    ``store`` with an attribute ``gate`` passes.
+
     With ``pace``, other tasks go on for some turns of the event loop before each call takes effect, and again before
     its caller hears of it, as with a database behind a network; how many is drawn from ``pace``.
     """
 
-    def __init__(self, store: Store, crash_at: int = 0, when: When = "after", *, pace: Random | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        crash_at: int = 0,
+        when: When = "after",
+        *,
+        pace: Random | None = None,
+        gate: Gate | None = None,
+    ) -> None:
         self.name = store.name
         self.inner = store
         self.crash_at = crash_at
         self.when = when
         self.pace = pace
+        self.gate = gate or Gate()
+        if hasattr(store, "gate"):
+            store.gate = self.gate
         self.writes = 0
+        self._under_way = 0
+        self._rest = asyncio.Event()
+        self._rest.set()
         self.crashed = False
 
     async def _dawdle(self) -> None:
@@ -74,6 +143,7 @@ class FaultyStore:
 
     async def _ask(self, call: Callable[[Store], Awaitable[Answer]]) -> Answer:
         await self._dawdle()
+        await self.gate.passed()
         store = self._alive()
         try:
             answer = await call(store)
@@ -81,8 +151,13 @@ class FaultyStore:
             self._alive()  # it was called by a process that has ended meanwhile, and failed for that reason
             raise
         await self._dawdle()
+        await self.gate.passed()
         self._alive()
         return answer
+
+    async def at_rest(self) -> None:
+        """Return when no durable write is under way: each is done, refused, or held up before it."""
+        await self._rest.wait()
 
     async def _crash(self, what: str) -> None:
         self.crashed = True
@@ -98,6 +173,18 @@ class FaultyStore:
         await self._ask(lambda _: self._write_now(what, write))
 
     async def _write_now(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
+        await self.gate.point(f"before {what}")
+        self._under_way += 1
+        self._rest.clear()
+        try:
+            await self._crash_or_write(what, write)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._rest.set()
+        await self.gate.point(f"after {what}")
+
+    async def _crash_or_write(self, what: str, write: Callable[[], Awaitable[None]]) -> None:
         self.writes += 1
         due = self.writes == self.crash_at
         if due and self.when == "before":

@@ -6,6 +6,7 @@ values, days on which the clock changes, magnitudes that lose digits.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME, TimeInterval
-from hs_stream.core.tool import OnGrid, Tool, Window
+from hs_stream.core.tool import Duration, OnGrid, Tool, Window
 from hs_stream.core.value import Value, canonical
 
 __all__ = ["ORIGINS", "Material"]
@@ -97,7 +98,7 @@ class Material:
         self.lookahead = max((window.lookahead for window in windows), default=1000)
         drive = self.tool.drive()
         if isinstance(drive, OnGrid):
-            lengths.add(drive.grid.every)
+            lengths |= {drive.grid.every} if drive.grid.every > 1 else _durations_in(self.tool)
         self.lengths = sorted(length for length in lengths if length > 0) or [1000]
         return sorted({1} | {max(length * part // 12, 1) for length in self.lengths for part in (1, 4, 12)})
 
@@ -257,6 +258,13 @@ class Material:
                 drawn.add(time)
         times = sorted(drawn)
         return Batch.build(times, self.values(slot, times)) if times else NOTHING
+
+
+def _durations_in(tool: Tool) -> set[int]:
+    """What a tool waits for that may speak at any instant is among its parameters only."""
+    hints = typing.get_type_hints(type(tool))
+    given = {name: value for name, value in vars(tool).items() if type(value) is int}
+    return {value for name, value in given.items() if Duration in (hints.get(name), *typing.get_args(hints.get(name)))}
 
 
 def _texts_in(tool: Tool) -> tuple[str, ...]:

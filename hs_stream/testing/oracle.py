@@ -1,7 +1,7 @@
 """From scratch: what every derived stream must hold, computed from raw contents alone, and compared with the store.
 
 The oracle shares nothing with the executor but the tools and the grounding: it reads raw streams, evaluates every node
-once over one interval, and knows no tail, coverage, snapshot or order of arrival. It is behind ``hs-stream verify``.
+once over one interval, and knows no tail, coverage, snapshot or order of arrival. ``hs-stream verify`` uses it.
 
 Two things can be wrong with what is stored. It *differs* where it is covered. Or something is *missing*: it is wanted,
 its inputs are known up to their watermarks, and nobody has computed it. What is wanted the oracle works out by itself.
@@ -92,7 +92,7 @@ class Scratch:
         self._horizon = horizon
         self._store = store
         self._graph = graph
-        # Behind all that anybody knows of there is nothing but the endless ticks of clocks.
+        # Later than all that anybody knows of there is nothing but the endless ticks of clocks.
         last = max((_last(stream) for stream in graph.streams.values()), default=MIN_TIME)
         self._window = TimeIntervals.of(start, max(min(end, max(last, horizon)), start + 1))
         self._states: dict[int, tuple[int, Any]] = {}
@@ -106,7 +106,7 @@ class Scratch:
     async def run(self) -> None:
         """Fill, for every stream, ``contents``, and ``known`` with where they hold if no more readings come.
 
-        ``settled`` is the part of it that an engine can compute by now: the watermarks are behind all that is read.
+        ``settled`` is the part of it that an engine can compute by now: the watermarks are later than all that is read.
         ``failed`` is where a tool raises. What failed is known: nothing came of it.
         """
         streams = sorted(self._graph.streams.values(), key=lambda stream: (stream.rank, stream.id))
@@ -233,7 +233,7 @@ async def verify(
 
     What is covered in the store must be equal there. What is wanted and can be computed, up to the watermarks, must be
     covered, or nothing of it may be missing: silence is not written down at once. Where readings are forgotten, what
-    was computed from them before is taken as it is stored, and only what lies behind is compared. ``records`` replaces
+    was computed from them before is taken as it is stored, and only what is later is compared. ``records`` replaces
     the store's own (an engine that runs knows more than its store's last checkpoint). ``horizon``: up to where silence
     of every source is proven (ms); by default only the readings say how far the sources are.
     """

@@ -231,7 +231,7 @@ _SHAPES: Final[Sequence[Sequence[Callable[[Tool], bool]]]] = (
     (_is_each, _is_aggregate, _is_far),
     (_is_aggregate, _is_far),
 )
-"""What a workflow begins with: demands and silence have far to go to a fold behind an aggregate behind a map."""
+"""What a workflow begins with: demands and silence have far to go to a fold of an aggregate of a map."""
 
 
 @st.composite

@@ -48,7 +48,7 @@ class LiveChart(Pages):
         self._on_window = on_window
         self._span = RANGES["1 h"]
         self._fixed: tuple[int, int] | None = None
-        self._behind = [-1] * len(self._streams)
+        self._known_changes = [-1] * len(self._streams)
         self._last = [MIN_TIME] * len(self._streams)
         self._sent = 0
         self._empty = True
@@ -200,7 +200,7 @@ class LiveChart(Pages):
     async def _one(self, at: int, low: int, high: int) -> Series:
         status = self._engine.find(self._streams[at])
         series = await read_series(self._engine, self._streams[at], low, high, self.field)
-        self._behind[at] = status.changes_behind
+        self._known_changes[at] = status.changes_before_newest
         self._last[at] = max(series.last_time or MIN_TIME, low)
         return series
 
@@ -234,9 +234,9 @@ class LiveChart(Pages):
             return
         try:
             states = [self._engine.find(stream) for stream in self._streams]
-            behind = any(state.changes_behind != known for state, known in zip(states, self._behind, strict=True))
+            changes = [state.changes_before_newest for state in states]
             began = self._empty and not self._span and any(state.newest is not None for state in states)
-            if behind or (began and self._fixed is None):
+            if changes != self._known_changes or (began and self._fixed is None):
                 await self.load()
                 return
             if self._fixed is None:

@@ -49,7 +49,7 @@ class Site:
         ]
 
     def mount(self, app: FastAPI) -> None:
-        """Add the pages to ``app`` behind everything that it serves already."""
+        """Add the pages to ``app``, after everything that it serves already."""
 
         async def unknown(request: Request) -> Response:
             raise NotFound(f"there is no {request.url.path}", hint="see /docs")

@@ -17,8 +17,8 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time, parse_time
 from hs_stream.core.value import Value
 from hs_stream.service.http.lookup import find_stream
+from hs_stream.service.json_documents import partition, stream_states
 from hs_stream.service.json_values import encode
-from hs_stream.service.states import partition, stream_states
 from hs_stream.viewer.chart import LiveChart
 from hs_stream.viewer.frame import STATES, coverage_bar, empty, frame, section
 from hs_stream.viewer.pages import Pages

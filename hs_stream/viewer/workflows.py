@@ -28,7 +28,7 @@ _WIDE: Final = {"classes": "gt-xs", "headerClasses": "gt-xs"}
 
 
 def layout(graph: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """``(column, row)`` of every node: one column behind its furthest input, in the order of the inputs' rows."""
+    """``(column, row)`` of every node: one column right of its furthest input, in the order of the inputs' rows."""
     inputs: dict[str, list[str]] = {node["id"]: [] for node in graph["nodes"]}
     for edge in graph["edges"]:
         inputs[edge["to"]].append(edge["from"])

@@ -53,7 +53,7 @@ class Guard:
 
     @staticmethod
     def next_time() -> int:
-        """A new time in the past, more than the width of the window behind all earlier ones."""
+        """A new time in the past, more than the width of the window after all that were given before."""
         return time.time_ns() // 1_000_000 - 3_600_000 + next(_steps) * 2_000
 
     @staticmethod

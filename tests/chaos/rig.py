@@ -87,6 +87,7 @@ class Service:
         more: str = "",
         workflow: str = WORKFLOW,
         token: str = "",
+        lease: str = "30s",
     ) -> None:
         self._directory = directory
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -95,8 +96,8 @@ class Service:
         self._process: asyncio.subprocess.Process | None = None
         (directory / "workflow.yaml").write_text(workflow, encoding="utf-8")
         (directory / "hs-stream.toml").write_text(
-            f'workflows = ["workflow.yaml"]\n[store]\nurl = "{store_url}"\n[mqtt]\nurl = "{broker_url}"\n'
-            f"[http]\nport = {self.port}\n{more}",
+            f'workflows = ["workflow.yaml"]\n[store]\nurl = "{store_url}"\nlease = "{lease}"\n'
+            f'[mqtt]\nurl = "{broker_url}"\n[http]\nport = {self.port}\n{more}',
             encoding="utf-8",
         )
 
@@ -139,8 +140,22 @@ class Service:
 
     async def stop(self) -> int:
         self.signal(signal.SIGTERM)
+        return await self.ended(15)
+
+    async def ended(self, seconds: float) -> int:
+        """Its exit code, which must come by itself."""
         assert self._process is not None
-        return await asyncio.wait_for(self._process.wait(), 15)
+        return await asyncio.wait_for(self._process.wait(), seconds)
+
+    def was_refused(self) -> bool:
+        """Whether it has ended because another one has the store. It must not end for any other reason."""
+        assert self._process is not None
+        code = self._process.returncode
+        if code == 2 and "a running service is using this store" in self.log.read_text():
+            return True
+        if code is not None:
+            self.must_run()
+        return False
 
     async def close(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -197,16 +212,28 @@ class Service:
 class Rig:
     """Broker, mongod, service, gateway and listener of one test."""
 
-    def __init__(self, directory: Path, seed: int, rate: float, source: Source, workflow: str, more: str) -> None:
-        self._directory, self._rate = directory, rate
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        rate: float,
+        source: Source,
+        workflow: str,
+        more: str,
+        replica_set: str | None,
+        lease: str,
+    ) -> None:
+        self._directory, self._rate, self._lease = directory, rate, lease
         self.random = random.Random(seed)
         self.broker = EmbeddedBroker(directory / "broker", persistence=True, kind="mosquitto")
-        self.mongod = EmbeddedMongod(directory / "mongod")
+        self.mongod = EmbeddedMongod(directory / "mongod", replica_set=replica_set)
         self._source = source
         self._workflow = workflow
         self._published = frozenset(YAML(typ="safe").load(workflow)["publish"])
         self._more = more
+        self.services = 0
         self.service: Service
+        """The one that has the store."""
         self.gateway: Gateway
         self.listener: Listener
         self.wires: dict[Kind, Wire] = {}
@@ -223,10 +250,14 @@ class Rig:
         source: Source | None = None,
         workflow: str = WORKFLOW,
         more: str = "",
+        replica_set: str | None = None,
+        lease: str = "30s",
     ) -> Any:
+        """``replica_set``: the service reaches its mongod not through the wire, as that says where it is."""
         if find_mongod() is None:
             pytest.skip("no mongod runs on this machine")
-        rig = cls(directory, seed, rate, source or Readings(seed, 4, 4, Mixture()), workflow, more)
+        source = source or Readings(seed, 4, 4, Mixture())
+        rig = cls(directory, seed, rate, source, workflow, more, replica_set, lease)
         async with rig._stack as stack:
             await rig.broker.start()
             stack.push_async_callback(rig.broker.kill)
@@ -236,15 +267,7 @@ class Rig:
             for wire in rig.wires.values():
                 await wire.mend()
                 stack.push_async_callback(wire.cut)
-            broker, mongod = rig.wires["mosquitto"].port, rig.wires["mongod"].port
-            rig.service = Service(
-                directory,
-                f"mqtt://127.0.0.1:{broker}",
-                rig.mongod.database_url("chaos").replace(f":{port_of(rig.mongod.url)}", f":{mongod}"),
-                more,
-                workflow,
-            )
-            stack.push_async_callback(rig.service.close)
+            rig.service = rig.another_service()
             rig.listener = Listener(rig.broker.port)
             stack.callback(rig.listener.close)
             rig.gateway = Gateway(rig.broker.port, rig._source, rate)
@@ -255,6 +278,17 @@ class Rig:
             await asyncio.sleep(SAVES_EVERY + 0.5)
             rig.gateway.start()
             yield rig
+
+    def another_service(self) -> Service:
+        """One over the same broker and store, with a directory of its own; not started."""
+        self.services += 1
+        directory = self._directory / f"service{self.services}"
+        directory.mkdir()
+        broker, mongod = self.wires["mosquitto"].port, self.wires["mongod"].port
+        url = self.mongod.database_url("chaos").replace(f":{port_of(self.mongod.url)}", f":{mongod}")
+        made = Service(directory, f"mqtt://127.0.0.1:{broker}", url, self._more, self._workflow, lease=self._lease)
+        self._stack.push_async_callback(made.close)
+        return made
 
     async def until(self, what: str, check: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -269,11 +303,11 @@ class Rig:
             await asyncio.sleep(0.05)
 
     async def ready(self) -> None:
-        async def is_ready() -> bool:
-            answer = await self.service.ask("/readyz")
-            return isinstance(answer, dict) and answer.get("ready") is True
+        await self.until("not ready", self.is_ready)
 
-        await self.until("not ready", is_ready)
+    async def is_ready(self) -> bool:
+        answer = await self.service.ask("/readyz")
+        return isinstance(answer, dict) and answer.get("ready") is True
 
     # --- kills ---
 
@@ -296,6 +330,23 @@ class Rig:
             await asyncio.sleep(away)
             await self.broker.start()
         return killed
+
+    async def freeze_and_take_over(self) -> tuple[Service, float]:
+        """SIGSTOP of the service, while a standby is started again and again until it has the store.
+
+        Who is frozen, and since when.
+        """
+        first, began = self.service, time.time()
+        first.signal(signal.SIGSTOP)
+        self.service = self.another_service()
+        deadline = time.monotonic() + 60
+        await self.service.start()
+        while not await self.is_ready():
+            assert time.monotonic() < deadline, self.service.log.read_text()[-4000:]
+            if self.service.was_refused():
+                await self.service.start()
+            await asyncio.sleep(0.05)
+        return first, began
 
     async def freeze(self, kind: Kind, seconds: float) -> float:
         """SIGSTOP, and SIGCONT after ``seconds``. When it was stopped."""

@@ -208,7 +208,7 @@ def test_a_fold_goes_on_from_the_state_as_it_was() -> None:
     assert failed == TimeIntervals.points([20])
 
 
-def test_a_fold_that_must_not_go_on_fails_in_all_behind() -> None:
+def test_a_fold_that_must_not_go_on_fails_in_all_that_follows() -> None:
     state, results, failed = walked(Final(), [(10, 1), (20, "bad"), (30, 3)], [25, 40], 50, None)
     assert (state, results) == (HALTED, [(10, 1)])
     assert failed == TimeIntervals.of(19, 50)

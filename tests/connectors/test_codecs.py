@@ -82,14 +82,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_behind_so_many_bad_parts_no_more_is_looked_at(case: str) -> None:
+def test_after_so_many_bad_parts_no_more_is_looked_at(case: str) -> None:
     """Each costs time, and a device decides how many it sends: 330,000 of them kept everybody else waiting for 2 s."""
-    name, options, before, part, behind, last = BAD[case]
+    name, options, before, part, after, last = BAD[case]
     between = b"" if name == "sparkplug" else b","
     topic = "spBv1.0/g/NDATA/e" if name == "sparkplug" else "a"
 
     def refused(count: int) -> BatchError:
-        payload = before + between.join([part] * count) + behind
+        payload = before + between.join([part] * count) + after
         with pytest.raises(BatchError) as caught:
             codec(name, **options).decode(topic, payload, ARRIVAL, False)
         return caught.value
@@ -102,7 +102,7 @@ def test_behind_so_many_bad_parts_no_more_is_looked_at(case: str) -> None:
     assert many.readings == some.readings
     assert len(many.readings) == (name != "sparkplug"), "what came before is not lost"
     assert many.errors[-1].message == (
-        f"{MOST_REFUSED} parts of this message are no readings; what is behind {last} was not looked at"
+        f"{MOST_REFUSED} parts of this message are no readings; what follows {last} was not looked at"
     )
 
 

@@ -105,7 +105,7 @@ async def ours(
 
 
 async def test_what_is_published_is_announced_and_nothing_else(broker: EmbeddedBroker) -> None:
-    """With nothing behind ``homeassistant:`` too."""
+    """With nothing after ``homeassistant:`` too."""
     of = entity()
     asked = [
         PublishedStream(of.stream, "comfort", of.plates, of.tool, {"homeassistant": None}),

@@ -247,7 +247,7 @@ def minutes(*them: int) -> list[int]:
         (minutes(-120, -60, 0, 60), minutes(-120, -60, 0, 60)),
         (minutes(-80, -70, -50, -50, -40, -30, 0), minutes(-80, -70, -50, -50, -40, -30, 0)),  # a repeat
         (minutes(-50, -30, -40, -10, 5, 70), [*minutes(-50, -30), None, None, None, *minutes(70)]),  # out of order
-        (minutes(-70, 70, -30, 80), [*minutes(-70, 70), None, *minutes(80)]),  # from before, behind the hour
+        (minutes(-70, 70, -30, 80), [*minutes(-70, 70), None, *minutes(80)]),  # from before, after the hour
         (minutes(-50, -20, 10, 40, 30), minutes(-50, -20, 10, 40, 30)),  # a little out of order, in the second
     ],
 )

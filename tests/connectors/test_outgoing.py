@@ -114,13 +114,13 @@ async def test_it_is_found_even_where_the_confirmations_before_it_are_lost() -> 
 async def test_one_that_is_confirmed_before_the_connection_is_closed_is_found_too() -> None:
     """As mosquitto 2.0.11 does with 3.1.1 and a topic that its access list forbids."""
 
-    def close_behind(peer: Any, one: Publish) -> object:
+    def close_after(peer: Any, one: Publish) -> object:
         if one.topic.endswith("/bath"):
             peer.send(puback(one.mid))
             return CLOSE
         return None
 
-    async with FakeBroker(v5=False, puback=close_behind) as broker, sink_at(broker.url, 3) as sink:
+    async with FakeBroker(v5=False, puback=close_after) as broker, sink_at(broker.url, 3) as sink:
         refused = []
         for number in range(60):
             room = "bath" if number % 3 == 0 else "hall"

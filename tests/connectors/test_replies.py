@@ -200,7 +200,7 @@ async def test_what_comes_to_a_client_that_subscribed_to_nothing_is_acknowledged
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_reset_behind_the_last_words_is_noticed_at_once(loop: str) -> None:
+def test_a_reset_after_the_last_words_is_noticed_at_once(loop: str) -> None:
     """A broker that closes with something unread resets the connection: both may be there in one poll."""
     factory = asyncio.new_event_loop if loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
 

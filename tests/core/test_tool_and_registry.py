@@ -201,7 +201,7 @@ def test_fold() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Held(Total):
-    """The total at every tenth millisecond, for 25 ms behind the last instance."""
+    """The total at every tenth millisecond, for 25 ms after the last instance."""
 
     name = "held"
 

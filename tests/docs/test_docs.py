@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from hs_stream.testing.check_tool import check_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+CODE = [path for top in ("hs_stream", "connectors", "tools") for path in (ROOT / top).rglob("*.py")]
+TESTS = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+GROUPS = {f"hs_stream.{kind}" for kind in ("tools", "stores", "connectors", "codecs", "sinks")}
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -73,6 +77,37 @@ def test_files_named_in_the_architecture_exist() -> None:
         for name in re.findall(r"`([\w/]+\.py)`", line):
             folder = name.rpartition("/")[0] or folder
             assert (ROOT / folder / name.rpartition("/")[2]).is_file(), name
+    for path in [
+        ROOT / "ARCHITECTURE.md",
+        *(ROOT / "docs/specs").glob("*.md"),
+        *(ROOT / "docs/decisions").glob("*.md"),
+    ]:
+        for name in re.findall(r"\w[\w/]*\.py\b", path.read_text(encoding="utf-8")):
+            assert any(str(file).endswith(f"/{name}") for file in [*CODE, *TESTS]), f"{path.name}: {name}"
+
+
+def test_modules_classes_and_their_members_named_in_backticks_exist() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in (*TEXTS, *CODE) if path.name != "CHANGELOG.md"}
+    classes: dict[str, str] = {}
+    for path in CODE:
+        for name in re.findall(r"^class (\w+)", texts[path], re.MULTILINE):
+            classes[name] = classes.get(name, "") + re.sub(r"`[^`]*`", "", texts[path])
+
+    def is_there(name: str) -> bool:
+        """A module of this name is a file, and what follows in it is a word of that file."""
+        parts = name.split(".")
+        for count in range(len(parts), 0, -1):
+            for top, end in product(("", "connectors", "tools"), (".py", "/__init__.py")):
+                text = texts.get(ROOT / top / ("/".join(parts[:count]) + end))
+                if text is not None:
+                    return all(re.search(rf"\b{part}\b", text) for part in parts[count:])
+        return False
+
+    for path, text in texts.items():
+        for name, member in re.findall(r"(?<!`)`([A-Z]\w+)\.(\w+)", text):
+            assert re.search(rf"\b{member}\b", classes.get(name, member)), f"{path} names {name}.{member}"
+        for name in re.findall(r"`(hs_stream(?:_connectors|_tools)?\.[\w.]+)`", text):
+            assert is_there(name) or name in GROUPS, f"{path} names {name}"
 
 
 @pytest.mark.parametrize("code", every("python"))

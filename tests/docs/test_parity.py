@@ -27,8 +27,9 @@ lognormvariate normalvariate paretovariate randint random randrange triangular u
 """
 HOUSE_NAMES = """
 sliding_mean sliding_min sliding_max sliding_sum sliding_count sliding_median sliding_std sliding_percentile
-sliding_first sliding_last derivative integral utility_meter threshold debounce state_duration change_detect last_value
-as_of_join resample interpolate gap_detect offline_detect ewma outlier_filter session_window expression
+sliding_first sliding_last derivative integral time_in_state utility_meter increase threshold debounce
+state_duration change_detect last_value as_of_join combine_latest resample interpolate gap_detect offline_detect
+ewma outlier_filter session_window followed_by merge_events absence expression
 """
 ORIGINAL, HOUSE = NAMES.split(), HOUSE_NAMES.split()
 

@@ -66,7 +66,7 @@ async def test_an_old_reading_moves_the_begin_by_so_much_and_no_more(bench: Benc
             seen.append((source, since - START, count, clocks))
 
     workflow = clocked(bench, "", "power")
-    await bench.start(workflow, run=False, backdate=60_000)
+    await bench.start(workflow, run=False, backdate=60_000, backdate_ticks=0)
     bench.engine._executor.begins._telemetry = Told()
     bench.engine.connected(True)
     bench.clock.advance(1_000_000)
@@ -80,7 +80,7 @@ async def test_an_old_reading_moves_the_begin_by_so_much_and_no_more(bench: Benc
     for _ in range(2):
         assert (await bench.verify()).clean
         await bench.stop()
-        await bench.start(workflow, run=False, backdate=60_000)
+        await bench.start(workflow, run=False, backdate=60_000, backdate_ticks=0)
         bench.engine.connected(True)
     await send(bench, 900_500)  # as old as that, and not more than it may be
     assert await first_tick(bench) == 940_000
@@ -98,12 +98,26 @@ async def test_an_old_reading_moves_the_begin_by_so_much_and_no_more(bench: Benc
     assert (await bench.verify()).clean
 
 
+async def test_a_slow_clock_begins_further_back(bench: Bench) -> None:
+    """`WF-13`. What a reading brings about is bounded in ticks: those of a day are few."""
+    workflow = clocked(bench, "", "power")
+    await bench.start(workflow, run=False, backdate=60_000, backdate_ticks=200)
+    bench.engine.connected(True)
+    bench.clock.advance(1_000_000)
+    await send(bench, 850_500)
+    assert await first_tick(bench) == 851_000
+    await send(bench, 100_500)
+    assert await first_tick(bench) == 800_000
+    await rest(bench)
+    assert (await bench.verify()).clean
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_the_begin_does_not_depend_on_rounds_and_restarts(bench: Bench, seed: int) -> None:
     """`WF-13`. Each reading decides for itself: the earliest of what they say is the begin."""
     rng = random.Random(seed)
     workflow = clocked(bench, "", "power", bench.node("count", "sliding_count", ["ticks"], width="5s"))
-    await bench.start(workflow, run=False, backdate=30_000)
+    await bench.start(workflow, run=False, backdate=30_000, backdate_ticks=0)
     says: list[int] = []
     for _ in range(12):
         bench.clock.advance(rng.choice([1, 1000, 7000, 40_000]))
@@ -118,7 +132,7 @@ async def test_the_begin_does_not_depend_on_rounds_and_restarts(bench: Bench, se
         if rng.random() < 0.5:
             await bench.engine.settle()
         if rng.random() < 0.3:
-            await bench.start(workflow, run=False, backdate=30_000)  # the one before was killed
+            await bench.start(workflow, run=False, backdate=30_000, backdate_ticks=0)  # the one before was killed
     await rest(bench)
     begin = min(says)
     assert await first_tick(bench) == begin + -begin % 1000
@@ -152,7 +166,7 @@ async def owing(bench: Bench, *names: str) -> None:
 
 
 async def test_what_is_new_comes_before_what_is_owed(bench: Bench, small: int) -> None:
-    """`IE-22`. A new room of another workflow, of the same one, and a tick of the clock that is behind itself."""
+    """`IE-22`. A new room of another workflow, of the same one, and a tick of the clock, which owes history too."""
     await owing(bench, "first", "second")
     executor = bench.engine._executor
     for name in ("second", "first"):

@@ -24,7 +24,7 @@ from .conftest import REGISTRY, START, Bench
 
 
 class Held(MemoryStore):
-    """While it is closed, calls of one kind wait: for example commits, before or behind what they write."""
+    """While it is closed, calls of one kind wait: for example commits, before or after what they write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Held(MemoryStore):
         await super().commit(commit)
         if not self.commits or self.commits[-1] != commit:
             self.commits.append(commit)
-        await self._pass("commit, behind it")
+        await self._pass("commit, after it")
 
     async def revisions(self, stream: int, times: Sequence[int]) -> dict[int, int]:
         await self._pass("revisions")
@@ -216,7 +216,7 @@ async def test_ticks_that_are_due_are_not_said_to_be_computed(bench: Bench) -> N
         pass
 
 
-@pytest.mark.parametrize("at", ["revisions", "commit", "commit, behind it"])
+@pytest.mark.parametrize("at", ["revisions", "commit", "commit, after it"])
 async def test_a_step_that_is_broken_off_is_done_by_the_next_one(bench: Bench, at: str) -> None:
     """`IE-25`. Before its commit nothing of it is so; of a commit nobody knows, so the same is written again."""
     bench.store = store = Held()
@@ -334,7 +334,7 @@ async def test_what_has_grown_in_a_step_that_is_broken_off_has_a_record(bench: B
 
 
 @pytest.mark.parametrize("kind", ["append", "read"])
-async def test_a_clock_begins_anew_behind_a_purge_that_is_broken_off(bench: Bench, kind: str) -> None:
+async def test_a_clock_begins_anew_after_a_purge_that_is_broken_off(bench: Bench, kind: str) -> None:
     """It went on to begin with the reading that was gone, until a restart."""
     bench.store = store = Held()
     await bench.start(bench.workflow(bench.node("tick", "clock", every="1s")), run=False)

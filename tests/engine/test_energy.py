@@ -47,7 +47,7 @@ async def test_energy_of_a_weekend_with_an_outage(bench: Bench) -> None:
     by_power = await bench.contents("plug_sum_day[plug=washer]")
     assert list(by_counter) == list(by_power) == [first, second]
     for midnight, expected in hours.items():
-        # What lies between an outage and the reading before or behind it is not measured: half a minute each.
+        # What lies between an outage and the reading before or after it is not measured: half a minute each.
         assert by_counter[midnight] == pytest.approx(0.6 * expected, abs=0.6 / 60)
         assert by_power[midnight] == pytest.approx(0.6 * expected, abs=0.6 / 60)
     assert await bench.contents("plugs_kwh_day") == by_counter

@@ -225,7 +225,7 @@ async def test_an_aggregate_grows_while_running(bench: Bench) -> None:
     assert await bench.contents("total") == {0: 3.0}
 
 
-async def test_a_stream_behind_existing_inputs_is_computed_from_their_beginning(bench: Bench) -> None:
+async def test_a_stream_of_existing_inputs_is_computed_from_their_beginning(bench: Bench) -> None:
     await bench.start(bench.workflow())
     bench.clock.advance(10_000_000)
     await bench.publish(*((second * 1000, float(second)) for second in range(100)))
@@ -472,7 +472,7 @@ async def test_one_bad_value_fails_its_instant_and_a_fold_goes_on(
 
 
 async def test_nobody_waits_for_an_instant_that_failed(bench: Bench) -> None:
-    """Neither a fold, a window, an aggregate nor a join behind it; and all of them follow its correction."""
+    """Neither a fold, a window, an aggregate nor a join of it; and all of them follow its correction."""
     await bench.start(
         bench.workflow(
             bench.node("double", "expression", ["power"], expression="value * 2"),
@@ -582,7 +582,7 @@ async def test_what_a_tool_did_to_its_state_before_it_raised_is_not_seen(
 
 
 @pytest.mark.parametrize("restart", [False, True])
-async def test_a_fold_that_must_not_go_on_fails_behind_it_until_it_is_corrected(bench: Bench, restart: bool) -> None:
+async def test_a_fold_that_must_not_go_on_fails_after_it_until_it_is_corrected(bench: Bench, restart: bool) -> None:
     workflow = bench.workflow(
         NodeDefinition("sum", Ledger(), ("power",), (), {}),
         bench.node("all", "aggregate", ["sum"], over=("room",), function="sum"),

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hs_stream.core.batch import Batch
 from hs_stream.core.stream import StreamId
+from hs_stream.core.time import EMPTY
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.changes import changes_of
 from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Change, Publication, Unpublished
+from hs_stream.engine.ports import Change, Publication, StreamChange, Unpublished
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unpublished import LETTER_EVERY, MOST_TOPICS, Refusals
 from hs_stream.testing.check_workflow import Subscriber
@@ -123,7 +126,7 @@ class Away(Subscriber):
 
 
 async def begin(bench: Bench, *sinks: Subscriber, **more: Any) -> asyncio.Task[None]:
-    """An engine behind the one before, if there was one."""
+    """An engine after the one before, if there was one."""
     bench.engine = Engine(bench.store, clock=bench.clock, sinks=sinks, **more)
     await bench.engine.open([doubled(bench)])
     bench.clock.advance(10_000)
@@ -217,3 +220,15 @@ def test_letters_are_bounded_whatever_topics_there_are() -> None:
         letters += len(refusals.take([Unpublished(publication, f"t/{number}", "refused", "no", 1)], LETTER_EVERY))
     assert letters == MOST_TOPICS + 1
     assert refusals.by_reason["refused"].count == 3 * MOST_TOPICS
+
+
+def test_changes_are_worked_out_once_for_the_store_the_sinks_and_who_listens() -> None:
+    inserted, revised = Batch.of([(1, 1.0), (4, 4.0)]), Batch.of([(3, 3.0)])
+    change = StreamChange(1, EMPTY, 9, inserted, revised, [2], {3: 1, 2: 5})
+    assert changes_of(8, change).changes == [
+        Change(1, "insert", 1.0, 0),
+        Change(2, "retract", None, 5),
+        Change(3, "revise", 3.0, 1),
+        Change(4, "insert", 4.0, 0),
+    ]
+    assert changes_of(8, change).changes is changes_of(8, change).changes

@@ -73,7 +73,7 @@ async def test_arrivals_rise_over_restarts_and_clocks_that_step_back(bench: Benc
     assert bench.engine.statistics().late == 0
 
 
-async def test_an_arrival_comes_behind_a_device_whose_clock_is_ahead(bench: Bench) -> None:
+async def test_an_arrival_comes_after_a_device_whose_clock_is_ahead(bench: Bench) -> None:
     await start(bench)
     await send(bench, UPDATE, (5_000, "on"))
     await send(bench, ARRIVAL, (0, "off"))
@@ -82,7 +82,7 @@ async def test_an_arrival_comes_behind_a_device_whose_clock_is_ahead(bench: Benc
     assert await letters(bench) == [], "5.003 s ahead, and not `future`"
 
 
-async def test_an_arrival_is_placed_behind_what_is_final(bench: Bench) -> None:
+async def test_an_arrival_is_placed_after_what_is_final(bench: Bench) -> None:
     workflow = WorkflowDefinition("w", sources={"s": SourceDefinition("s")}, nodes={}, retention={"s": 10_000})
     await bench.start(workflow, run=False)
     bench.engine.connected(True)
@@ -336,7 +336,7 @@ async def test_a_retained_one_that_differs_is_of_unknown_age(bench: Bench) -> No
     assert len(await bench.contents("s")) == 2
 
 
-async def test_what_is_given_a_time_lies_behind_a_clock_that_is_ahead(bench: Bench) -> None:
+async def test_what_is_given_a_time_is_later_than_a_clock_that_is_ahead(bench: Bench) -> None:
     await start(bench)
     await send(bench, UPDATE, (1_000, "on"), (1_000, "off"))
     assert await bench.contents("s") == {1_000: "on", 1_001: "off"}

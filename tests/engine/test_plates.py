@@ -51,7 +51,7 @@ async def clean(bench: Bench) -> None:
     result = await bench.verify()
     assert result.clean, result.mismatches
     assert result.instances
-    # Behind what silence has proven nothing is known yet.
+    # Of what is later than silence has proven, nothing is known yet.
     recent = bench.clock.now() - 10_000
     assert not [stream for stream, spans in result.owed.items() if spans.start < recent]
 
@@ -179,7 +179,7 @@ async def test_a_selector_does_not_wait_for_the_others(bench: Bench) -> None:
     await bench.start(workflow(PARTS))
     await send(bench, "humidity", 1000, 50, house="1", room="hall")
     await send(bench, "humidity", 2000, 60, house="1", room="kitchen")
-    # Nothing is known of the hall behind 1000, and no silence has passed.
+    # Nothing is known of the hall after 1000, and no silence has passed.
     assert await bench.contents("kitchen[house=1]") == {2000: 60}
 
 

@@ -111,7 +111,7 @@ async def test_forgetting_is_no_change(on: Bench, evaluations: Callable[[], list
         floor, limit = cut(on, f"power[room={room}]")
         assert limit == 239  # the newest reading of room b is at 299 s
         assert floor is not None
-        assert 200 < floor <= 229  # the mean of 10 s may be computed again behind 239 s
+        assert 200 < floor <= 229  # the mean of 10 s may be computed again after 239 s
         assert min(await on.contents(f"power[room={room}]")) == (floor + 1) * 1000
         assert status(on, f"power[room={room}]").coverage.start == START + floor * 1000
     assert (await on.verify()).clean
@@ -142,7 +142,7 @@ async def test_each_support_keeps_what_it_needs(on: Bench) -> None:
         ([on.node("x", "expression@^1", ["power"], expression="value")], 138.999),
         ([on.node("x", "sliding_mean@^1", ["power"], width="30s")], 109),
         ([on.node("x", "derivative@^1", ["power"])], 137.999),
-        ([on.node("x", "integral@^1", ["power"])], 127),  # the state behind 8 * 16 instances
+        ([on.node("x", "integral@^1", ["power"])], 127),  # the state after 8 * 16 instances
         ([on.node("x", "integral@^1", ["power"]), on.node("y", "sliding_mean@^1", ["power"], width="30s")], 109),
     ):
         on.store = MemoryStore()
@@ -313,7 +313,7 @@ async def test_readings_of_others_that_reach_into_what_is_forgotten(on: Bench) -
     assert (await on.verify()).clean
 
 
-async def test_a_stream_that_joins_an_aggregate_counts_behind_what_is_final(on: Bench) -> None:
+async def test_a_stream_that_joins_an_aggregate_counts_after_what_is_final(on: Bench) -> None:
     rooms = on.node("rooms", "aggregate@^1", ["power"], over=["room"], function="sum")
     await on.start(on.workflow(rooms, retention=KEPT))
     await feed(on, range(300))
@@ -374,8 +374,8 @@ async def test_killed_while_it_forgets(store: Store, write: int, when: Any, monk
     await bench.start(workflow)
     floor = status(bench, "power[room=a]").floor
     left = await bench.contents("power[room=a]")
-    behind = {time: value for time, value in everything.items() if floor is None or START + time > floor}
-    assert {time: value for time, value in left.items() if floor is None or START + time > floor} == behind
+    later = {time: value for time, value in everything.items() if floor is None or START + time > floor}
+    assert {time: value for time, value in left.items() if floor is None or START + time > floor} == later
     assert (floor is None) == (write == 1 and when == "before")
     assert (await bench.verify()).clean
     await bench.engine.forget()
@@ -402,7 +402,7 @@ async def test_new_and_changed_nodes_begin_where_nothing_forgotten_is_read(on: B
     )
     await on.start(new)
     await on.engine.settle()
-    assert cut(on, "mean[room=a]")[0] == 258.999  # 30 s behind the floor
+    assert cut(on, "mean[room=a]")[0] == 258.999  # 30 s after the floor
     means = await on.contents("mean[room=a]")
     assert {time: value for time, value in means.items() if time < 259_000} == {
         time: value for time, value in results_before.items() if time < 259_000
@@ -463,7 +463,7 @@ async def test_a_node_that_was_away_while_something_was_forgotten_is_new(on: Ben
     await on.stop()
     await on.start(both)
     await on.engine.settle()
-    assert status(on, "mean[room=a]").coverage.start == START + 268_998  # 30 s behind the floor
+    assert status(on, "mean[room=a]").coverage.start == START + 268_998  # 30 s after the floor
     means, totals = await on.contents("mean[room=a]"), await on.contents("total[room=a]")
     assert max(time for time in means if time < 268_998) == 99_000  # as it was before: readable, and not covered
     assert means[280_000] == pytest.approx(sum(second * 7 % 11 for second in range(251, 281)) / 30)
@@ -578,8 +578,8 @@ async def test_clocks_go_on_where_they_began(on: Bench) -> None:
     assert (await on.verify()).clean
 
 
-async def test_another_start_counts_behind_what_is_final(on: Bench) -> None:
-    """Up to its limit the clock's results are final; behind it, those before its start are nobody's any more."""
+async def test_another_start_counts_after_what_is_final(on: Bench) -> None:
+    """Up to its limit the clock's results are final; after it, those before its start are nobody's any more."""
     clock = on.node("clock", "clock@^1", every="10s")
     ticks = on.node("ticks", "as_of_join@^1", ["clock", "power"], names=["clock", "power"])
 

@@ -32,7 +32,8 @@ async def turn(bench: Bench, milliseconds: int) -> None:
 
 
 def day(bench: Bench, **parameters: Any) -> NodeDefinition:
-    return bench.node("day", "utility_meter", ["power"], period="day", tz="Europe/Brussels", publish={}, **parameters)
+    given = {"period": "day", "tz": "Europe/Brussels"} | parameters
+    return bench.node("day", "utility_meter@^1", ["power"], publish={}, **given)
 
 
 async def test_a_day_ends_in_silence(bench: Bench) -> None:
@@ -77,7 +78,7 @@ async def test_a_late_reading_stops_where_the_state_is_the_same_again(
 
 
 async def test_two_late_readings_and_the_same_state_between_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state that is met again before the second one says nothing about what lies behind that."""
+    """The state that is met again before the second one says nothing about what is later than that one."""
     monkeypatch.setattr(fold, "SNAPSHOT_EVERY", 16)
     await bench.start(bench.workflow(bench.node("open", "state_duration", ["power"], every="1s", max_gap="1m")))
     bench.clock.advance(10_000_000)
@@ -105,7 +106,7 @@ async def test_a_restart_in_the_middle_of_a_day(bench: Bench) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Brittle(FoldTool):
-    """The last value at each second; -1 breaks it at once, -2 in the silence behind it."""
+    """The last value at each second; -1 breaks it at once, -2 in the silence after it."""
 
     name = "brittle"
     version = "1.0.0"
@@ -199,7 +200,7 @@ async def test_while_the_broker_is_away_nobody_is_offline(bench: Bench) -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 async def test_waiting_for_what_lies_ahead_costs_a_step_per_reading(bench: Bench, restart: bool) -> None:
-    workflow = bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s"))
+    workflow = bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s"))
     await bench.start(workflow)
     await bench.publish(*((-k * 1000, 1.0) for k in range(60)))
     if restart:
@@ -215,7 +216,7 @@ async def test_waiting_for_what_lies_ahead_costs_a_step_per_reading(bench: Bench
 
 
 async def test_nobody_is_told_of_a_session_that_may_go_on(bench: Bench) -> None:
-    await bench.start(bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s", publish={})))
+    await bench.start(bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s", publish={})))
     for k in range(10):
         await bench.publish((10_000 * k, 1.0))
         assert await bench.contents("sessions[room=a]") == {}
@@ -228,7 +229,7 @@ async def test_nobody_is_told_of_a_session_that_may_go_on(bench: Bench) -> None:
 
 
 async def test_sessions_are_joined_by_a_late_reading(bench: Bench) -> None:
-    await bench.start(bench.workflow(bench.node("sessions", "session_window", ["power"], gap="30s", publish={})))
+    await bench.start(bench.workflow(bench.node("sessions", "session_window@^1", ["power"], gap="30s", publish={})))
     bench.clock.advance(1_000_000)
     await bench.publish((0, 1.0), (20_000, 1.0), (70_000, 1.0))
     await bench.pass_time(60_000)
@@ -244,7 +245,7 @@ async def test_sessions_are_joined_by_a_late_reading(bench: Bench) -> None:
 
 
 async def test_a_definition_that_looks_further_ahead_takes_back_what_it_cannot_know_yet(bench: Bench) -> None:
-    """What the old one had stored behind what the new one covers was taken for right by silence."""
+    """What the old one had stored after what the new one covers was taken for right by silence."""
 
     def lines(every: str, max_gap: str) -> NodeDefinition:
         return bench.node("lines", "interpolate", ["power"], every=every, max_gap=max_gap, publish={})

@@ -26,7 +26,7 @@ async def test_what_an_engine_forgets_to_compute_is_missing(bench: Bench) -> Non
 
 
 async def test_what_cannot_be_known_yet_is_not_missing(bench: Bench) -> None:
-    """Not before the watermark is behind it; nor what nobody wants, or a tool refuses."""
+    """Not before the watermark has passed it; nor what nobody wants, or a tool refuses."""
     nodes = [
         bench.node("mean", "sliding_mean", ["power"], width="10s", every="10s"),
         bench.node("slope", "derivative", ["light"]),

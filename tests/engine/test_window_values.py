@@ -67,8 +67,8 @@ async def test_late_data_recomputes_the_windows_that_it_lies_in(stored: Bench, e
     before = await stored.contents("mean[room=a]")
     evaluations()
     await stored.publish((100_500, 1000.0))
-    behind = [evaluation for evaluation in evaluations() if evaluation[1] < 200_000]
-    assert behind == [("mean[room=a]", 100_499, 160_499)], "not the windows, and nothing further on"
+    recomputed = [evaluation for evaluation in evaluations() if evaluation[1] < 200_000]
+    assert recomputed == [("mean[room=a]", 100_499, 160_499)], "not the windows, and nothing further on"
     after = await stored.contents("mean[room=a]")
     assert {time for time in before if before[time] != after[time]} == {120_000, 140_000, 160_000}
     assert after[120_000] == pytest.approx((expected(120) * 60 + 1000) / 61, rel=1e-15)

@@ -16,7 +16,7 @@ T0 = 1_767_225_600_000
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds behind `T0`."""
+    """So many seconds after `T0`."""
     return datetime.fromtimestamp(T0 / 1000 + seconds, UTC)
 
 
@@ -55,7 +55,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., HyperStream]]:
-    """Opens HyperStreams that are closed behind the test."""
+    """Opens HyperStreams that are closed after the test."""
     made: list[HyperStream] = []
 
     def make(*arguments: object, **options: object) -> HyperStream:

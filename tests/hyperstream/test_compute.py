@@ -22,7 +22,7 @@ Opened = Callable[..., HyperStream]
 
 
 def entries(hs: HyperStream, stream: str) -> list[tuple[str, int, int, int, str]]:
-    """History of ``stream``, oldest first: tool, start and end in seconds behind `T0`, instances, cause."""
+    """History of ``stream``, oldest first: tool, start and end in seconds after `T0`, instances, cause."""
     found = reversed(hs.history(stream=stream))
     return [
         (item.tool, (item.start - T0) // 1000, (item.end - T0) // 1000, item.instances, item.cause) for item in found
@@ -138,7 +138,7 @@ def test_windows_over_a_clock_are_whole_from_the_start(hs: HyperStream) -> None:
     assert [item.cause for item in hs.history(stream="ten")] == ["request", "request"]
 
 
-def test_grids_go_on_behind_the_last_reading_up_to_what_is_asked_for(hs: HyperStream) -> None:
+def test_grids_go_on_after_the_last_reading_up_to_what_is_asked_for(hs: HyperStream) -> None:
     hs.get_or_create_stream("power").write([(at(0), 4.0), (at(10), 8.0)])
     mean = hs.tools.sliding_mean(width="1m", every="10s").execute(["power"], "mean", (at(-10), at(90)))
     assert mean.window().values() == [4.0, 6.0, 6.0, 6.0, 6.0, 6.0, 8.0]

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 50
-"""Behind that an import hangs."""
+"""An import that takes longer hangs."""
 
 HEAD = """\
 import os

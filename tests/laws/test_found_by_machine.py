@@ -384,7 +384,7 @@ async def test_what_a_step_takes_away_of_a_full_read_leaves_too_few_before_the_e
 
     def sessions(**parameters: Any) -> WorkflowDefinition:
         return workflow(
-            node("sessions", "session_window", ["power"], **parameters),
+            node("sessions", "session_window@^1", ["power"], **parameters),
             node("offline", "offline_detect", ["sessions"], after="10s", every="5s"),
             online=True,
         )

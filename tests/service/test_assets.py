@@ -83,7 +83,7 @@ def test_documents_as_of_each_reading() -> None:
         encoding="utf-8",
     )
     run("import", "power.csv", "--stream", "power[house=1,room=hall]", "--time", "t")
-    # Version and reading at one time: it holds from then on. What is behind the newest version is known once silence
+    # Version and reading at one time: it holds from then on. What is after the newest version is known once silence
     # shows that no newer one came, or a newer one did.
     put({"lamp": 9}, "--at", "2026-01-03T00:00:00Z", "--meta", "house=1")
     put({"lamp": 9}, "--at", "2026-02-01T00:00:00Z", "--meta", "house=1")

@@ -109,6 +109,15 @@ def test_what_is_split_from_one_stream_shares_its_instants() -> None:
     assert "times of its own for each room" in line
 
 
+def test_what_speaks_at_any_instant_has_times_of_its_own() -> None:
+    steady = "x: {tool: debounce@^2, from: t, with: {hold: 5s}}"
+    [line] = said(steady, "y: {tool: aggregate, from: x, over: room, with: {function: max}}")
+    assert "times of its own for each room" in line
+    assert "write aggregate@^2 with hold: 10m" in line
+    assert said(steady, "y: {tool: aggregate@^2, from: x, over: room, with: {function: max, hold: 1h}}") == []
+    assert said(steady, "y: {tool: combine_latest, from: [x, power]}") == []
+
+
 def test_doubts_go_through_what_passes_fields_on() -> None:
     kept = "x: {tool: component_set, from: climate, with: {keys: [temperature]}}"
     [line] = said(kept, "y: {tool: copy, from: x}", "z: {tool: component, from: y, with: {key: temperatur}}")

@@ -1,4 +1,4 @@
-"""What a round leaves behind is freed when the next one begins, and what stays is not looked through."""
+"""What a generation leaves behind is freed when the next one begins, and what stays is not looked through."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ async def test_who_was_frozen_for_too_long_writes_nothing_more() -> None:
     await engine.close()
 
 
-async def test_who_had_it_before_and_behind_another_one_ends_too() -> None:
+async def test_who_had_it_before_and_after_another_one_ends_too() -> None:
     """What it knows of the store is not true any more."""
     store = MemoryStore()
     lease = Lease(store)

@@ -196,7 +196,7 @@ async def test_a_resume_within_the_ring_sends_what_was_missed_and_nothing_else()
     await line.close()
 
 
-async def test_a_resume_behind_a_restart_without_corrections_repeats_nothing() -> None:
+async def test_a_resume_after_a_restart_without_corrections_repeats_nothing() -> None:
     site, client = await Site().start(), Client()
     await site.deliver({NOW - 5000: 1.0, NOW - 4000: 2.0})
     line = await site.subscribe("raw", client, MIN_TIME)
@@ -211,7 +211,7 @@ async def test_a_resume_behind_a_restart_without_corrections_repeats_nothing() -
     assert not client.oddities
 
 
-async def test_a_resume_behind_a_restart_learns_of_corrections() -> None:
+async def test_a_resume_after_a_restart_learns_of_corrections() -> None:
     site, client = await Site().start(), Client()
     hour = 3_600_000
     await site.deliver({NOW - hour - index * hour: float(index) for index in range(20)})
@@ -389,7 +389,7 @@ async def test_many_subscribers_share_one_encoding(monkeypatch: pytest.MonkeyPat
 
 
 class Hesitant(MemoryStore):
-    """Lets others run before and behind each operation, a random number of times."""
+    """Lets others run before and after each operation, a random number of times."""
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ async def following(site: Served, client: Client, query: str = "") -> AsyncItera
         await asyncio.wait((task,))
 
 
-async def test_events_come_and_go_on_behind_the_last_id() -> None:
+async def test_events_come_and_go_on_after_the_last_id() -> None:
     client = Client()
     async with served() as site:
         async with following(site, client, "?from=-inf"):

@@ -23,7 +23,7 @@ async def follow(it: Running, client: Client) -> None:
             client.feed(piece)
 
 
-async def test_a_reload_ends_subscriptions_which_go_on_behind_it(tmp_path: Path, broker: EmbeddedBroker) -> None:
+async def test_a_reload_ends_subscriptions_which_go_on_after_it(tmp_path: Path, broker: EmbeddedBroker) -> None:
     client = Client()
     async with running(tmp_path, broker) as it:
         await it.publish((0, 20.0), (10, 22.0))
@@ -40,7 +40,7 @@ async def test_a_reload_ends_subscriptions_which_go_on_behind_it(tmp_path: Path,
         async with asyncio.timeout(20):
             while len(client.table) < 3 or (24.0, 1) not in client.table.values():
                 await asyncio.sleep(0.01)
-        assert it.service._round.live_subscribers() == 1
+        assert it.service._generation.live_subscribers() == 1
         second.cancel()
         await asyncio.wait((second,))
         assert client.oddities == []

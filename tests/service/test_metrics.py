@@ -139,7 +139,7 @@ def test_a_node_that_goes_on_failing_is_in_the_log_once_an_hour(monkeypatch: pyt
         assert logs[-1]["instants"] == 2 * 5 + 1, "with all that the log did not say since"
         telemetry.attach(Figures())
         telemetry.failed("sliding_mean", "smooth", "smooth[room=bath]", 1000, 2000, 1, "TypeError")
-        assert len(logs) == 4, "a new round says it anew"
+        assert len(logs) == 4, "a new generation says it anew"
         for number in range(3 * MAX_LABELS):
             telemetry.failed("sliding_mean", "smooth", "smooth[room=bath]", 1000, 2000, 1, f"Error{number}")
         assert len(logs) == 4 + MAX_LABELS

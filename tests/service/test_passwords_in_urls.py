@@ -22,7 +22,7 @@ from hs_stream_connectors.mqtt.options import MqttOptions
 
 SECRET = "жщюЖЩЮ\u2167"  # in no message of anybody; the last one is changed by NFKC, which urlsplit complains of
 passwords = st.text(alphabet=SECRET + "/#?@:%&=[]+;,. \\'\"{}*7", min_size=1, max_size=12).map(lambda text: text + "ж")
-# Without a host, what is behind an @ is one; without an @ a number is a port, and what is behind it a path.
+# Without a host, what is after an @ is one; without an @ a number is a port, and what is after it a path.
 hidden = (
     st.tuples(
         passwords, st.sampled_from(["@127.0.0.1:1", "@127.0.0.1:1/hs?retryWrites=true", "@[::1]:1", "@a:1,b:2/hs", ""])

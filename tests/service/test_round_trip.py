@@ -249,7 +249,7 @@ def test_requested_intervals_in_a_file() -> None:
     assert made.requested_intervals == TimeIntervals([(1_767_225_600_000, 1_767_225_600_000 + 2 * day)])
     assert to_document(made)["requested_intervals"] == [["2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z"]]
     for lines, words in (
-        ("  - [2026-01-02T00:00:00Z, 2026-01-01T00:00:00Z]", "x.yaml:4: requested_intervals: .* does not end behind"),
+        ("  - [2026-01-02T00:00:00Z, 2026-01-01T00:00:00Z]", "x.yaml:4: requested_intervals: .* does not end after"),
         ("  - [2026-01-02T00:00:00Z]", "x.yaml:4: .* is not an interval .*write"),
         ("  [2026-01-02T00:00:00Z, 2026-01-03T00:00:00Z]", "x.yaml:4: .* is not an interval"),
         ("  - [-1h, now]", "x.yaml:4: .* is relative"),

@@ -22,7 +22,15 @@ from hs_stream.service.app import Service
 from hs_stream.service.http.api import create_api
 from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.gate import Gate
-from hs_stream.service.http.security import MOST_BODY, MOST_FAILURES, WINDOW, Attempts, Guard, Tokens, access_of
+from hs_stream.service.http.security import (
+    MOST_BODY,
+    MOST_FAILURES,
+    WINDOW,
+    AccessMiddleware,
+    Attempts,
+    Tokens,
+    access_of,
+)
 from hs_stream.service.http.server import check_certificate
 from hs_stream.service.lease import LEASE_HEADER
 from hs_stream.service.metrics import ServiceTelemetry
@@ -256,7 +264,7 @@ async def test_a_websocket_is_for_us_and_ours(host: str, origin: str, opens: boo
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(application, Tokens(), Gate())
+    guard = AccessMiddleware(application, Tokens(), Gate())
     headers = [(b"host", host.encode()), (b"origin", origin.encode())]
     scope = {"type": "websocket", "path": "/_nicegui_ws/socket.io", "headers": headers, "client": ("127.0.0.1", 1)}
     await guard(scope, None, send)  # type: ignore[arg-type]
@@ -270,7 +278,7 @@ async def test_a_page_of_another_site_computes_nothing_by_a_get() -> None:
     async def application(scope: Any, _receive: Any, _send: Any) -> None:
         seen.append(access_of(scope))
 
-    guarded = Guard(application, Tokens(), Gate())
+    guarded = AccessMiddleware(application, Tokens(), Gate())
     for origin in ("http://localhost", "https://evil.example"):
         headers = [(b"host", b"localhost"), (b"origin", origin.encode())]
         scope = {"type": "http", "method": "GET", "path": "/api/x", "headers": headers, "client": ("127.0.0.1", 1)}

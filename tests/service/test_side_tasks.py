@@ -22,7 +22,7 @@ from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.mqtt_log import MqttLog
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import LoggingSettings
-from hs_stream.service.tasks import SideTasks, careful
+from hs_stream.service.side_tasks import SideTasks, careful
 from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 from tests.fake_broker import FakeBroker, Peer
 from tests.service.conftest import Process
@@ -65,7 +65,7 @@ async def test_it_is_started_again_counted_and_logged_once_for_each_cause() -> N
         "MemoryError: much",
         "CancelledError: ",
     ]
-    assert re.fullmatch(r"tasks\.py:\d+ keep > test_side_tasks\.py:\d+ run", logs[0]["where"])
+    assert re.fullmatch(r"side_tasks\.py:\d+ keep > test_side_tasks\.py:\d+ run", logs[0]["where"])
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

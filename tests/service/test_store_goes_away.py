@@ -11,7 +11,7 @@ import pytest
 
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.service.embedded.broker import EmbeddedBroker
-from hs_stream.service.round import Round
+from hs_stream.service.generation import Generation
 from hs_stream.store.sqlite.file import SqliteFile
 from hs_stream_connectors.mqtt.homeassistant import HomeAssistant
 
@@ -54,13 +54,13 @@ async def test_home_assistant_asks_for_states_meanwhile(
         await it.publish((1, 1.0))
         await it.contents("scaled", {1: 2.0})
         away.set = True
-        [assistant] = [mirror.made for mirror in it.service._round._outputs.mirrors]
+        [assistant] = [mirror.made for mirror in it.service._generation._outputs.mirrors]
         assert isinstance(assistant, HomeAssistant)
-        assistant._states.clear()  # as behind a start: nothing is known yet, and the store is asked
+        assistant._states.clear()  # as after a start: nothing is known yet, and the store is asked
         await it.publish((2, 2.0))
         await it.mqtt.publish("homeassistant/status", "online", qos=1)
         await away.until_asked("<lambda>", "_append")
-        await asyncio.sleep(1.5)  # longer than the jitter behind a birth
+        await asyncio.sleep(1.5)  # longer than the jitter after a birth
         assert (await it.get("/healthz"))["ok"]
         assert "it is away" in (await it.get("/readyz", 503))["parts"]["store"]["error"]
         away.set = False
@@ -94,12 +94,12 @@ async def test_a_stop_waits_for_no_store_that_goes_away_while_the_workflows_are_
 ) -> None:
     opening = asyncio.Event()
 
-    async def open_for_ever(_: Round) -> None:
+    async def open_for_ever(_: Generation) -> None:
         opening.set()
         await asyncio.Event().wait()
 
     async with running(tmp_path, broker, PUBLISHED) as it:
-        monkeypatch.setattr(Round, "open", open_for_ever)
+        monkeypatch.setattr(Generation, "open", open_for_ever)
         await asyncio.to_thread((tmp_path / "comfort.yaml").write_text, PUBLISHED.replace("* 2", "* 3"), "utf-8")
         it.service.read_files_again()
         async with asyncio.timeout(10):

@@ -25,7 +25,7 @@ def url(request: pytest.FixtureRequest) -> str:
     return "sqlite:///data/x.db" if request.param == "sqlite" else str(request.getfixturevalue("replica_url"))
 
 
-async def test_a_service_that_was_frozen_changes_nothing_behind_its_successor(
+async def test_a_service_that_was_frozen_changes_nothing_once_it_has_a_successor(
     site: Any, broker: EmbeddedBroker, url: str
 ) -> None:
     settings = f'{url}"\nlease = "{LEASE_SECONDS}s'

@@ -41,7 +41,7 @@ def verify(code: int) -> list[str]:
 
 @pytest.fixture
 def forgotten(in_site: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store in which nobody has computed one stream behind its first instance; its path."""
+    """A store in which nobody has computed one stream after its first instance; its path."""
     monkeypatch.setattr(work, "_PAUSE", 0.0)
     Path("comfort.yaml").write_text(WORKFLOW, encoding="utf-8")
     Path("data").mkdir(exist_ok=True)

@@ -75,11 +75,11 @@ def test_how_old_readings_over_mqtt_may_be(registry: ToolRegistry) -> None:
 
     def reads(moment: str, text: str, settings: Settings) -> bool:
         workflow = parse(COMFORT.replace("unit: ms}", f"unit: iso}}{text}"), registry)
-        (feed,) = Connectors(settings).feeds([workflow])
-        assert isinstance(feed.source, MqttSource)
+        (source,) = Connectors(settings).sources_of([workflow])
+        assert isinstance(source.source, MqttSource)
         payload = json.dumps({"ts": moment, "temperature": 1}).encode()
         message = Message(b"home/1/kitchen/climate", payload, 0, 0, False, False)
-        return bool(feed.source.decode([message], lambda: None).readings)
+        return bool(source.source.decode([message], lambda: None).readings)
 
     old = Settings(watermark=WatermarkSettings(earliest=parse_time("1990-01-01T00:00:00Z", now=0)))
     assert not reads("2000-01-01T00:00:12Z", "", Settings())

@@ -1,4 +1,4 @@
-"""ST-17 to ST-22: a process that was frozen anywhere, for however long, changes nothing behind its successor.
+"""ST-17 to ST-22: a process that was frozen anywhere, for however long, changes nothing once it has a successor.
 
 Two stores over one database are the two processes; what one of them is about to send is held back while the other one
 takes over, opens and corrects. Through real processes: `tests/service/test_takeover.py`.
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class Held:
 
 @contextlib.asynccontextmanager
 async def frozen(held: Held, write: Any) -> AsyncIterator[asyncio.Task[None]]:
-    """``write`` is under way and held back inside; it goes on behind the block, and must be `Fenced`."""
+    """``write`` is under way and held back inside; it goes on after the block, and must be `Fenced`."""
     task = asyncio.create_task(write)
     await asyncio.wait((task, asyncio.create_task(held.reached.wait())), return_when=asyncio.FIRST_COMPLETED)
     assert held.reached.is_set(), task.exception()
@@ -226,7 +226,7 @@ async def test_frozen_inside_of_a_checkpoint(mongo: Callable[[], MongoStore]) ->
 
 
 async def test_an_sqlite_writer_frozen_before_its_transaction(tmp_path: Path) -> None:
-    """Its thread is behind every check but that of the transaction itself."""
+    """Its thread has passed every check but that of the transaction itself."""
     first, second = SqliteStore(tmp_path / "store.db"), SqliteStore(tmp_path / "store.db")
     await began(first)
     await first.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
@@ -389,7 +389,7 @@ async def test_with_another_electable_member_it_is_a_transaction(
 
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("append", [True, False])
-async def test_a_command_that_the_server_has_not_ended_changes_nothing_behind_the_claim(
+async def test_a_command_that_the_server_has_not_ended_changes_nothing_after_the_claim(
     replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch, append: bool, ends: bool
 ) -> None:
     """ST-17: it had looked at the token before. ``ends``: the server lets the claim end it."""
@@ -415,10 +415,39 @@ async def test_a_command_that_the_server_has_not_ended_changes_nothing_behind_th
     await second.close()
 
 
+async def test_a_transaction_that_begins_during_a_claim_does_not_hold_it_up(
+    replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that goes on for a moment, and is frozen again: the server would wait for it for a minute."""
+    first, second = replica(), replica()
+    await began(first)
+    await first.append(Append(1, [(RAW, Batch.of([(1, "a")]))]))
+    held = Held(first)
+    held.arm("instances")
+    end_sessions = second._writer.end_sessions
+    tasks: list[asyncio.Task[None]] = []
+
+    async def and_then_it_goes_on(ids: Sequence[Any]) -> None:
+        await end_sessions(ids)
+        if not tasks:
+            tasks.append(asyncio.create_task(first.append(Append(2, purged={RAW: TimeIntervals.of(0, 9)}))))
+            await held.reached.wait()
+
+    monkeypatch.setattr(second._writer, "end_sessions", and_then_it_goes_on)
+    async with asyncio.timeout(30):
+        await began(second, "second", "first")
+    held.go.set()
+    with pytest.raises(Fenced):
+        await tasks[0]
+    assert await contents(second, RAW) == {1: "a"}
+    await first.close()
+    await second.close()
+
+
 async def test_what_the_server_has_not_answered_is_ended_before_the_next_write(
     replica_url: str, replica: Callable[[], MongoStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be carried out behind it: here, it would insert again what was purged."""
+    """Else it would be carried out after it: here, it would insert again what was purged."""
     store = replica()
     await began(store)
     with monkeypatch.context() as patch:

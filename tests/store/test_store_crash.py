@@ -64,7 +64,7 @@ def step(i: int, consumed: int) -> Commit:
 
 
 def derived(stream: int, k: int) -> dict[int, object]:
-    """The contents of a derived stream behind commit ``k``."""
+    """The contents of a derived stream after commit ``k``."""
     contents: dict[int, object] = {i: f"revised {i + 1}" for i in range(1, k)}
     if k:
         contents[k] = float(k)
@@ -95,7 +95,7 @@ async def work(store: Store, report: Callable[[str], None], rounds: int = 1_000_
 
 
 async def check(store: Store, acked: dict[str, int]) -> int:
-    """Everything that must hold behind a crash; the last commit that is there."""
+    """Everything that must hold after a crash; the last commit that is there."""
     recovery = await store.open()
     k = recovery.commit_seq
     assert acked["c"] <= k <= acked["c"] + 1
@@ -132,7 +132,7 @@ async def check(store: Store, acked: dict[str, int]) -> int:
 
 
 def killed(url: str, pause: float) -> dict[str, int]:
-    """Run this file against ``url`` and kill it ``pause`` seconds behind its first answer: what it had reported until
+    """Run this file against ``url`` and kill it ``pause`` seconds after its first answer: what it had reported until
     then."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(

@@ -292,7 +292,7 @@ async def test_mongo_forgets_what_is_applied_and_published(mongo_url: str) -> No
     for seq in range(1, 6):
         change = StreamChange(1, TimeIntervals.of(0, seq), seq, Batch.of([(seq, 1)]), publish=seq == 3)
         await store.commit(Commit(seq, [change], 0, 0))
-    assert await journal(3) == 3, "1 and 2 have nothing to publish; 3 waits, and what is behind it"
+    assert await journal(3) == 3, "1 and 2 have nothing to publish; 3 waits, and what comes after it"
     await store.published("sink", 3)
     assert await journal(0) == 0
     await store.close()
@@ -411,7 +411,7 @@ async def test_mongo_inserts_what_no_single_command_can_hold(either_url: str) ->
 
 
 async def test_mongo_forgets_no_more_than_its_checkpoint_says(mongo_url: str) -> None:
-    """What is published while a checkpoint is written is in the outbox for who opens behind a kill."""
+    """What is published while a checkpoint is written is in the outbox for who opens after a kill."""
     store = MongoStore(mongo_url, checkpoint_seconds=3600)
     await store.open()
     await store.register([StreamRecord(1, StreamId("a"), "derived")])

@@ -141,7 +141,7 @@ async def run(factory: Callable[[], Store], steps: list[Any]) -> None:
         await play(made, steps)
     finally:
         for store in opened:
-            await store.abandon()  # a history that fails leaves nothing to the tests behind it
+            await store.abandon()  # a history that fails leaves nothing to the tests after it
 
 
 async def play(factory: Callable[[], Store], steps: list[Any]) -> None:

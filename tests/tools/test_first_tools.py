@@ -20,7 +20,7 @@ NAN = float("nan")
 
 
 def build(name: str, **parameters: Any) -> Tool:
-    return REGISTRY.resolve(name).build(parameters)
+    return REGISTRY.resolve(f"{name}@^1").build(parameters)
 
 
 def run(name: str, *inputs: list[tuple[int, Any]], end: int = 100_000, **parameters: Any) -> list[tuple[int, Any]]:

@@ -21,7 +21,7 @@ EVERYTHING = TimeInterval(MIN_TIME, MAX_TIME)
 
 
 def build(name: str, **parameters: Any) -> Tool:
-    return default_registry().resolve(name).build(parameters)
+    return default_registry().resolve(f"{name}@^1").build(parameters)
 
 
 def run(name: str, times: list[int], interval: TimeInterval = EVERYTHING, **parameters: Any) -> list[tuple[int, Any]]:

@@ -23,7 +23,7 @@ HOUR = 3_600_000
 
 
 def meter(**parameters: Any) -> UtilityMeter:
-    built = default_registry().resolve("utility_meter").build(parameters)
+    built = default_registry().resolve("utility_meter@^1").build(parameters)
     assert isinstance(built, UtilityMeter)
     return built
 
@@ -93,7 +93,7 @@ def test_a_replaced_meter_that_does_not_begin_at_zero() -> None:
 
 
 def test_a_meter_that_came_back_with_an_old_state_is_no_reset() -> None:
-    """It had saved 1234.25, and lost what came behind that."""
+    """It had saved 1234.25, and lost what came after that."""
     items = [(1_000, 1234.0), (2_000, 1234.5), (3_000, 1234.25), (4_000, 1234.75)]
     assert run(items, every="1m")[0][1] == 0.5 + 1234.25 + 0.5
     assert run(items, every="1m", max_step=10) == [(60_000, 1.0)]

@@ -22,7 +22,7 @@ NAN = float("nan")
 
 
 def build(name: str, **parameters: Any) -> Tool:
-    return default_registry().resolve(name).build(parameters)
+    return default_registry().resolve(f"{name}@^1").build(parameters)
 
 
 def run(name: str, items: list[tuple[int, Any]], **parameters: Any) -> list[tuple[int, Any]]:
@@ -265,7 +265,7 @@ def test_an_infinity_is_an_outlier() -> None:
     assert values("outlier_filter", [20.0, 20.5, 20.25, math.inf], width="1m") == [20.0, 20.5, 20.25, "-"]
 
 
-def test_ahead_judges_by_what_comes_behind() -> None:
+def test_ahead_judges_by_what_comes_after() -> None:
     given = [90.0, 20.0, 20.5, 20.25, 20.5]
     assert values("outlier_filter", given, width="10s", outliers="median")[0] == 90.0
     assert values("outlier_filter", given, width="10s", ahead="10s", outliers="median")[0] == 20.5

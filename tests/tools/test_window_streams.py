@@ -296,9 +296,9 @@ def test_sliding_apply_wrong_parameters(parameters: dict[str, Any], message: str
     ("window", "message"),
     [
         (TimeInterval(0, 90_000), r"begins more than max_width before its time \(write max_width: 1m30s\)"),
-        (TimeInterval(80_000, 90_001), r"ends more than max_ahead behind its time \(write max_ahead: 1ms\)"),
+        (TimeInterval(80_000, 90_001), r"ends more than max_ahead after its time \(write max_ahead: 1ms\)"),
         (TimeInterval(MIN_TIME, 90_000), r"begins more than max_width before its time \(give it a start\)"),
-        (TimeInterval(80_000, MAX_TIME), r"ends more than max_ahead behind its time \(give it an end\)"),
+        (TimeInterval(80_000, MAX_TIME), r"ends more than max_ahead after its time \(give it an end\)"),
     ],
 )
 @pytest.mark.parametrize("name", ["sliding_apply", "sliding_listify", "sliding_sink"])

@@ -30,7 +30,7 @@ class _Engine:
         self.broken = False
 
     def find(self, stream: StreamId) -> SimpleNamespace:
-        return SimpleNamespace(id=1, stream=stream, kind="raw", changes_behind=7, newest=NOW)
+        return SimpleNamespace(id=1, stream=stream, kind="raw", changes_before_newest=7, newest=NOW)
 
     async def read(
         self,

@@ -23,7 +23,7 @@
 `relative`            relative_apply, relative_apply2
 `grids`               resample, interpolate
 `gaps`                gap_detect, offline_detect, session_window
-`metering`            utility_meter
+`metering`            utility_meter, increase
 `smart_home`          change_detect, state_duration, outlier_filter
 `datasets`            minibatch, minibatch_by_time, dataset
 `learning`            learn_classifier, learn_model, predict, anomaly_score, cluster (these two modules need

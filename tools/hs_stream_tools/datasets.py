@@ -26,7 +26,7 @@ class Minibatch(FoldTool):
 
     ``size``: how many, at least 1. Output: at each instance whose number, counted from the first of all, is a multiple
     of ``size``, the list of the last ``size`` values, oldest first. Values of any type; ``None`` and NaN count. A late
-    instance moves the bounds of all batches behind it; ``minibatch_by_time`` has bounds that nothing moves.
+    instance moves the bounds of all later batches; ``minibatch_by_time`` has bounds that nothing moves.
 
     >>> tool = Minibatch(size=2)
     >>> state, found = tool.initial(), []

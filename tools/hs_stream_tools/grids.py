@@ -43,7 +43,7 @@ class Resample(Tool):
     clock back by more than 3 h does a cell of less than a day leave out what lies further back than ``every`` + 3 h.
 
     ``nearest``: the reading nearest to t, at most half of ``every`` away (exactly half: only before the reading, not
-    behind it), of two equally near ones the earlier; known half of ``every`` later.
+    after it), of two equally near ones the earlier; known half of ``every`` later.
 
     Missing values (``None``, NaN) are ignored. A cell without a reading has no output: an outage is not a value, and
     ``last_value`` or ``interpolate`` fill it, with a bound. ``TypeError`` for what is no number, where numbers are

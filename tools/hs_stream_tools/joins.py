@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce as fold
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from hs_stream.core.tool import (
     Drive,
     Duration,
     FromInput,
+    FromUnion,
     OnGrid,
     Pointwise,
     Previous,
@@ -25,8 +27,9 @@ from hs_stream.core.tool import (
     grid_times_near,
 )
 from hs_stream.core.value import Value
+from hs_stream_tools._lasting import Missing, at, check_age, held
 
-__all__ = ["AlignedMerge", "AsOfJoin", "LastValue"]
+__all__ = ["AlignedMerge", "AsOfJoin", "CombineLatest", "JoinOfStates", "LastValue"]
 
 
 def check_count(tool: Tool, sources: Sequence[Batch], wanted: int) -> None:
@@ -122,16 +125,6 @@ def _last_at(
     return found, valid
 
 
-def _plain(source: Batch, index: int) -> Value:
-    value = source.values[index]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _check_max_age(max_age: int | None) -> None:
-    if max_age is not None and max_age <= 0:
-        raise ValueError(f"max_age must be longer than 0, not {format_duration(max_age)}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class AsOfJoin(Tool):
     """Each value of input 0 together with the last value of input 1 at that time.
@@ -165,7 +158,7 @@ class AsOfJoin(Tool):
 
     def __post_init__(self) -> None:
         check_names(self.names, 2)
-        _check_max_age(self.max_age)
+        check_age(self.max_age)
 
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
@@ -191,8 +184,180 @@ class AsOfJoin(Tool):
         for (time, value), index, there in zip(left, found.tolist(), valid.tolist(), strict=True):
             if there or self.outer:
                 times.append(time)
-                values.append({first: value, second: _plain(right, index) if there else None})
+                values.append({first: value, second: at(right, index) if there else None})
         return Batch.build(times, values)
+
+
+def _side_by_side(
+    tool: JoinOfStates | CombineLatest,
+    times: npt.NDArray[np.int64],
+    sources: Sequence[Batch],
+    held_by: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
+) -> Batch:
+    """Rows of what each source holds at ``times``: the whole ones, or with ``outer`` those that have anything."""
+    there = np.array([valid for _, valid in held_by])
+    kept = np.flatnonzero(there.any(axis=0) if tool.outer else there.all(axis=0))
+    columns = [
+        [at(source, position) if valid else None for position, valid in zip(*pair, strict=True)]
+        for source, pair in zip(
+            sources, ((found[kept].tolist(), valid[kept].tolist()) for found, valid in held_by), strict=True
+        )
+    ]
+    rows = zip(*columns, strict=True)
+    if tool.names is None:
+        return Batch.build(times[kept], [list(row) for row in rows])
+    return Batch.build(times[kept], [dict(zip(tool.names, row, strict=True)) for row in rows])
+
+
+def _times_of(interval: TimeInterval, sources: Sequence[Batch]) -> npt.NDArray[np.int64]:
+    """The union of the times in ``interval``."""
+    return np.unique(np.concatenate([source.slice(interval.start, interval.end).times for source in sources]))
+
+
+def _check_missing(missing: Missing, max_age: int | None) -> None:
+    if missing == "keeps" and max_age is None:
+        raise ValueError("missing: keeps needs max_age: how old may the value before be?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinOfStates(Tool):
+    """Each value of input 0 together with the value that input 1 holds then.
+
+    Output: an object of both under the two ``names`` (default ``left`` and ``right``). ``driven_by: left`` (default):
+    at each reading of input 0, with the last value of input 1 at or before it. ``driven_by: either``: at each reading
+    of either of them, with the last value of both.
+
+    ``strict: true``: with the last value of input 1 before it, not at it: what held until then. So an hour's
+    consumption, which stands at the hour's end, is paid at the price that was set as it began (pandas'
+    ``allow_exact_matches=False``). It needs ``driven_by: left``.
+
+    ``max_age``: only a value younger than this counts (one of exactly this age does not; with ``strict`` it does, as
+    it held until then). ``missing: ends`` (default): a reading that is unknown (``None``, NaN, ``unavailable``,
+    ``unknown``) ends what holds; ``missing: keeps``: the value before it goes on, which needs ``max_age``.
+    ``outer: true`` puts ``null`` where there is no value on one side; otherwise there is no output then. Values of any
+    type are passed on unchanged.
+
+    >>> used, price = Batch.of([(7_200_000, 0.8)]), Batch.of([(3_600_000, 0.39), (7_200_000, 0.26)])
+    >>> list(JoinOfStates(names=("kwh", "eur"), strict=True).evaluate(TimeInterval(0, 7_200_000), [used, price]))
+    [(7200000, {'kwh': 0.8, 'eur': 0.39})]
+    """
+
+    name = "as_of_join"
+    version = "2.0.0"
+    kind = "merge"
+    arity = 2
+    alignment = 0
+    samples = (
+        {},
+        {"names": ["light", "occupancy"], "max_age": "5s"},
+        {"outer": True, "max_age": "1m", "missing": "keeps"},
+        {"strict": True, "outer": True},
+        {"strict": True, "max_age": "3s"},
+        {"driven_by": "either"},
+        {"driven_by": "either", "max_age": "10s", "outer": True},
+    )
+    names: tuple[str, ...] = ("left", "right")
+    driven_by: Literal["left", "either"] = "left"
+    strict: bool = False
+    max_age: Duration | None = None
+    missing: Missing = "ends"
+    outer: bool = False
+
+    def __post_init__(self) -> None:
+        check_names(self.names, 2)
+        check_age(self.max_age)
+        _check_missing(self.missing, self.max_age)
+        if self.strict and self.driven_by == "either":
+            raise ValueError("strict needs driven_by: left: at its own reading input 1 would have its value before it")
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """``names``."""
+        return frozenset(self.names)
+
+    def support(self, slot: int) -> Support:
+        """What is held; of input 0 the instance at t where it drives."""
+        if slot == 0 and self.driven_by == "left":
+            return Pointwise()
+        if self.max_age is None:
+            return Previous(1 + self.strict)
+        return Window(self.max_age + self.strict)
+
+    def drive(self) -> Drive:
+        """Input 0's times, or those of both."""
+        return FromInput(0) if self.driven_by == "left" else FromUnion()
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """The pairs in ``interval``."""
+        check_count(self, sources, 2)
+        left, right = sources
+        alone = self.driven_by == "left"
+        times = left.slice(interval.start, interval.end).times if alone else _times_of(interval, sources)
+        # Where input 0 drives, only its own instance counts.
+        first = held(left, times, 1 if alone else self.max_age, "ends" if alone else self.missing)
+        return _side_by_side(
+            self, times, sources, (first, held(right, times, self.max_age, self.missing, strict=self.strict))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineLatest(Tool):
+    """The values that all inputs hold, side by side, whenever one of them has a reading.
+
+    Output, at each time at which any input has a reading: a list of the last values of all, in the order of the inputs;
+    with ``names`` (one for each input) an object. ``max_age``: a value counts while it is younger than this (one of
+    exactly this age does not); without it any age does. No output while any of them has no value; ``outer: true``
+    puts ``null`` there, as long as one has a value.
+
+    ``missing: ends`` (default): a reading that is unknown (``None``, NaN, ``unavailable``, ``unknown``) ends what its
+    input holds; ``missing: keeps``: the value before it goes on, which needs ``max_age``. Values of any type are passed
+    on unchanged.
+
+    >>> celsius, humidity = Batch.of([(0, 20.0), (300, 22.0)]), Batch.of([(60, 50.0)])
+    >>> list(CombineLatest(names=("c", "rh")).evaluate(TimeInterval(-1, 300), [celsius, humidity]))
+    [(60, {'c': 20.0, 'rh': 50.0}), (300, {'c': 22.0, 'rh': 50.0})]
+    """
+
+    name = "combine_latest"
+    version = "1.0.0"
+    kind = "merge"
+    arity = None
+    samples = (
+        {},
+        {"max_age": "5s"},
+        {"names": ["a", "b"], "max_age": "10s", "missing": "keeps"},
+        {"names": ["a", "b"], "outer": True},
+    )
+    names: tuple[str, ...] | None = None
+    max_age: Duration | None = None
+    missing: Missing = "ends"
+    outer: bool = False
+
+    def __post_init__(self) -> None:
+        check_age(self.max_age)
+        _check_missing(self.missing, self.max_age)
+        if self.names is not None:
+            check_names(self.names)
+            # Whoever connects the inputs then sees how many there must be.
+            object.__setattr__(self, "arity", len(self.names))
+
+    def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
+        """``names``."""
+        return None if self.names is None else frozenset(self.names)
+
+    def support(self, slot: int) -> Support:
+        """The last instance, or those younger than max_age."""
+        return Previous(1) if self.max_age is None else Window(self.max_age)
+
+    def drive(self) -> Drive:
+        """The times of all inputs."""
+        return FromUnion()
+
+    def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
+        """What is held, at the times in ``interval``."""
+        if self.names is not None:
+            check_count(self, sources, len(self.names))
+        times = _times_of(interval, sources)
+        return _side_by_side(self, times, sources, [held(one, times, self.max_age, self.missing) for one in sources])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +393,7 @@ class LastValue(Tool):
     tz: str | None = None
 
     def __post_init__(self) -> None:
-        _check_max_age(self.max_age)
+        check_age(self.max_age)
         if self.every is not None:
             if self.max_age is None:
                 raise ValueError("every needs max_age: how long a value may be held when the sensor is silent")

@@ -132,7 +132,7 @@ class Learner(FoldTool):
                 results.append(result)
         after = self.dump(learner)
         if not _finite(after):
-            # It would fail at all that comes behind. It never has finite numbers again, so one look is enough.
+            # It would fail at all that comes later. It never has finite numbers again, so one look is enough.
             raise ValueError(
                 f"{self.name}: these numbers are too large for the model: what it learnt would be infinite"
             )

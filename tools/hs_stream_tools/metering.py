@@ -9,16 +9,20 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final, Literal
 
-from hs_stream.core.time import Grid, format_duration, from_ms, to_ms, zone
+from hs_stream.core.calendar import Cells, Period, Weekday
+from hs_stream.core.time import MAX_TIME, Grid, format_duration, from_ms, to_ms, zone
 from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid
 from hs_stream.core.value import Value
+from hs_stream_tools._counters import CounterModel, Step, reading
+from hs_stream_tools._exact import Number, Sum, added, empty, negative, rounded, together
 from hs_stream_tools._values import number
 
-__all__ = ["UtilityMeter"]
+__all__ = ["Increase", "UtilityMeter", "UtilityMeter2"]
 
 _DAY: Final = 86_400_000
 _MONDAY: Final = 4 * _DAY
 """1970-01-05 was a Monday."""
+_MOST_CELLS: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,289 @@ class UtilityMeter(FoldTool):
 
 
 def _consumed(state: list[Value]) -> float:
-    """From a base the counter grew to the reading, behind what was kept of the period before the base changed."""
+    """From a base the counter grew to the reading, and what was kept of the period before the base changed."""
     reading, _, base, kept = state
     return float(reading - base + kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityMeter2(CounterModel, FoldTool):
+    """Consumption per period, such as kWh per local day or per bill, from a counter; or for ever.
+
+    ``period``: ``hour``, ``day``, ``week``, ``month``, ``quarter``, ``year``, a length (``15m``; ``every: 15m`` is the
+    same), or ``none`` for a total for ever. ``tz``: IANA zone on whose clock periods begin and end, such as
+    ``Europe/Brussels``; without it UTC. ``offset``: how much later than the period itself it begins, on that clock:
+    ``month`` with ``14d`` is a bill from the 15th to the 15th, ``day`` with ``9h`` a day from 09:00 to 09:00.
+    ``week_start``: ``monday`` or another day. A period is ``(begin, end]``: a reading at exactly midnight is the last
+    of the day that ends. For days on which the clock changes see `hs_stream.core.calendar`.
+
+    From one reading to the next the counter's increase is consumption, of the period that the *later* reading lies in.
+    So the periods add up to what the counter grew by. The very first reading only says where the counter stands.
+
+    Output: at the end of each period with a reading in it what it consumed, as soon as silence tells that it is over; a
+    late reading revises it. With ``fill: 0`` periods without a reading are told too, as 0, until ``forget`` (default
+    7d) after the last reading. With ``running: true`` (always for ``period: none``) at each reading instead what its
+    period has consumed so far; then ``fill: 0`` tells 0 as a period begins (a millisecond later where a reading is at
+    exactly that time).
+
+    What the counter grew by from one reading to the next:
+
+    - ``reset`` (a share, default 0.1): a fall to less than that share of the highest reading is a reset to 0, and what
+      the counter shows is the increase. A smaller fall is a dip, which counts nothing, and climbing back from it does
+      not either. With 0 every fall is a dip, with 1 every one is a reset.
+    - ``glitch`` (default 1d): for so long after a reset a reading at 1 - ``reset`` of the old base or above tells that
+      it was none, but a wrong reading (a 0 that a gateway made up): consumption goes on from the old base. A period
+      that has ended meanwhile has told what was known; the one in which the counter comes back is less by what was
+      counted in between, so that periods still add up. A counter that climbs so far from 0 in a single step, and is
+      meant to, such as one of single charges of a car, needs ``glitch: 0s``.
+    - ``max_rate`` (per hour, or ``5/min``): an increase that is faster, from when the base was first reached, is none,
+      but another meter or a wrong reading (exactly so fast is fine). For ``glitch`` long, a fall to nearer the old base
+      tells that it was wrong.
+    - ``wrap``: the register begins at 0 again at this value. A fall by more than half of it goes on over the end, if
+      the counter was in the last tenth (with ``reset: 0`` wherever it was).
+    - ``net: true``: every difference counts with its sign: a meter that also runs backwards.
+    - ``delta: true``: readings are increments, each counts with its sign, the first one too.
+    - ``segments``: times with offset (``2026-03-01T10:00:00+01:00``) at which the device was replaced: the first
+      reading at or after each only says where the new one stands.
+
+    Sums are exact and rounded once; integers as long as all readings are. A missing reading (``None``, NaN, an
+    infinity) is as if it were not there. ``TypeError`` for what is no number.
+
+    >>> from hs_stream.core.batch import Batch
+    >>> from hs_stream.core.time import TimeInterval
+    >>> counter = Batch.of([(50_000, 7.0), (60_000, 9.0), (61_000, 0.0), (70_000, 9.5), (190_000, 1.0)])
+    >>> list(UtilityMeter2(period=60_000).evaluate(TimeInterval(0, 300_000), [counter]))
+    [(60000, 2.0), (120000, 0.5), (240000, 0.0)]
+    """
+
+    name = "utility_meter"
+    version = "2.0.0"
+    takes = "number"
+    samples = (
+        {"every": "10s", "reset": 0.5, "glitch": "20s"},
+        {"period": "10s", "fill": 0, "forget": "1m", "max_rate": "2/s", "reset": 0.9, "glitch": "3s"},
+        {"period": "5s", "reset": 1, "wrap": 64, "offset": "2s", "glitch": "0s"},
+        {"period": "1m", "running": True, "net": True, "max_rate": "1/min"},
+        {"period": "day", "tz": "Europe/Brussels", "offset": "9h", "running": True, "delta": True},
+        {"period": "hour", "tz": "Australia/Lord_Howe", "fill": 0, "forget": "1d", "max_rate": 1000.0},
+        {"period": "1m", "fill": 0, "forget": "5m", "running": True, "glitch": "20s"},
+        {"period": "week", "week_start": "sunday", "tz": "America/New_York", "segments": ["2015-02-04T17:51:00Z"]},
+        {"period": "month", "tz": "Europe/Brussels", "offset": "14d"},
+        {"period": "quarter", "fill": 0, "forget": "1000d"},
+        {"period": "year", "reset": 0},
+        {"period": "none", "segments": ["2015-02-04T17:51:00Z", "2015-02-04T17:51:10Z"]},
+    )
+    period: Period | Literal["none"] | Duration | None = None
+    every: Duration | None = None
+    tz: str | None = None
+    offset: Duration = Duration(0)
+    week_start: Weekday = "monday"
+    running: bool = False
+    fill: Literal[0] | None = None
+    forget: Duration = Duration(7 * _DAY)
+
+    def __post_init__(self) -> None:
+        if (self.period is None) == (self.every is None):
+            raise ValueError("give one of period and every")
+        if self.forget <= 0:
+            raise ValueError(f"forget must be longer than 0, not {format_duration(self.forget)}")
+        if self.period == "none" and (self.tz or self.offset or self.fill is not None or self.week_start != "monday"):
+            raise ValueError("period: none has no periods: give no tz, offset, week_start and fill with it")
+        self.cells  # noqa: B018 - looks the zone up now, so that a wrong one is found before the first reading
+        self.check_counter()
+
+    @cached_property
+    def cells(self) -> Cells | None:
+        """The periods; ``None`` for one that never ends."""
+        length = self.every if self.period is None else self.period
+        assert length is not None
+        if length == "none":
+            return None
+        return Cells.of(length, tz=self.tz, offset=self.offset, week_start=self.week_start)
+
+    def drive(self) -> Drive:
+        """The ends of the periods; the input's times; or any time, where both matter."""
+        if self.cells is None or (self.running and self.fill is None):
+            return FromInput(0)
+        return OnGrid(Grid(1) if self.running else self.cells)
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[line, time, end, sure, doubtful]``: of the counter, the last reading, the end of its period.
+
+        ``sure`` and ``doubtful`` are what the period has consumed so far. What was doubtful before it began is taken
+        off ``sure``, so that their sum is what it consumed, and less if that turns out to be void.
+        """
+        found = reading(self.name, value)
+        if found is None:
+            return state, SKIP
+        if state is None:
+            line, step = self.first(time, found)
+            kind: Sum = 0 if isinstance(found, int) else []
+            return self._told([line, time, self._end(time), *_grown(kind, kind, step)], time)
+        line, _, end, sure, doubtful = state
+        if isinstance(found, float):
+            sure, doubtful = together(sure, []), together(doubtful, [])
+        if time > end:
+            end, sure = self._end(time), negative(doubtful)
+        line, step = self.advance(line, time, found)
+        return self._told([line, time, end, *_grown(sure, doubtful, step)], time)
+
+    def _end(self, time: int) -> int:
+        return MAX_TIME if self.cells is None else self.cells.end(time)
+
+    def _told(self, state: list[Value], time: int) -> tuple[Value, Value]:
+        return state, _so_far(state) if isinstance(self.drive(), FromInput) else SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        """What the period of the last reading consumed, at its end, and 0 for those behind it."""
+        if state is None or self.cells is None:
+            return
+        _, last, ends, _, _ = state
+        if self.running and start < last <= end:
+            yield last, _so_far(state)
+        elif not self.running and start < ends <= end:
+            yield ends, _so_far(state)
+        if self.fill is None:
+            return
+        first = max(start, ends) if not self.running else max(start, ends) - 1
+        for time in self.cells.times(first, min(end, last + self.forget)).tolist():
+            told = time + 1 if time == last else time
+            if start < told <= end:
+                yield told, rounded(empty(state[3]))
+
+    def due(self, state: Value, after: int) -> int | None:
+        """The last reading where it is running, the end of its period, and with ``fill`` ends until ``forget``."""
+        if state is None or self.cells is None:
+            return None
+        _, last, end, _, _ = state
+        if self.running and after < last:
+            return int(last)
+        if after < end:
+            return int(end + 1 if self.running and end == last else end)
+        if self.fill is None:
+            return None
+        if self.running and after == end == last:
+            return int(end + 1)
+        found = self.cells.next(after)
+        return found if found <= last + self.forget else None
+
+
+def _grown(sure: Sum, doubtful: Sum, step: Step) -> tuple[Sum, Sum]:
+    """Both with what a reading says."""
+    if step.void:
+        doubtful = empty(doubtful)
+    elif step.settled:
+        sure, doubtful = together(sure, doubtful), empty(doubtful)
+    if step.doubtful:
+        return sure, added(doubtful, step.terms)
+    return added(sure, step.terms), doubtful
+
+
+def _so_far(state: list[Value]) -> Number:
+    return rounded(together(state[3], state[4]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Increase(CounterModel, FoldTool):
+    """What a counter grew by in the time before now, such as the kWh of the last 24 hours at each full hour.
+
+    Output at each grid instant t (``every``): what the readings in ``(t - width, t]`` add to those before them, 0 where
+    that is nothing. ``width``: a multiple of ``every``, at most 10,000 times that. There is no output where no reading
+    lies in the window: of a counter that is silent for longer nobody knows. Nor is there one before the first reading.
+
+    Parameters of the counter (``reset``, ``glitch``, ``net``, ``delta``, ``wrap``, ``max_rate``, ``segments``), exact
+    sums and missing readings are as for ``utility_meter``. What turns out to be a wrong reading is taken out of the
+    windows to come.
+
+    >>> from hs_stream.core.batch import Batch
+    >>> from hs_stream.core.time import TimeInterval
+    >>> counter = Batch.of([(5_000, 7.0), (12_000, 9.0), (18_000, 0.5), (32_000, 1.0)])
+    >>> list(Increase(width=20_000, every=10_000).evaluate(TimeInterval(0, 60_000), [counter]))
+    [(10000, 0.0), (20000, 2.5), (30000, 2.5), (40000, 0.5), (50000, 0.5)]
+    """
+
+    name = "increase"
+    version = "1.0.0"
+    takes = "number"
+    samples = (
+        {"width": "1m", "every": "10s", "reset": 0.5, "glitch": "20s"},
+        {"width": "5s", "every": "5s", "max_rate": "2/s", "reset": 0.9, "glitch": "3s"},
+        {"width": "1h", "every": "15m", "wrap": 64, "segments": ["2015-02-04T17:51:00Z"]},
+        {"width": "20s", "every": "2s", "net": True},
+        {"width": "20s", "every": "2s", "delta": True},
+    )
+    width: Duration
+    every: Duration
+
+    def __post_init__(self) -> None:
+        if self.every <= 0:
+            raise ValueError(f"every must be longer than 0, not {format_duration(self.every)}")
+        if not 1 <= self.width / self.every <= _MOST_CELLS or self.width % self.every:
+            raise ValueError(
+                f"width must be a multiple of every ({format_duration(self.every)}), at most {_MOST_CELLS} times that, "
+                f"not {format_duration(self.width)}"
+            )
+        self.check_counter()
+
+    def drive(self) -> Drive:
+        """The grid."""
+        return OnGrid(Grid(self.every))
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[line, time, sure, doubtful, nothing]``: of the counter, the last reading, and 0.
+
+        ``sure`` and ``doubtful`` are ``[t, sum]`` for each grid instant t that a window to come may hold: what the
+        counter grew by since the grid instant before.
+        """
+        found = reading(self.name, value)
+        if found is None:
+            return state, SKIP
+        if state is None:
+            line, step = self.first(time, found)
+            state = [line, time, [], [], 0]
+        else:
+            line, step = self.advance(state[0], time, found)
+        _, _, sure, doubtful, nothing = state
+        if isinstance(found, float):
+            nothing = []
+        if step.void:
+            doubtful = []
+        elif step.settled:
+            sure, doubtful = _joined(sure, doubtful), []
+        sure, doubtful = ([cell for cell in cells if cell[0] > time - self.width] for cells in (sure, doubtful))
+        if step.terms:
+            grown = [[Grid(self.every).next(time - 1), added(nothing, step.terms)]]
+            sure, doubtful = (sure, _joined(doubtful, grown)) if step.doubtful else (_joined(sure, grown), doubtful)
+        return [line, time, sure, doubtful, nothing], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        """What lies in the window, as long as the last reading does."""
+        if state is None:
+            return
+        _, last, sure, doubtful, nothing = state
+        for time in Grid(self.every).times(start, min(end, last + self.width - 1)).tolist():
+            total = nothing
+            for cell, grown in (*sure, *doubtful):
+                if cell > time - self.width:
+                    total = together(total, grown)
+            yield time, rounded(total)
+
+    def due(self, state: Value, after: int) -> int | None:
+        """The next grid instant, as long as the last reading lies in its window."""
+        found = Grid(self.every).next(after)
+        return found if state is not None and found < state[1] + self.width else None
+
+
+def _joined(cells: list[list[Value]], others: list[list[Value]]) -> list[list[Value]]:
+    """Both, ascending; ``others`` begin where ``cells`` end, or later."""
+    if cells and others and cells[-1][0] == others[0][0]:
+        return [*cells[:-1], [cells[-1][0], together(cells[-1][1], others[0][1])], *others[1:]]
+    return [*cells, *others]

@@ -42,7 +42,7 @@ class OverWindows(Tool):
 
     @abstractmethod
     def reach(self) -> tuple[int, int]:
-        """How far a window may reach before and behind t."""
+        """How far a window may reach before and after t."""
 
     @abstractmethod
     def windows(self, driving: Batch) -> tuple[Ints, Ints, Ints]:
@@ -117,7 +117,7 @@ class GivenWindows(OverWindows):
         if window.end > time + self.max_ahead:
             needed = window.end - time
             raise ToolError(
-                f"{self.name}: the window {window}{_at(time)} ends more than max_ahead behind its time",
+                f"{self.name}: the window {window}{_at(time)} ends more than max_ahead after its time",
                 hint="give it an end" if window.end >= MAX_TIME else f"write max_ahead: {format_duration(needed)}",
             )
 
@@ -135,7 +135,7 @@ class SlidingApply(GivenWindows):
     as for ``apply``. Such a function gets a list of the values in the window, in time order; with ``with_time: true``
     a list of ``[time, value]``, the times being aware UTC datetimes.
 
-    ``max_width``: how long before its time a window may begin. ``max_ahead``: how long behind its time one may end; an
+    ``max_width``: how long before its time a window may begin. ``max_ahead``: how long after its time one may end; an
     output waits until the data is known that far. A window that reaches further is an error. Output: what the function
     gives, at the time of the window. None for a window without an instance.
 
@@ -251,7 +251,7 @@ class RelativeWindow(OverWindows):
         check_order(self.relative_start, self.relative_end, "relative_start and relative_end")
 
     def reach(self) -> tuple[int, int]:
-        """From the start, if it is before t, to the end, if it is behind t."""
+        """From the start, if it is before t, to the end, if it is after t."""
         return max(-self.relative_start, 0), max(self.relative_end, 0)
 
     def windows(self, driving: Batch) -> tuple[Ints, Ints, Ints]:

@@ -63,7 +63,7 @@ class RandomGenerator(Tool):
 
     Each stream over a plate has its own numbers. A tool that was released without that sets ``by_plates = False``.
 
-    A subclass is a dataclass that writes `draw` and declares those of the three parameters below that it has, behind
+    A subclass is a dataclass that writes `draw` and declares those of the three parameters below that it has, after
     its own: where parameters are given without names, their order counts.
     """
 

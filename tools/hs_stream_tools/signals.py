@@ -10,9 +10,12 @@ from typing import Literal
 from hs_stream.core.time import format_duration
 from hs_stream.core.tool import SKIP, Duration, FoldTool, PreviousTool
 from hs_stream.core.value import Value
+from hs_stream_tools._counters import CounterModel, reading
+from hs_stream_tools._exact import added, rounded
+from hs_stream_tools._per_period import PerPeriod
 from hs_stream_tools._values import number
 
-__all__ = ["Derivative", "Ewma", "Integral"]
+__all__ = ["Derivative", "Derivative2", "Ewma", "Integral", "IntegralOfState"]
 
 
 def _positive(**durations: int | None) -> None:
@@ -54,6 +57,87 @@ class Derivative(PreviousTool):
         if before is None or (self.max_gap is not None and elapsed > self.max_gap):
             return SKIP
         return (after - before) / (elapsed / self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivative2(CounterModel, FoldTool):
+    """Rate of change from the reading before to this one; of a counter, never negative over a reset.
+
+    ``(v1 - v0) / ((t1 - t0) / unit)``. ``unit``: the time that the rate is per (default 1s: kWh become kWh per second;
+    with 1h kW). ``max_gap``: no output where the two readings are further apart than this (exactly this far is fine).
+
+    ``counter: true``: the readings are those of a counter, and v1 - v0 is what it grew by. A fall to less than
+    ``reset`` (a share, default 0.1) of the highest reading is a reset to 0; a smaller one is a dip, a rate of 0, as is
+    climbing back. A reset that was a wrong reading is known when the counter comes back within ``glitch`` (default 1d):
+    the rate then is that since the reading before the wrong one. ``max_rate``, ``wrap``, ``net``, ``delta`` and
+    ``segments`` are as for ``utility_meter``. No output at an increase faster than ``max_rate``, nor at the first
+    reading of another device.
+
+    Output: float at each reading but the first. Of a counter a missing reading (``None``, NaN, an infinity) is as if it
+    were not there; otherwise nothing comes out at it, nor at the next one. ``TypeError`` for what is no number.
+
+    >>> tool = Derivative2(unit=3_600_000, counter=True)
+    >>> state, _ = tool.step(tool.initial(), 0, 100.0)
+    >>> state, rate = tool.step(state, 3_600_000, 0.25)
+    >>> rate, tool.step(state, 7_200_000, 0.75)[1]
+    (0.25, 0.5)
+    """
+
+    name = "derivative"
+    version = "2.0.0"
+    takes = "number"
+    samples = (
+        {},
+        {"unit": "1m", "max_gap": "10s"},
+        {"unit": "1h", "counter": True, "reset": 0.5, "glitch": "10s"},
+        {"counter": True, "wrap": 64, "max_rate": "2/s", "segments": ["2015-02-04T17:51:00Z"]},
+        {"counter": True, "net": True, "max_rate": "2/s"},
+        {"counter": True, "delta": True},
+    )
+    unit: Duration = Duration(1000)
+    max_gap: Duration | None = None
+    counter: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(unit=self.unit, max_gap=self.max_gap)
+        self.check_counter()
+        if not self.counter and (self.net or self.delta or self.wrap or self.max_rate is not None or self.segments):
+            raise ValueError("net, delta, wrap, max_rate and segments are of a counter: write counter: true with them")
+
+    def initial(self) -> Value:
+        """``None``: nothing read yet."""
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        """The state is ``[line, time, sure]``: of the counter, the last reading, and the last one that is no doubt.
+
+        Without a counter the line is the last reading.
+        """
+        found = reading(self.name, value)
+        if found is None:
+            return state if self.counter else None, SKIP
+        if not self.counter:
+            if state is None:
+                return [found, time, time], SKIP
+            return [found, time, time], self._rate(float(found) - float(state[0]), time - state[1])
+        if state is None:
+            return [self.first(time, found)[0], time, time], SKIP
+        line, last, sure = state
+        line, step = self.advance(line, time, found)
+        if step.void:
+            last = sure
+        elif step.settled:
+            sure = last
+        if not step.doubtful:
+            sure = time
+        if not step.known:
+            return [line, time, sure], SKIP
+        return [line, time, sure], self._rate(float(rounded(added([], step.terms))), time - last)
+
+    def _rate(self, increase: float, elapsed: int) -> Value:
+        if self.max_gap is not None and elapsed > self.max_gap:
+            return SKIP
+        return increase / (elapsed / self.unit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +187,76 @@ class Integral(FoldTool):
             height = last if self.rule == "left" else (last + reading) / 2
             total += height * (elapsed / self.unit) * self.scale
         return [time, reading, total], total
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegralOfState(PerPeriod):
+    """What a rate adds up to per period, cut where it ends, such as kWh per day from power (W); or for ever.
+
+    ``unit``: the time that the input is per (W are J per second: ``1s`` gives J, ``1h`` gives Wh). ``scale``: factor
+    on the result (0.001: kWh). ``rule: left`` (default): a reading holds until the next one. ``rule: trapezoid``: the
+    value changes linearly between two readings; only for a total for ever, as at the end of a period it is not known
+    yet.
+
+    ``period``: ``hour``, ``day``, ``week``, ``month``, ``quarter``, ``year`` or a length (``15m``; ``every: 15m`` is
+    the same), ``(begin, end]``, on the clock of ``tz`` (IANA zone; without it UTC). ``offset``: how much later a period
+    begins: ``month`` with ``14d`` is from the 15th to the 15th. ``week_start``: ``monday`` or another day. Output: a
+    float at the end of each period, in silence, also of those without a reading in which something comes. A period
+    without a reading in which nothing comes has none; with ``fill: 0`` it is told as 0.0, until ``forget`` (default 7d)
+    after the last reading. Without ``period`` and ``every``: the total at each reading, 0.0 at the first.
+
+    ``max_age``: a reading is believed for so long; of what comes behind that nobody knows (with ``trapezoid`` nothing
+    is added between readings that are further apart). Without it a reading holds until the next one, however long that
+    takes; periods of less than a day need it. ``missing: ends`` (default): a reading that is unknown (``None``, NaN, an
+    infinity, ``unavailable``, ``unknown``) ends what holds; ``missing: keeps``: it is as if it were not there.
+    ``TypeError`` for what is no number.
+
+    >>> from hs_stream.core.batch import Batch
+    >>> from hs_stream.core.time import TimeInterval
+    >>> hour, watts = 3_600_000, Batch.of([(82_800_000, 60.0), (90_000_000, 0.0)])
+    >>> tool = IntegralOfState(unit=hour, period="day")
+    >>> list(tool.evaluate(TimeInterval(0, 96 * hour), [watts]))
+    [(86400000, 60.0), (172800000, 60.0)]
+    """
+
+    name = "integral"
+    version = "2.0.0"
+    takes = "number"
+    samples = (
+        {},
+        {"unit": "1h", "scale": 0.001, "missing": "keeps"},
+        {"rule": "trapezoid", "max_age": "10s"},
+        {"every": "10s", "max_age": "7s"},
+        {"period": "5s", "offset": "2s", "max_age": "1m", "fill": 0, "forget": "30s"},
+        {"period": "day", "tz": "Europe/Brussels", "unit": "1h", "scale": 0.001},
+        {"period": "hour", "tz": "Australia/Lord_Howe", "max_age": "2h", "missing": "keeps"},
+        {"period": "month", "tz": "Europe/Brussels", "offset": "14d", "max_age": "3d"},
+    )
+    unit: Duration = Duration(1000)
+    scale: float = 1.0
+    rule: Literal["left", "trapezoid"] = "left"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive(unit=self.unit)
+        if self.rule == "trapezoid" and self.cells is not None:
+            raise ValueError("rule: trapezoid has no periods: what lies between two readings is known at the second")
+
+    def rate(self, value: Value) -> float:
+        """The number itself; `told` has the units."""
+        found = number("integral", value)
+        assert found is not None
+        return found
+
+    def between(self, before: float, after: Value, elapsed: int, believed: int) -> float:
+        """By the rule."""
+        if self.rule == "left":
+            return super().between(before, after, elapsed, believed)
+        return 0.0 if after is None or elapsed > believed else (before + after) / 2 * elapsed
+
+    def told(self, amount: float) -> Value:
+        """In units, scaled."""
+        return amount / self.unit * self.scale
 
 
 @dataclass(frozen=True, kw_only=True)

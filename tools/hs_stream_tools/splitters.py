@@ -75,7 +75,7 @@ class _PairTool(SplitTool):
         raise TypeError(f"{type(self).__name__} does not define divided")
 
     def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
-        """`divided` at each instance of the first input at or behind one of the second."""
+        """`divided` at each instance of the first input at or after one of the second."""
         data, by = sources[0].slice(interval.start, interval.end), sources[1]
         if not data or not by:
             return NOTHING

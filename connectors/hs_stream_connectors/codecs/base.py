@@ -2,11 +2,11 @@
 
 1. A codec turns one payload into readings ``(event time in ms, canonical value)``, or raises `PayloadError` with a
    reason from `REASONS`. Nothing else is ever raised, whatever the bytes are. The time of a reading without one of its
-   own is ``None``: the engine gives it its arrival, or a millisecond behind the newest instance of its stream where
+   own is ``None``: the engine gives it its arrival, or a millisecond after the newest instance of its stream where
    that is later, so that readings that come together stay apart and in order.
 2. With a time field, an object is one reading and an array is a batch of them. An element that is no reading does not
-   lose the others: `BatchError` carries both. Of a message with `MOST_REFUSED` such elements or other parts what is
-   behind them is not looked at (``too_many``): each costs time, and a device decides how many it sends. Without
+   lose the others: `BatchError` carries both. Of a message with `MOST_REFUSED` such elements or other parts what
+   follows them is not looked at (``too_many``): each costs time, and a device decides how many it sends. Without
    ``fields`` the value is the object without its time field.
 3. With ``time: arrival`` any payload is exactly one reading without a time of its own; an array is then a value. (As a
    batch its elements would lie one millisecond apart, which nobody measured.) A retained message says nothing about
@@ -404,7 +404,7 @@ class Gathered:
             self._errors.append(PayloadError(error.reason, f"{part[:80]}: {error.message}"))
         self._left -= 1
         if not self._left:
-            text = f"{MOST_REFUSED} parts of this message are no readings; what is behind {part[:80]} was not looked at"
+            text = f"{MOST_REFUSED} parts of this message are no readings; what follows {part[:80]} was not looked at"
             self._errors.append(PayloadError("too_many", text))
             self._counts["too_many"] = 1
         if self._left <= 0:
@@ -434,7 +434,7 @@ def no_time(codec: str, options: Mapping[str, Any], where: str) -> None:
 
 
 def is_command(levels: Sequence[str], words: frozenset[str]) -> bool:
-    """Whether one of a topic's levels behind the first says that the message is for the gateway, not from it."""
+    """Whether one of a topic's levels after the first says that the message is for the gateway, not from it."""
     return not words.isdisjoint(levels[1:])
 
 

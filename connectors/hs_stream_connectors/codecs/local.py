@@ -4,7 +4,7 @@
 2. A time that the zone shows twice, since clocks went back, has two passes (`Twice`). What else is known tells which:
 
    a message       Its arrival. A pass more than a quarter of the shift ahead of it (of an hour: 15 minutes) is not
-                   meant; so until then it is the first, and up to 15 minutes behind the second pass it is the second.
+                   meant; so until then it is the first, and up to 15 minutes after the second pass it is the second.
                    Later, it may have waited since either. A retained message is of any age.
    an array        The order: the times of a stream rise up to the arrival, or fall from it. What that leaves open, the
                    arrival tells as above.
@@ -182,12 +182,12 @@ class _Row(NamedTuple):
 
 
 def _next(known: _Row, found: Twice) -> tuple[int, int]:
-    """The pass of ``found`` that the row behind ``known`` means, in the direction of the file."""
+    """The pass of ``found`` that the row after ``known`` means, in the direction of the file."""
     sign = -1 if known.step < 0 else 1
     first, second = found[::sign]
     ahead, beyond = (first - known.time) * sign, (second - known.time) * sign
     shift = found[1] - found[0]
-    # Behind the hour no row of it is in its place; in its second pass, one that is a little out of order is.
+    # After the hour no row of it is in its place; in its second pass, one that is a little out of order is.
     if known.state == _LOST or beyond < (-shift // 2 if known.state == _IN_SECOND else 0):
         return 0, _LOST
     if known.steady and known.step in (first - known.time, second - known.time):

@@ -95,7 +95,7 @@ class _Edge:
     size: int = _EMPTY_EDGE
 
     def measure(self) -> None:
-        """Behind every change of what is known."""
+        """Work out ``size`` again: call it after every change of what is known."""
         names = sum([getsizeof(name) for _, name in self.types])
         devices = sum([getsizeof(device) for device in {device for device, _ in self.types}])
         self.size = _EMPTY_EDGE + _ENTRY * (len(self.types) + len(self.aliases)) + names + devices

@@ -16,10 +16,10 @@ own restart. With ``last_seen`` a repeat is the same reading at the same time an
 Without it, a repeat is a reading of its own at its arrival, and a retained one is none at all (reason ``retained``).
 
 ``last_seen`` is when the device was heard, not when the content came to be: ``occupancy: false`` after a timeout, the
-empty ``action`` behind each button press and a switching that the device did not confirm have that of the message
+empty ``action`` after each button press and a switching that the device did not confirm have that of the message
 before. What differs from the reading at its ``last_seen`` is a reading at its arrival (`Placing.UPDATE`).
 
-``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also with a property behind) are not readings:
+``<base>/bridge/...``, ``.../availability``, ``.../set`` and ``.../get`` (also ``.../set/state``) are no readings:
 `Zigbee2MqttCodec.decode` returns an empty list for them, and for an empty payload, which only removes a retained one.
 """
 

@@ -161,7 +161,7 @@ def tasmota(topics: Sequence[Seen], context: Context) -> list[Seen]:
     if not telemetry and not powers:
         return []
     zone, note = (context.zone, "") if context.zone else _zone(telemetry)
-    for place in (-2, -3, None):  # the device behind the prefix (the default), before it, or somewhere
+    for place in (-2, -3, None):  # the device after the prefix (the default), before it, or somewhere
         part = [seen for seen in (*telemetry, *powers) if _device_at(seen.levels) == place]
         places: dict[int, str] = {} if place is None else {place: "tasmota_device"}
         _by_pattern(

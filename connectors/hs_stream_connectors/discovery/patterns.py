@@ -1,7 +1,7 @@
 """Topics that differ in an identifier become one pattern; names for its plates and for sources.
 
-1. Topics are put together when they have the same shape, first level and number of levels. Where some last level stands
-   behind several others (``.../kitchen/climate``, ``.../bath/climate``), it says what is measured: a pattern for each.
+1. Topics are put together when they have the same shape, first level and number of levels. Where one last level follows
+   several others (``.../kitchen/climate``, ``.../bath/climate``), it says what is measured: a pattern for each.
 2. A level that differs, or looks like an identifier (a number, a hardware address), is a plate. A plate is named after
    the level before it; one that follows another plate is its child.
 3. What stands at one place of the topics has one plate, in every pattern.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from hs_stream.backoff import backoff
 from hs_stream.core.errors import BrokerUnavailable
 from hs_stream_connectors.mqtt.connection import BrokerRefuses, Connection, open_socket
 from hs_stream_connectors.mqtt.options import MqttOptions, Will
@@ -128,8 +128,7 @@ class MqttClient:
             attempt += 1
 
     def _delay(self, attempt: int) -> float:
-        ceiling = min(self.options.backoff_max, self.options.backoff_min * 2.0 ** min(attempt, 30))
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads reconnects, no secret
+        return backoff(attempt, self.options.backoff_min, self.options.backoff_max)
 
     async def wait_connected(self, timeout: float) -> None:
         """Return when connected and subscribed.

@@ -118,7 +118,7 @@ class BufferedSocket:
 
     @property
     def failed(self) -> bool:
-        """Whether the connection was reset. Ask it behind each `read`: uvloop tells of data and a reset only once."""
+        """Whether the connection was reset. Ask it after each `read`: uvloop tells of data and a reset only once."""
         return self._sock.fileno() >= 0 and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     @property

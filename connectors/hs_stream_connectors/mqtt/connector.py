@@ -1,4 +1,4 @@
-"""The connector behind the key ``mqtt`` of a source: all of them share one `MqttSource`."""
+"""The connector for the key ``mqtt`` of a source: all of them share one `MqttSource`."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ One message must never hold up the others for ever. Theory of operation (the rul
    ``remember`` seconds before a connection was lost goes out once more on the next one, before anything newer; but for
    where the broker is known to live: it closed the connection over a message (rules 4 and 5), and is there at once.
 3. What MQTT forbids in a topic, and what is larger than the broker or the settings allow, is not sent.
-4. A PUBACK that says no for now (quota exceeded) means later: what is behind it on the same topic follows it once more,
+4. A PUBACK that says no for now (quota exceeded) means later: what came after it on the same topic is sent once more,
    so that the order holds. One that says no for good ends the message, and where it is about the topic, whatever else
    comes on it within `_REFUSED` seconds. (mosquitto 2.0 closes the connection as well: that is nobody else's fault.)
 5. Some messages make a broker close the connection, without a word why. A message is given up when that was so
    `LOSSES` times **while it was on trial**: on a connection that the broker had accepted and kept open for `SETTLE`
-   seconds (and on which it had confirmed ``status``), with nothing else in flight, until `_GRACE` seconds behind its
+   seconds (and on which it had confirmed ``status``), with nothing else in flight, until `_GRACE` seconds after its
    confirmation. The first trial needs no `SETTLE`. When a connection is lost, whoever was confirmed just then (some
    brokers confirm first, and close then) and whoever is first unconfirmed go on trial, once each, one after the other.
 6. So an outage gives nothing up. A trial lasts for one round trip and `_GRACE`: a broker that is killed, or a second
@@ -31,13 +31,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from hs_stream.backoff import backoff
 from hs_stream.core.stream import unpublishable
 from hs_stream_connectors.mqtt.client import MqttClient
 from hs_stream_connectors.mqtt.connection import FIRST_MID, Connection
@@ -182,7 +182,7 @@ class Outgoing:
         self._waiting.append(_Out(topic, payload, retain, done))
 
     def pump(self) -> None:
-        """Send what may be sent now; call it behind one or many `send`."""
+        """Send what may be sent now; call it after one or many `send`."""
         connection = self._connection
         if connection is None or not connection.is_open or self._holding or self._trial is not None:
             return
@@ -340,13 +340,13 @@ class Outgoing:
         self._held.append(out)
 
     def _follow(self, out: _Out) -> None:
-        """``out`` was confirmed behind something that is held; if that is on the same topic, it goes out again."""
+        """``out`` was confirmed after something that is held; if that is on the same topic, it goes out again."""
         if any(held.topic == out.topic for held in self._held):
             self._held.append(replace(out, done=None))
 
     def _hold_over(self) -> None:
-        """Nothing is in flight any more: go on behind a delay, with what is held first."""
-        delay = min(_FIRST_LATER * 2.0 ** min(self._holds, 20), _LAST_LATER) * random.uniform(0.5, 1.0)  # noqa: S311
+        """Nothing is in flight any more: go on after a delay, with what is held first."""
+        delay = backoff(self._holds, _FIRST_LATER, _LAST_LATER)
         self._holds += 1
         self._statistics.repeated += len(self._held)
         self._waiting.extendleft(reversed(self._held))

@@ -75,7 +75,7 @@ def encode(publication: Publication) -> bytes:
 
 
 class MqttSink:
-    """Implements `hs_stream.engine.ports.Sink`. It has a connection of its own, with ``-out`` behind the client id.
+    """Implements `hs_stream.engine.ports.Sink`. It has a connection of its own, with ``-out`` after the client id.
 
     ``max_size``: bytes of the largest message, where the broker does not say less (with 3.1.1 it cannot).
 

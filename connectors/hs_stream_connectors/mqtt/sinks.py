@@ -1,4 +1,4 @@
-"""The kinds of sinks behind the keys ``retain``, ``payload`` and ``homeassistant`` of ``publish``."""
+"""The kinds of sinks for the keys ``retain``, ``payload`` and ``homeassistant`` of ``publish``."""
 
 from __future__ import annotations
 

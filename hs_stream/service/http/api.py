@@ -24,7 +24,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from hs_stream.service.http.answers import JsonResponse, answer_errors
 from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.live_routes import LiveRoutes
-from hs_stream.service.http.security import Guard
+from hs_stream.service.http.security import AccessMiddleware
 from hs_stream.service.http.service_routes import ServiceRoutes
 from hs_stream.service.http.stream_routes import StreamRoutes
 from hs_stream.service.http.workflow_routes import WorkflowRoutes
@@ -83,7 +83,7 @@ def create_api(context: ApiContext, viewer: Viewer | None = None) -> FastAPI:
     # The last one is the outermost.
     app.add_middleware(GZipMiddleware, minimum_size=_COMPRESSED, compresslevel=5)
     guard: dict[str, Any] = {"tokens": context.tokens, "gate": context.gate, "lease": context.lease}
-    app.add_middleware(Guard, **guard, origins=context.origins, tls=context.tls)
+    app.add_middleware(AccessMiddleware, **guard, origins=context.origins, tls=context.tls)
     if context.origins:
         app.add_middleware(
             CORSMiddleware,

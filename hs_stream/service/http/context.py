@@ -55,8 +55,8 @@ class ApiContext:
     gate: Gate = field(default_factory=Gate)
     changes: Changes | None = None
     witness: Callable[[], Witness | None] = lambda: None
-    """What came of each source since this round began."""
+    """What came of each source since this generation began."""
     page: int = PAGE
-    """How many bytes of values one answer has, about; the next page goes on behind it."""
+    """How many bytes of values one answer has, about; the next page goes on after it."""
     lease: str = ""
     """`hs_stream.service.lease.name_of` who writes to the store."""

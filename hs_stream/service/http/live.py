@@ -7,7 +7,7 @@ The rules for clients are in docs/specs/live.md. Inside:
 2. An event's id is ``store.stream.ring.number.epoch.newest``. While the ring lives, ``ring.number`` finds the next
    event; later ``(epoch, newest)`` is the position of `hs_stream.engine.feed`, which knows what may have changed since.
 3. Contents are sent page by page, ascending. Events that come meanwhile are sent where their times have been sent
-   already, merged into the page where they lie in it, and left to the next pages where they lie behind it.
+   already, merged into the page where they lie in it, and left to the next pages where they are later.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Hub:
     async def subscribe(
         self, status: StreamStatus, last_id: str = "", start: int | None = None, *, computes: bool = True
     ) -> Subscription:
-        """A new subscription behind the event ``last_id``; else with the contents from ``start`` on, or only news.
+        """A new subscription: to the events after ``last_id``; else with the contents from ``start`` on, or only news.
 
         ``computes``: what no workflow keeps up to date is computed while it lasts.
         Raises `Unavailable` when there are too many, or the store does not answer.
@@ -163,7 +163,7 @@ class _Behind(Exception):
 
 
 class Subscription:
-    """One subscriber. `chunks` gives what to send until it ends; `close` must be called behind it."""
+    """One subscriber. `chunks` gives what to send until it ends; `close` must be called after that."""
 
     def __init__(
         self, hub: Hub, ring: Ring, status: StreamStatus, last_id: str, start: int | None, *, computes: bool
@@ -267,7 +267,7 @@ class Subscription:
                 self._want()
             if self._cursor == self.ring.last:
                 self._position = self._hub.engine.feed.position(self.ring.stream)
-                # Behind a correction the position gets better with time: the client should have the new one.
+                # After a correction the position gets better with time: the client should have the new one.
                 known, before = self._identity(), known
                 yield b": keep-alive\n\n" if known == before else b": keep-alive\nid: %s\n\n" % known.encode()
             async for piece in self._catch_up():
@@ -311,11 +311,11 @@ class Subscription:
                     yield b"".join(pieces)
 
     def _partial(self, number: int, until: int) -> bytes:
-        """The id of who knows the contents up to ``until`` as they were behind event ``number``, and no others."""
+        """The id of who knows the contents up to ``until`` as they were after event ``number``, and no others."""
         return b"id: %s\n" % self.ring.identity(number, self._position[0], until, "~").encode()
 
     async def _page(self, low: int, end: int) -> tuple[dict[int, bytes], int]:
-        """Encoded instances behind ``low``, and up to where they are all. Every write that they may show is told."""
+        """Encoded instances after ``low``, and up to where they are all. Every write that they may show is told."""
         engine = self._hub.engine
         batch = await engine.store.read(self.ring.stream, low, end, limit=PAGE, budget=PIECE)
         revisions: dict[int, int] = {}

@@ -78,7 +78,7 @@ class Ring:
         self._due: asyncio.TimerHandle | None = None
 
     def identity(self, number: int, epoch: int, newest: int, partial: str = "") -> str:
-        """The id behind event ``number``."""
+        """The id after event ``number``."""
         return f"{self.prefix}.{number}.{epoch}.{newest}{partial}"
 
     def add(self, news: News) -> None:
@@ -130,11 +130,11 @@ class Ring:
             asyncio.get_running_loop().call_later(0.001, self._wake_some, subscribers[count:])
 
     def holds(self, number: int) -> bool:
-        """Whether everything behind event ``number`` is here."""
+        """Whether everything after event ``number`` is here."""
         return self.first - 1 <= number <= self.last
 
     def after(self, number: int) -> Iterable[Event]:
-        """The events behind ``number``, which must be here."""
+        """The events after ``number``, which must be here."""
         return islice(self._events, number - self.first + 1, None)
 
     def piece(self, number: int) -> tuple[bytes, int]:

@@ -74,7 +74,7 @@ class LiveRoutes:
         request: Request,
         stream: str,
         start: Annotated[
-            str | None, Query(alias="from", description="send what is stored behind this instant first; -inf for all")
+            str | None, Query(alias="from", description="send what is stored after this instant first; -inf for all")
         ] = None,
         last_event_id: Annotated[str, Header(description="the id of the last event that was received")] = "",
         last_id: Annotated[

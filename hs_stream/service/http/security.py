@@ -53,8 +53,8 @@ __all__ = [
     "MOST_BODY",
     "SHORTEST",
     "Access",
+    "AccessMiddleware",
     "Attempts",
-    "Guard",
     "Tokens",
     "access_of",
     "read_tokens",
@@ -167,7 +167,7 @@ def _network(address: str) -> str:
 
 
 def access_of(scope: Scope) -> Access:
-    """What the request may do, as `Guard` found out."""
+    """What the request may do, as `AccessMiddleware` found out."""
     found: Access = scope.get("hs_access", "read")
     return found
 
@@ -178,7 +178,7 @@ def require_write(request: Request) -> None:
         raise HTTPException(403, "this token may only read")
 
 
-class Guard:
+class AccessMiddleware:
     """The outermost part of the application, apart from CORS. See the module."""
 
     def __init__(

@@ -15,8 +15,8 @@ from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.lookup import MAX_ROWS, ROWS
 from hs_stream.service.http.pages import docs_page, overview_page
 from hs_stream.service.http.workflow_routes import workflow_rows
+from hs_stream.service.json_documents import entry_json, failed_json, letter_json, overwritten_json
 from hs_stream.service.json_values import encode
-from hs_stream.service.states import entry_json, failed_json, letter_json, overwritten_json
 
 __all__ = ["ServiceRoutes"]
 

@@ -21,10 +21,10 @@ from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.lookup import MAX_ROWS, ROWS, find_stream, parse_instant, parse_span, parse_stream
 from hs_stream.service.http.security import require_write
 from hs_stream.service.intake import check_target
+from hs_stream.service.json_documents import stream_json, stream_states
 from hs_stream.service.json_values import encode
 from hs_stream.service.purging import matching, purge
 from hs_stream.service.silence import lacking
-from hs_stream.service.states import stream_json, stream_states
 
 __all__ = ["StreamRoutes"]
 
@@ -144,7 +144,7 @@ class StreamRoutes:
             status = find_stream(self._context, stream)
         low = first if cursor is None else max(first, self._cursor(cursor))
         if low >= last:
-            raise ConfigurationError(f"cursor: {cursor!r} lies behind end", hint="pass the cursor of the page before")
+            raise ConfigurationError(f"cursor: {cursor!r} is later than end", hint="pass the cursor of the page before")
         budget = self._context.page
         batch = await self._context.engine.read(status.stream, low, last, limit=limit + 1, newest=newest, budget=budget)
         more = is_full(batch, limit + 1, budget)

@@ -252,7 +252,7 @@ class Catalog:
     def _check_running(self, workflows: Sequence[WorkflowDefinition]) -> None:
         """`ConfigurationError` for what would keep them from running together."""
         check_names(workflows)
-        Connectors(self._settings).feeds(workflows)
+        Connectors(self._settings).sources_of(workflows)
 
     async def parse(
         self, name: str, text: str, *, as_json: bool = False, author: Author = "operator"

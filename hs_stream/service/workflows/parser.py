@@ -151,7 +151,7 @@ class WorkflowParser(Reader):
                 raise self.error(f"{what}: {pair.plain()!r} is not an interval", pair, hint)
             start, end = (self._instant(item, what) for item in pair.value)
             if start >= end:
-                raise self.error(f"{what}: {pair.plain()!r} does not end behind its start", pair)
+                raise self.error(f"{what}: {pair.plain()!r} does not end after its start", pair)
             found.append((start, end))
         return TimeIntervals(found)
 

@@ -6,7 +6,7 @@ Rules 10 and 11 of `hs_stream.store.mongo`.
 from __future__ import annotations
 
 import json
-from asyncio import sleep
+from asyncio import create_task, sleep, wait
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -28,6 +28,8 @@ __all__ = ["FRESH_MS", "Right"]
 T = TypeVar("T")
 _LANES: Final = ("append", "commit", "books")
 """Of what is written together, and what waits for each other: readings; commits and records; all the rest."""
+_AGAIN: Final = 0.5
+"""Seconds until what was begun meanwhile is ended."""
 FRESH_MS: Final = 100
 """Milliseconds, those of a suspension too, for which rule 11 believes the last answer."""
 
@@ -107,20 +109,32 @@ class Right:
         known = {"$addToSet": {"ids": {"$each": mine}, "users": user}}
         before = await self._exchange("sessions", known, ReturnDocument.BEFORE)
         others = [one for one in before.get("ids", ()) if one not in mine]
-        # What a process that was frozen or killed left open would hold us up for a minute.
+        # What a process that was frozen or killed left open would hold us up for a minute; and so would what it begins
+        # now, if it goes on for a moment and is frozen again.
         await self._writer.end_sessions(others)
-        raised = False
-        for lane in _LANES:
-            with suppress(DuplicateKeyError):  # it has this token, or a later one
-                older = {"_id": f"fence.{lane}", "token": {"$lt": token}}
-                await state.update_one(older, {"$set": {"token": token}}, upsert=True)
-                raised = True
+        raising = create_task(self._raise_guards(token), name="hs-stream-claim")
+        try:
+            while not (await wait({raising}, timeout=_AGAIN))[0]:
+                await self._writer.end_sessions(others)
+        finally:
+            raising.cancel()
+        raised = raising.result()
         # A command that looked at a fence before may be about to write.
         if not await self._writer.left(others) and not {*before.get("users", ())} <= {user}:
             await sleep(LONGEST_MS / 1000)
         if raised:  # else some of them may have the same token
             gone = {"$pullAll": {"ids": others}, "$set": {"users": [user]}}
             await state.update_one({"_id": "sessions"}, gone)
+
+    async def _raise_guards(self, token: int) -> bool:
+        """Whether this was news to any of them."""
+        state, raised = self._link.collection("state", sync=True), False
+        for lane in _LANES:
+            with suppress(DuplicateKeyError):  # it has this token, or a later one
+                older = {"_id": f"fence.{lane}", "token": {"$lt": token}}
+                await state.update_one(older, {"$set": {"token": token}}, upsert=True)
+                raised = True
+        return raised
 
     async def _user(self) -> str:
         """As whom we have logged in: nobody sees what another user sent, without the right to."""

@@ -6,11 +6,11 @@ task                 essential  since
 engine: ingest       yes        what is acknowledged must be stored; an error in the middle of an append
                                 leaves open what is durable, and only a start settles that
 engine: executor     yes        the same for commits; it writes the history too
-engine: outbox       yes        results wait behind it
+engine: outbox       yes        results wait for it
 engine: retention    yes        it writes with the sequence numbers of the ingest
-sink of each kind    yes        results wait behind it; it waits for a broker that is away by itself. What it
+sink of each kind    yes        results wait for it; it waits for a broker that is away by itself. What it
                                 raises is a mistake in the settings, or in a plug-in, which is named
-source of each kind  yes        readings wait behind it; it waits by itself too. What it raises is a mistake
+source of each kind  yes        readings wait for it; it waits by itself too. What it raises is a mistake
                                 in the settings, or in a plug-in, which is named
 lease                yes        whoever has lost the right to write must end
 mirror of each kind  no         `SideTasks` (Home Assistant); what it shows follows from what is stored
@@ -29,7 +29,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -38,6 +37,7 @@ from typing import Any, Final, ParamSpec
 
 import structlog
 
+from hs_stream.backoff import backoff
 from hs_stream.core.errors import Fenced, HsStreamError
 from hs_stream.engine.telemetry import Telemetry
 
@@ -84,7 +84,7 @@ class SideTasks:
         self._stopping = asyncio.Event()
 
     async def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run ``run`` until it returns, again and again when it raises. Ends when cancelled, and behind `stop`."""
+        """Run ``run`` until it returns, again and again when it raises. Ends when cancelled, and after `stop`."""
         state = self._states.setdefault(name, _State())
         while not self._stopping.is_set():
             try:
@@ -100,9 +100,8 @@ class SideTasks:
             except Exception as error:  # noqa: BLE001 - whatever it is, the service goes on
                 self._note(name, state, error)
             state.waiting = True
-            delay = min(self._first * 2.0 ** min(state.in_a_row - 1, 20), _LAST_DELAY)
             try:
-                async with asyncio.timeout(delay * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter, no secret
+                async with asyncio.timeout(backoff(state.in_a_row - 1, self._first, _LAST_DELAY)):
                     await self._stopping.wait()
             except TimeoutError:
                 state.waiting, state.since = False, time.monotonic()

@@ -1,7 +1,8 @@
-"""One round of the service: an engine over the store with its connectors, from one set of workflows to the next.
+"""One generation of the service: an engine over the store with its connectors, from one set of workflows to the next.
 
-A round ends as the service does: the sources take nothing more, the engine finishes its step, commits and acknowledges,
-then the connectors end. What comes meanwhile waits at the broker, in the session that the next round takes up.
+A generation ends as the service does: the sources take nothing more, the engine finishes its step, commits and
+acknowledges, then the connectors end. What comes meanwhile waits at the broker, in the session that the next
+generation takes up.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from hs_stream.service.connectors import AllConnected, Connectors
 from hs_stream.service.host import Host
 from hs_stream.service.http.live import Hub
 from hs_stream.service.http.outgoing import Backlog
+from hs_stream.service.json_documents import failed_json
 from hs_stream.service.lease import name_of
 from hs_stream.service.metrics import ServiceTelemetry
 from hs_stream.service.outputs import Outputs
 from hs_stream.service.session import SessionBook
 from hs_stream.service.settings import Settings
+from hs_stream.service.side_tasks import SideTasks, careful
 from hs_stream.service.silence import Witness
-from hs_stream.service.states import failed_json
-from hs_stream.service.tasks import SideTasks, careful
 from hs_stream.service.wiring import version
 from hs_stream_connectors.mqtt.options import MqttOptions
 from hs_stream_connectors.mqtt.source import MqttSource
 
-__all__ = ["READY_LAG", "Round"]
+__all__ = ["READY_LAG", "Generation"]
 
 logger = structlog.get_logger(__name__)
 
@@ -49,7 +50,7 @@ _BROKER_SECONDS: Final = 5.0
 _PING_SECONDS: Final = 2.0
 
 
-class Round:
+class Generation:
     """`open` it over the open store of a host, then `serve`."""
 
     def __init__(
@@ -65,14 +66,14 @@ class Round:
         told: Collection[str] = (),
         url: str = "",
     ) -> None:
-        """``told``: the lasting sinks that an earlier round told of streams, which they may have to remove.
+        """``told``: the lasting sinks that an earlier generation told of streams, which they may have to remove.
 
         ``url``: where HTTP is served, for commands that look for the service of the store.
         """
         self.workflows = list(workflows)
-        self._feeds = Connectors(settings).feeds(self.workflows)
+        self._sources = Connectors(settings).sources_of(self.workflows)
         self._broker_address = (options.host, options.port)
-        self._source = next((feed.source for feed in self._feeds if isinstance(feed.source, MqttSource)), None)
+        self._mqtt = next((one.source for one in self._sources if isinstance(one.source, MqttSource)), None)
         self._outputs = Outputs(settings, self.workflows, side, told=told)
         self._side = side
         self._host, self._clock = host, clock
@@ -85,7 +86,7 @@ class Round:
         self.hub = Hub(self.engine, settings.http.max_subscribers, telemetry.live_ended, events=settings.memory.live)
         failed = functools.partial(failed_json, self.engine)
         self.backlog: Backlog | None = None
-        """Of the HTTP server, which outlives rounds."""
+        """Of the HTTP server, which outlives generations."""
         self._accounts = telemetry.accounts
         self._session = SessionBook(
             host.store,
@@ -123,15 +124,15 @@ class Round:
             ]
             for name, running in self._outputs.running(self.engine):
                 others.append(group.create_task(running, name=name))
-            together = AllConnected((feed.kind for feed in self._feeds), self.engine.connected)
-            for feed in self._feeds:
-                reading = feed.run(self.engine.deliver, together.of(feed.kind))
-                others.append(group.create_task(reading, name=f"{feed.kind} source"))
-            if not self._feeds:
+            together = AllConnected((one.kind for one in self._sources), self.engine.connected)
+            for one in self._sources:
+                reading = one.run(self.engine.deliver, together.of(one.kind))
+                others.append(group.create_task(reading, name=f"{one.kind} source"))
+            if not self._sources:
                 self.engine.connected(True)  # nobody can be waited for: clocks tick
             await begun()
             await over()
-            # They come back with their last id, to the next round or the next start.
+            # They come back with their last id, to the next generation or the next start.
             self.hub.stop("stopping" if hurry.is_set() else "reload")
             await self._finish(engine, hurry)
             for task in others:
@@ -162,14 +163,14 @@ class Round:
             finishing.cancel()
 
     async def _drain(self, engine: asyncio.Task[None]) -> None:
-        for feed in self._feeds:
-            await feed.source.stop()
+        for one in self._sources:
+            await one.source.stop()
         await self.engine.stop()
         await asyncio.wait([engine])
 
     async def check_broker(self) -> None:
         """Raise when the broker refuses us; only say so when it does not answer."""
-        parts = [part for part in (self._source, self._outputs.mqtt) if part is not None]
+        parts = [part for part in (self._mqtt, self._outputs.mqtt) if part is not None]
         if not parts:
             return
         host, port = self._broker_address
@@ -212,11 +213,11 @@ class Round:
         return found
 
     def _broker_part(self) -> dict[str, Any]:
-        parts = {"in": self._source, "out": self._outputs.mqtt}
+        parts = {"in": self._mqtt, "out": self._outputs.mqtt}
         states = {name: part.connection_statistics() for name, part in parts.items() if part is not None}
         broken = [name for name, state in states.items() if not state.connected]
         part: dict[str, Any] = {"ok": not broken, "connections": {name: s.connected for name, s in states.items()}}
-        refused = self._source.refused() if self._source is not None else []
+        refused = self._mqtt.refused() if self._mqtt is not None else []
         if refused:
             part["refused"] = [{"source": name, "filter": shown, "error": error} for name, shown, error in refused]
         if broken:
@@ -261,7 +262,7 @@ class Round:
         return part
 
     def witness(self) -> Witness:
-        """What came of each source since this round began."""
+        """What came of each source since this generation began."""
         return Witness(self._session.started, self._accounts.documents(), self._broker_trouble())
 
     def _broker_trouble(self) -> str:
@@ -296,7 +297,7 @@ class Round:
 
     def mqtt_refused(self) -> int:
         """Subscriptions that the broker does not give us."""
-        return len(self._source.connection_statistics().refused) if self._source is not None else 0
+        return len(self._mqtt.connection_statistics().refused) if self._mqtt is not None else 0
 
     def live_subscribers(self) -> int:
         """Who follows a stream over HTTP."""
@@ -308,15 +309,15 @@ class Round:
 
     def ignored(self) -> dict[str, int]:
         """Messages of each source that were neither readings nor errors."""
-        return self._source.statistics().ignored if self._source is not None else {}
+        return self._mqtt.statistics().ignored if self._mqtt is not None else {}
 
     def remembered(self) -> dict[str, int]:
         """What the codec of each source remembers."""
-        return self._source.remembered() if self._source is not None else {}
+        return self._mqtt.remembered() if self._mqtt is not None else {}
 
     def missing(self) -> dict[str, int]:
         """How many fields each source names that no message has had."""
-        found = self._source.statistics().missing if self._source is not None else {}
+        found = self._mqtt.statistics().missing if self._mqtt is not None else {}
         return {source: len(fields) for source, fields in found.items()}
 
     def memory(self) -> dict[str, Use]:
@@ -324,9 +325,9 @@ class Round:
         found = self.engine.memory() | {"live": self.hub.use()}
         if self.backlog is not None:
             found["sending"] = self.backlog.use()
-        if self._source is not None:
-            found["codecs"] = self._source.remembered_bytes()
+        if self._mqtt is not None:
+            found["codecs"] = self._mqtt.remembered_bytes()
         return found
 
     def _connections(self) -> list[Any]:
-        return [part.connection_statistics() for part in (self._source, self._outputs.mqtt) if part is not None]
+        return [part.connection_statistics() for part in (self._mqtt, self._outputs.mqtt) if part is not None]
