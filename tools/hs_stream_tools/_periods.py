@@ -72,6 +72,7 @@ class Periods(Zoned):
     samples: ClassVar[Sequence[Mapping[str, Any]]] = SAMPLES
     width: Duration | None = None
     every: Duration | None = None
+    tz: Any = None
     period: Period | Duration | None = None
     offset: Duration = Duration(0)
     week_start: Weekday = "monday"

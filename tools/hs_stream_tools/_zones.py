@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 from hs_stream.core.time import zone
@@ -23,11 +22,10 @@ __all__ = ["Zoned"]
 _DEFAULT: Final = "default"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Zoned(Tool):
-    """A tool with a parameter ``tz`` (see the module)."""
+    """A tool with a parameter ``tz`` (see the module), which its dataclass declares."""
 
-    tz: Any = None
+    tz: Any
     _zone: ClassVar[str | None] = None
     _stray: ClassVar[str] = ""
     """Set on what `bound_to` returns: the zone of the stream, or why it has none."""
