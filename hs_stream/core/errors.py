@@ -11,7 +11,8 @@
     |-- Unavailable          retry later
     |   |-- StoreUnavailable
     |   |-- StoreReplaced    whoever restored a backup under a running service: it ends, and goes on from what is there
-    |   `-- BrokerUnavailable
+    |   |-- BrokerUnavailable
+    |   `-- BackendUnavailable
     |-- Fenced               nobody: another process has taken the store over, so this one writes nothing more and ends
     |-- NotFound             who asked: no such stream, workflow or node
     `-- LawViolation         us, or a general tool: a split or incremental law does not hold
@@ -26,6 +27,7 @@ from hs_stream.core.visible import visible
 
 __all__ = [
     "MOST_SAID",
+    "BackendUnavailable",
     "BrokerUnavailable",
     "ConfigurationError",
     "Fenced",
@@ -132,6 +134,10 @@ class StoreReplaced(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """The MQTT broker does not answer, or refuses (password, client id, ACL)."""
+
+
+class BackendUnavailable(Unavailable):
+    """What a task comes to is not known, because who ran it does not answer any more. It can be run again."""
 
 
 class Fenced(HsStreamError):

@@ -148,32 +148,33 @@ class Contents:
     async def before(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]`` as they were before this step, where the step wrote nothing so far."""
         tail = stream.latest_tail
-        if start >= tail.low:
+        low, known = tail.low, tail.batch
+        if start >= low:
             self.served_by_tail += 1
-            return tail.batch.slice(start, end)
+            return known.slice(start, end)
         self.served_by_store += 1
-        older = await self._call("read", self._store.read, stream.id, start, min(end, tail.low))
-        return Batch.concat([older, tail.batch.slice(tail.low, end)]) if tail.low < end else older
+        older = await self._call("read", self._store.read, stream.id, start, min(end, low))
+        return Batch.concat([older, known.slice(low, end)]) if low < end else older
 
     async def read_some(
         self, stream: Stream, start: int, end: int, *, limit: int | None, newest: bool = True
     ) -> tuple[Batch, bool]:
         """At most about ``limit`` instances of ``(start, end]`` from one of its ends, and whether these are all."""
         tail = stream.latest_tail
-        if start >= tail.low:
+        # Another stream may read the same meanwhile, and fill the tail with it: of that, only what it was here counts.
+        low, known, version = tail.low, tail.batch, tail.version
+        if start >= low:
             self.served_by_tail += 1
-            return tail.batch.slice(start, end), True
+            return known.slice(start, end), True
         self.served_by_store += 1
-        version = tail.version
         over = _over_store(stream)
-        if tail.low < end and over is None:
+        if low < end and over is None:
             # The tail may hold what this step changed: the store only serves what is older.
-            older = await self._call("read", self._store.read, stream.id, start, tail.low, limit=limit, newest=newest)
+            older = await self._call("read", self._store.read, stream.id, start, low, limit=limit, newest=newest)
             if tail.version == version:
                 if limit is not None and len(older) >= limit:
-                    part = Batch.concat([older, tail.batch.slice(tail.low, end)]) if newest else older
-                    return part, False
-                everything = Batch.concat([older, tail.batch])
+                    return (Batch.concat([older, known.slice(low, end)]) if newest else older), False
+                everything = Batch.concat([older, known])
                 self._keep(stream, start, everything, version)
                 return everything.slice(start, end), True
             return await self.read_some(stream, start, end, limit=limit, newest=newest)

@@ -1,8 +1,10 @@
 """What the step in progress would change: one `Draft`, until its commit makes it so.
 
-A step walks the touched streams in topological order. For each it takes back the affected coverage, evaluates what is
-available, demanded and not covered, and hands the *difference* on to the stream's consumers. All of it is written to
-the draft, and read from there by the streams behind. Then:
+A step walks the touched streams in topological order, rank by rank: of one rank, none reads results of another. For
+each it takes back the affected coverage, evaluates what is available, demanded and not covered, and hands the
+*difference* on to the stream's consumers. All of it is written to the draft, and read from there by what comes later.
+Streams of one rank may be under way at once, and what comes of each does not depend on the order in which they are done
+(`Draft.streams` and the commit are in order of rank and id). Then:
 
 1. It becomes one atomic `hs_stream.engine.ports.Commit`. When that is durable, `Draft.keep` makes the working states
    and tails those of the streams.
@@ -54,10 +56,12 @@ class Draft:
         self.changed: Mapping[int, TimeIntervals] = {} if changed is None else changed
         self.works: dict[int, Work] = {}
         self.streams: list[Stream] = []
-        """Those that have a work."""
+        """Those that have a work, in order of rank and id."""
         self.spent = 0
         self.working = 0
         """Milliseconds in which it evaluated."""
+        self._evaluating = 0
+        self._since = 0
         self.causes: dict[int, str] = {}
         self._touched: dict[int, dict[int, TimeIntervals]] = {}
         self._heap: list[tuple[int, int, Stream]] = []
@@ -75,9 +79,17 @@ class Draft:
         """So many were read."""
         self.spent += instances
 
-    def worked(self, milliseconds: int) -> None:
-        """So long it evaluated."""
-        self.working += milliseconds
+    def evaluates(self, now: int) -> None:
+        """A stream is evaluated from ``now`` on, perhaps beside others."""
+        if not self._evaluating:
+            self._since = now
+        self._evaluating += 1
+
+    def evaluated(self, now: int) -> None:
+        """Until ``now``."""
+        self._evaluating -= 1
+        if not self._evaluating:
+            self.working += now - self._since
 
     def is_late(self, stream: Stream) -> None:
         """What arrived takes back something of ``stream``."""
@@ -95,12 +107,19 @@ class Draft:
             known = slots.get(slot)
             slots[slot] = changed if known is None else known | changed
 
-    def next(self) -> tuple[Stream, dict[int, TimeIntervals]] | None:
-        """The next touched stream in topological order, and what changed per input slot."""
-        if not self._heap:
-            return None
-        _, _, stream = heapq.heappop(self._heap)
-        return stream, self._touched.pop(stream.id)
+    def next(self) -> list[tuple[Stream, dict[int, TimeIntervals]]]:
+        """The touched streams of the next rank, by id, and what changed per input slot; none at the end.
+
+        Each has a work from now on, so that `drop` knows of it.
+        """
+        heap = self._heap
+        rank = heap[0][0] if heap else 0
+        found: list[tuple[Stream, dict[int, TimeIntervals]]] = []
+        while heap and heap[0][0] == rank:
+            _, identity, stream = heapq.heappop(heap)
+            self.of(stream)
+            found.append((stream, self._touched.pop(identity)))
+        return found
 
     def of(self, stream: Stream) -> Work:
         """What is done to ``stream``; begins with its state."""

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from hs_stream.compute.run import run
-from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.size import Use
@@ -21,6 +19,7 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MIN_TIME
 from hs_stream.core.watermark import Silence
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
@@ -29,7 +28,8 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import Growth
 from hs_stream.engine.ingest import Ingest, Overwritten
 from hs_stream.engine.outbox import Outbox
-from hs_stream.engine.ports import Clock, DeadLetter, Delivery, Guard, Mirror, Reading, Sink, Store, StreamRecord
+from hs_stream.engine.ports import Backend, Clock, Delivery, Guard, Mirror, Reading, Sink, Store
+from hs_stream.engine.records import DeadLetter, StreamRecord
 from hs_stream.engine.recovery import recover
 from hs_stream.engine.requests import Requests
 from hs_stream.engine.retention import Retention
@@ -49,7 +49,7 @@ class Engine:
 
     ``sinks`` get what is published, each with a cursor in the store; one that is not among them any more keeps nothing.
     Without ``sinks`` nothing is published, and nothing is taken for it: what waits in the store goes on waiting.
-    ``computing`` runs the tasks, for who wants that done elsewhere: it returns what `hs_stream.compute.run.run` does.
+    ``backend`` runs the tasks, for who wants that done elsewhere.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Engine:
         sinks: Sequence[Sink] = (),
         mirrors: Sequence[Mirror] = (),
         guard: Guard | None = None,
-        computing: Callable[[Task], Result] = run,
+        backend: Backend = INLINE,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.clock = clock or SystemClock()
@@ -71,7 +71,7 @@ class Engine:
         self._patient = PatientStore(store, self.clock, self._telemetry, guard)
         self.feed = Feed(self._patient, self.clock)
         self._sinks, self._mirrors = sinks, mirrors
-        self._computing = computing
+        self._backend = backend
         self._graph = Graph()
         self._executor: Executor
         self._ingest: Ingest
@@ -108,7 +108,7 @@ class Engine:
             self.clock,
             self._telemetry,
             self.feed,
-            computing=self._computing,
+            backend=self._backend,
             commit_seq=recovery.commit_seq,
             settings=settings,
         )
@@ -163,9 +163,7 @@ class Engine:
                 await ingest
                 self._executor.finish()
                 await executor
-                self._executor.write_down_silence()
-                await self._executor.step()
-                await self._executor.write_history()
+                await self._executor.conclude()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LAST_PUBLISH):
                         await self._outbox.drained()

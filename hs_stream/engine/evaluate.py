@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final
 
 from hs_stream.compute.task import NO_STATES, Carried, Result, Task
@@ -18,6 +18,7 @@ from hs_stream.core.time import MIN_TIME
 from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Window
 from hs_stream.core.value import Value
 from hs_stream.engine.contents import Contents
+from hs_stream.engine.ports import Backend
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 
@@ -31,14 +32,12 @@ SEARCH: Final = 4
 
 
 class Evaluator:
-    """Evaluates pieces of streams on the given contents. ``computing`` runs the tasks."""
+    """Evaluates pieces of streams on the given contents. ``backend`` runs the tasks."""
 
-    def __init__(
-        self, contents: Contents, telemetry: Telemetry, computing: Callable[[Task], Result], chunk: int = CHUNK
-    ) -> None:
+    def __init__(self, contents: Contents, telemetry: Telemetry, backend: Backend, chunk: int = CHUNK) -> None:
         self._contents = contents
         self._telemetry = telemetry
-        self._computing = computing
+        self._run = backend.run
         self.chunk = chunk
 
     async def gather(self, stream: Stream, start: int, end: int, limit: int) -> tuple[Sources, int]:
@@ -141,10 +140,10 @@ class Evaluator:
         carried: Carried | None = None,
         old: Mapping[int, Value] = NO_STATES,
         every: int = 0,
-    ) -> Result:
+    ) -> Result | Awaitable[Result]:
         """The results over ``(start, end]``, or over a part of it (rule 3). See `Task` for what folds need.
 
-        Never raises what a tool raises.
+        They are there at once where the backend has them at once. Never raises what a tool raises.
         """
         assert stream.tool is not None
         bound = stream.stream.meta, stream.into
@@ -152,6 +151,13 @@ class Evaluator:
             stream.tool, start, end, sources, SEARCH * self.chunk, carried, old, every, stream.agenda.wary, *bound
         )
         began = time.perf_counter()
-        done = self._computing(task)
+        done = self._run(task)
+        if not isinstance(done, Result):
+            return self._wait(done, stream.tool.name, began)
         self._telemetry.step(stream.tool.name, time.perf_counter() - began)
+        return done
+
+    async def _wait(self, coming: Awaitable[Result], tool: str, began: float) -> Result:
+        done = await coming
+        self._telemetry.step(tool, time.perf_counter() - began)
         return done

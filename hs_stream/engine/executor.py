@@ -11,6 +11,8 @@
    only record of what is owed: after a crash, what is not covered is simply owed again. Marks of late readings are
    forgotten by the commit whose coverages reflect them.
 5. Between the instants at which something is *due*, a silent stream needs no work: `Stream.covered` knows.
+6. Streams of one rank read no results of each other. Where the backend has several slots, as many of them are evaluated
+   at once (`hs_stream.engine.backend`). A step that the backend breaks off is done again.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
-from hs_stream.compute.task import Result, Task
-from hs_stream.core.errors import Unavailable
+from hs_stream.backoff import backoff
+from hs_stream.core.errors import BackendUnavailable, Unavailable
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.watermark import Silence
+from hs_stream.engine.backend import at_once
 from hs_stream.engine.backlog import Lane, Pace
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.breath import Breath
@@ -38,8 +42,8 @@ from hs_stream.engine.history import Tally
 from hs_stream.engine.outlook import Outlook
 from hs_stream.engine.owed import drives
 from hs_stream.engine.pieces import Pieces
-from hs_stream.engine.ports import Clock
-from hs_stream.engine.process import Processor
+from hs_stream.engine.ports import Backend, Clock
+from hs_stream.engine.process import Done, Processor
 from hs_stream.engine.schedule import Schedule
 from hs_stream.engine.status import EngineSettings
 from hs_stream.engine.streams import Stream
@@ -47,6 +51,8 @@ from hs_stream.engine.telemetry import Telemetry
 
 __all__ = ["Executor"]
 
+_FIRST_DELAY: Final = 0.05
+_LAST_DELAY: Final = 1.0
 _LEAST_NEW: Final = 4_000
 """Input instances that a step may always spend on what is new."""
 
@@ -69,7 +75,7 @@ class Executor:
         telemetry: Telemetry,
         feed: Feed,
         *,
-        computing: Callable[[Task], Result],
+        backend: Backend,
         commit_seq: int,
         settings: EngineSettings,
     ) -> None:
@@ -81,10 +87,12 @@ class Executor:
         self.contents = Contents(store)
         self._graph = graph
         self._clock = clock
+        self._telemetry = telemetry
         self._chunk = settings.chunk
+        self._slots = backend.slots
         self._breath = Breath()
         self._pace = Pace(least=_LEAST_NEW)
-        evaluator = Evaluator(self.contents, telemetry, computing, settings.chunk)
+        evaluator = Evaluator(self.contents, telemetry, backend, settings.chunk)
         pieces = Pieces(self.contents, evaluator, self.begins, self.tally, telemetry, self._breath)
         folder = Folder(self.contents, store, evaluator, pieces.accept, pieces.fail, self.schedule.unseen)
         self._processor = Processor(self.contents, pieces, folder, self.schedule, self.begins, silence, clock)
@@ -105,6 +113,8 @@ class Executor:
         """Whether the last step took what was new."""
         self._lock = asyncio.Lock()
         self._finishing = False
+        self._broken = 0
+        """So many steps were broken off by the backend since one was done."""
 
     def on_growth(self, grow: Grow, make_sure: Callable[[], Awaitable[None]]) -> None:
         """Call ``grow`` with the values that are found for plates, and ``make_sure`` before each step."""
@@ -254,14 +264,26 @@ class Executor:
             tails.clear(stream.tail for stream in self._graph.by_id.values())
 
     async def _process(self, draft: Draft) -> None:
-        while (item := draft.next()) is not None:
-            stream, changed = item
-            await self._processor.process(stream, changed, draft)
-            if stream.grows and self._grow is not None and stream.id in draft.works:
-                found = [part for one in draft.works[stream.id].differences for part in (one.inserted, one.revised)]
-                if values := [value for part in found for _, names in part for value in names]:
-                    await self._grow(stream, values)
-            await self._breath()
+        while streams := draft.next():
+            if self._slots > 1 and len(streams) > 1:
+                each = [partial(self._evaluate, stream, changed, draft) for stream, changed in streams]
+                for (stream, _), done in zip(streams, await at_once(each, self._slots), strict=True):
+                    self._processor.finish(stream, done, draft)
+                    await self._breath()
+            else:
+                for stream, changed in streams:
+                    self._processor.finish(stream, await self._processor.process(stream, changed, draft), draft)
+                    await self._breath()
+            for stream, _ in streams:
+                if stream.grows and self._grow is not None:
+                    found = [part for one in draft.of(stream).differences for part in (one.inserted, one.revised)]
+                    if values := [value for part in found for _, names in part for value in names]:
+                        await self._grow(stream, values)
+
+    async def _evaluate(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
+        done = await self._processor.process(stream, changed, draft)
+        await self._breath()
+        return done
 
     async def purge(self, stream: Stream, start: int, end: int) -> int:
         """Retract what is stored of a derived stream in ``(start, end]``, newest first, and take it out of coverage.
@@ -294,7 +316,7 @@ class Executor:
         """Step whenever there is something to do, until `finish`."""
         while not self._finishing:
             self.schedule.wake.clear()
-            if await self._step_and_turn() or self.pending:
+            if await self._try() or self.pending:
                 await asyncio.sleep(0)
                 continue
             due = self.schedule.next_due()
@@ -303,6 +325,18 @@ class Executor:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if wait is None else max(wait, 1) / 1000):
                     await self.schedule.wake.wait()
+
+    async def _try(self) -> bool:
+        """Do a step and a turn. What the backend breaks off is done again, a little later."""
+        try:
+            worked = await self._step_and_turn()
+        except BackendUnavailable as error:
+            self._telemetry.backend_failed(str(error), first=not self._broken)
+            await self._clock.sleep(backoff(self._broken, _FIRST_DELAY, _LAST_DELAY))
+            self._broken += 1
+            return True
+        self._broken = 0
+        return worked
 
     async def _step_and_turn(self) -> bool:
         """What is new, and a turn of what is owed behind it: neither waits for the end of the other."""
@@ -318,12 +352,15 @@ class Executor:
         self._finishing = True
         self.schedule.wake.set()
 
-    def write_down_silence(self) -> None:
-        """Let the next step put what silence proves into the stored coverage too."""
+    async def conclude(self) -> None:
+        """The last step, after `run`. It puts what silence proves into the stored coverage too."""
         horizon = self.horizon(self._clock.now())
         streams = self._graph.streams.values()
         silent = [one for one in streams if one.kind == "derived" and one.reach(horizon) > one.end()]
         self.schedule.look_at(silent, "arrival")
+        with suppress(BackendUnavailable):  # it is owed, to the next start
+            await self.step()
+        await self.write_history()
 
     async def write_history(self) -> None:
         """Write down what was computed and is not in the store's history yet."""

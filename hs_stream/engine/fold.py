@@ -143,6 +143,8 @@ class Folder:
         It comes less far where much is raised, and where the state is that of ``old`` again.
         """
         done = self._evaluator.run(stream, start, end, Sources([batch]), carried, old, every)
+        if not isinstance(done, Result):
+            done = await done
         draft.spend(done.spent)
         draft.write(stream).snap(done.snapshots)
         if not done.torn:

@@ -18,6 +18,8 @@ PERIOD: Final = 10_000
 @dataclass(slots=True)
 class _Sum:
     tool: str
+    first: int
+    """The lowest id of its streams."""
     start: int = MAX_TIME
     end: int = MIN_TIME
     instances: int = 0
@@ -41,21 +43,22 @@ class Tally:
         key = (stream.node, cause)
         known = self._sums.get(key)
         if known is None:
-            known = self._sums[key] = _Sum("" if stream.tool is None else stream.tool.pin)
+            known = self._sums[key] = _Sum("" if stream.tool is None else stream.tool.pin, stream.id)
+        known.first = min(known.first, stream.id)
         known.start = min(known.start, start)
         known.end = max(known.end, end)
         known.instances += instances
         known.changed += changed
 
     def take(self, now: int, *, everything: bool = False) -> list[HistoryEntry]:
-        """The entries that are due at ``now``; all of them with ``everything``."""
+        """The entries that are due at ``now``, by stream; all of them with ``everything``."""
         if not self._sums or (now < self._taken + PERIOD and not everything):
             return []
         entries = [
             HistoryEntry(
                 now, node, found.tool, found.start, found.end, found.instances, found.changed, cause, self.session
             )
-            for (node, cause), found in self._sums.items()
+            for (node, cause), found in sorted(self._sums.items(), key=lambda item: (item[1].first, item[0]))
         ]
         self._sums.clear()
         self._taken = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hs_stream.compute.task import Result
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import EMPTY, TimeIntervals
 from hs_stream.core.tool import OnGrid, Sources
@@ -95,6 +96,8 @@ class Pieces:
     async def _evaluate(self, stream: Stream, spans: Spans, low: int, end: int, sources: Sources, draft: Draft) -> int:
         """The part of ``spans`` in ``(low, end]``, or the newest part of that; returns where it begins."""
         found = self._evaluator.run(stream, low, end, sources)
+        if not isinstance(found, Result):
+            found = await found
         draft.spend(found.spent if stream.inputs else found.spent + len(found.contents) + 1)
         done: Spans = ((found.start, end),)
         if len(spans) > 1:

@@ -1,4 +1,4 @@
-"""What the engine asks of the outside: stores, sources, sinks and clocks.
+"""What the engine asks of the outside: stores, sources, sinks, clocks and backends.
 
 Durability rules of a `Store`, which every adapter keeps and ``hs_stream.testing.check_store`` checks:
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
+from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import Value
@@ -47,6 +48,7 @@ from hs_stream.engine.records import (
 
 __all__ = [
     "Append",
+    "Backend",
     "Change",
     "Clock",
     "Commit",
@@ -370,3 +372,19 @@ class Clock(Protocol):
 
     def subscribe(self, turned: Callable[[], None]) -> None:
         """Call ``turned`` whenever the time is turned by hand (a virtual clock); a real one need not."""
+
+
+class Backend(Protocol):
+    """Runs tasks, here or elsewhere. What travels is bytes: see `hs_stream.compute.packed`, also for what has none."""
+
+    @property
+    def slots(self) -> int:
+        """So many tasks the engine may give it at once, from 1 on."""
+
+    def run(self, task: Task) -> Result | Awaitable[Result]:
+        """What `hs_stream.compute.run.run` says of ``task``: at once, or, when it runs elsewhere, awaited.
+
+        Results may come in any order. Where one does not come (a worker has died), waiting for it raises
+        `BackendUnavailable`: the step is broken off, and done again. Who waits may be cancelled: then nobody wants the
+        result any more.
+        """

@@ -1,6 +1,11 @@
 """What a step does to one stream that it touches: take back, evaluate what is owed, hand on what changed, settle.
 
 The rules are those of `hs_stream.engine.executor`. Everything is written to the draft of the step.
+
+`Processor.process` is the part that reads and evaluates. Several streams of one rank may be in it at once: it changes
+nothing that another stream of its rank looks at, but for what of the budget is left. `Processor.finish` tells others.
+It does not wait for anything, and comes in order of rank and id, so that causes and turns do not depend on who was
+ready first.
 """
 
 from __future__ import annotations
@@ -26,14 +31,17 @@ from hs_stream.engine.schedule import Schedule
 from hs_stream.engine.streams import Stream
 from hs_stream.engine.work import Work
 
-__all__ = ["Processor"]
+__all__ = ["Done", "Processor"]
+
+Done = tuple[TimeIntervals, TimeIntervals]
+"""``(rest, gone)``: what is left for later steps, and what consumers must take back since it will not come back."""
 
 _MOST_POINTS: Final = 4096
 """More changed instants than this are handed on as one interval that contains them."""
 
 
 class Processor:
-    """Processes the streams of one step after the other, each once per step, inputs before outputs."""
+    """Processes the streams of a step, each once, inputs before outputs."""
 
     def __init__(
         self,
@@ -53,8 +61,8 @@ class Processor:
         self._silence = silence
         self._clock = clock
 
-    async def process(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> None:
-        """``changed``: per input slot."""
+    async def process(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
+        """Take back and evaluate; then it can be finished. ``changed``: per input slot."""
         work = draft.of(stream)
         usual = steady(stream, changed, draft.horizon)
         if usual is not None:
@@ -66,10 +74,8 @@ class Processor:
                 elif left := await self._pieces.evaluate(stream, ((start, end),), draft):
                     rest = TimeIntervals(left)
             self._wait_for_rest(stream, changed)
-            self._hand_on(stream, work, draft, EMPTY)
             await self._find_old(stream, work)
-            self._settle(stream, work, rest, draft)
-            return
+            return rest, EMPTY
         before = work.end()
         work.take()
         lost, unsure, invalid = await self._take_back(stream, work, changed, draft)
@@ -79,20 +85,27 @@ class Processor:
         owed = may - work.coverage
         owed, rest = self._now_and_later(stream, work, owed, draft, lost)
         if owed:
-            began = self._clock.now()
+            draft.evaluates(self._clock.now())
             if stream.is_fold:
                 rest |= await self._folder.process(stream, owed, lost, invalid, draft)
             else:
                 rest |= await self._pieces.evaluate_all(stream, owed, draft)
-            draft.worked(self._clock.now() - began)
+            draft.evaluated(self._clock.now())
         elif invalid is not None:
             draft.write(stream).invalidate(invalid[0])
         # What is lost and will not come back by itself is a change for the consumers: their results rest on it.
         gone = lost | unsure
-        self._hand_on(stream, work, draft, gone - work.coverage - rest if gone else EMPTY)
+        if gone:
+            gone = gone - work.coverage - rest
         if lost and work.end() < before:
             stream.agenda.wait_for(lost)
         await self._find_old(stream, work)
+        return rest, gone
+
+    def finish(self, stream: Stream, done: Done, draft: Draft) -> None:
+        """Tell its consumers what changed, and the schedule what is left."""
+        work, (rest, gone) = draft.of(stream), done
+        self._hand_on(stream, work, draft, gone)
         self._settle(stream, work, rest, draft)
 
     def purge(self, stream: Stream, start: int, end: int, old: Batch, draft: Draft) -> None:

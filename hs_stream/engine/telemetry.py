@@ -57,6 +57,9 @@ class Telemetry:
     def store_back(self) -> None:
         """The store answers again."""
 
+    def backend_failed(self, error: str, *, first: bool) -> None:
+        """The backend broke a step off, for the ``first`` time since one was done; it is done again."""
+
     def end_to_end(self, seconds: float, count: int) -> None:
         """``count`` results were published this long after the oldest reading that they rest on arrived."""
 

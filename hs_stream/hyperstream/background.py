@@ -1,7 +1,7 @@
 """An event loop in a thread of its own, for callers that block and may run in a loop already.
 
 1. The loop's thread does the engine's work. Code of the user's runs on the thread that calls, which waits meanwhile:
-   there functions and modules are imported, and there tools compute (`at_caller`, `computing_at_caller`).
+   there functions and modules are imported, and there tools compute (`at_caller`, `AtCaller`).
 2. So a module may build and compute while it is imported: its import lock is held by the thread that waits, and no
    other thread ever asks for it.
 """
@@ -22,7 +22,7 @@ from hs_stream.compute.run import run
 from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import ConfigurationError
 
-__all__ = ["Background", "at_caller", "computing_at_caller"]
+__all__ = ["AtCaller", "Background", "at_caller"]
 
 T = TypeVar("T")
 _LAST_SECONDS: Final = 1.0
@@ -92,9 +92,14 @@ def at_caller(function: Callable[..., T], *arguments: Any) -> T:
     return function(*arguments) if waiting is None else waiting.do(partial(function, *arguments))
 
 
-def computing_at_caller(task: Task) -> Result:
-    """What comes of ``task``, on the thread that calls (see `at_caller`)."""
-    return at_caller(run, task)
+class AtCaller:
+    """The backend that runs tasks on the thread that calls (see `at_caller`)."""
+
+    slots: Final = 1
+
+    def run(self, task: Task) -> Result:
+        """See `hs_stream.engine.ports.Backend`."""
+        return at_caller(run, task)
 
 
 class Background:

@@ -31,7 +31,7 @@ from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDe
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.engine import Engine, StreamStatus
 from hs_stream.engine.ports import DeadLetter, Delivery, HistoryEntry, Reading, Store, StreamRecord
-from hs_stream.hyperstream.background import at_caller, computing_at_caller
+from hs_stream.hyperstream.background import AtCaller, at_caller
 from hs_stream.hyperstream.catalog import NotebookCatalog, executed
 from hs_stream.hyperstream.presence import Presence
 from hs_stream.hyperstream.stored import Unloaded, documents, load
@@ -145,7 +145,7 @@ class Workspace:
     async def _ready(self) -> Engine:
         assert self._presence is not None
         if self._engine is None:
-            engine = self._host.engine(clock=self._clock, computing=computing_at_caller)
+            engine = self._host.engine(clock=self._clock, backend=AtCaller())
             self._running[:] = at_caller(self.catalog.definitions)
             async with self._presence.access:
                 # What a store only remembers is written when it is closed.

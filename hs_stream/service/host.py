@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
-from hs_stream.compute.run import run
-from hs_stream.compute.task import Result, Task
 from hs_stream.core.errors import ConfigurationError, Fenced, HsStreamError, StoreUnavailable
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import Engine
-from hs_stream.engine.ports import Clock, Mirror, Recovery, Sink, Store
+from hs_stream.engine.ports import Backend, Clock, Mirror, Recovery, Sink, Store
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.service.lease import Lease
 from hs_stream.service.settings import Settings
@@ -157,7 +156,7 @@ class Host:
         telemetry: Telemetry | None = None,
         sinks: Sequence[Sink] = (),
         mirrors: Sequence[Mirror] = (),
-        computing: Callable[[Task], Result] = run,
+        backend: Backend = INLINE,
     ) -> Engine:
         """An engine over the store, which is set to work by `begin`."""
         engine = Engine(
@@ -168,7 +167,7 @@ class Host:
             sinks=sinks,
             mirrors=mirrors,
             guard=self.lease,
-            computing=computing,
+            backend=backend,
         )
         if not self._patient:
             engine.hurry()

@@ -164,6 +164,10 @@ class ServiceTelemetry(Telemetry):
     def store_back(self) -> None:
         logger.info("the store answers again")
 
+    def backend_failed(self, error: str, *, first: bool) -> None:
+        if first:
+            logger.warning("a step is broken off; trying again until it is done", error=error)
+
     def live_ended(self, reason: str) -> None:
         """A live subscription ended; ``reason`` is one of few words."""
         self._live_ended.labels(reason).inc()

@@ -13,15 +13,14 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
-from hs_stream.compute.run import run
-from hs_stream.compute.task import Result, Task
-from hs_stream.core.errors import LawViolation, ToolError
+from hs_stream.core.errors import BackendUnavailable, LawViolation, ToolError
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import Value, same
 from hs_stream.core.workflow import WorkflowDefinition
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import Engine, EngineSettings
-from hs_stream.engine.ports import Delivery, Reading, Store
+from hs_stream.engine.ports import Backend, Delivery, Reading, Store
 from hs_stream.engine.state import MOST_FAILED
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore, Gate, When
@@ -45,7 +44,7 @@ class History:
     Crashes: `arm` it, and the next actions may end the engine; `survive` then starts another one over what is stored.
     Takeovers, for stores that several objects may have open: `freeze` it, and at some point the process stands still;
     `survive` then starts another one, which takes the store over. `wake` lets the first one go on.
-    ``pace`` makes the store take its time, see `FaultyStore`. ``computing`` is the engine's.
+    ``pace`` makes the store take its time, see `FaultyStore`. ``backend`` is the engine's.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class History:
         settings: EngineSettings,
         now: int = 1_600_000_000_000,
         pace: Random | None = None,
-        computing: Callable[[Task], Result] = run,
+        backend: Backend = INLINE,
     ) -> None:
         self.workflows = list(workflows)
         self.clock = VirtualClock(now)
@@ -66,7 +65,7 @@ class History:
         self._factory = factory
         self._settings = settings
         self._pace = pace
-        self._computing = computing
+        self._backend = backend
         self._fault: tuple[int, When] = (0, "after")
         self._freeze = 0
         self._owner: Owner
@@ -126,7 +125,7 @@ class History:
             clock=self.clock,
             sinks=[Line(self.subscriber, store.gate)],
             settings=self._settings,
-            computing=self._computing,
+            backend=self._backend,
         )
         self._owner = Owner(store, self.engine, name)
         try:
@@ -338,7 +337,12 @@ class History:
         known = self.acknowledged.get(stream)
         if known is not None:
             self.acknowledged[stream] = {time: value for time, value in known.items() if not start < time <= end}
-        while not await self.survive(lambda: self.engine.purge(stream, start, end)):
+
+        async def purge() -> None:
+            engine = self.engine
+            await self._until_done(lambda: engine.purge(stream, start, end))
+
+        while not await self.survive(purge):
             await self.settle()
             if not self._has(stream):
                 break
@@ -351,14 +355,23 @@ class History:
         """Compute a window of ``stream`` on request; a tool that raises there is no violation."""
 
         async def compute() -> None:
+            engine = self.engine
             with contextlib.suppress(ToolError):
-                await self.engine.compute([stream], start, end)
+                await self._until_done(lambda: engine.compute([stream], start, end))
 
         await self.settle()
         while not await self.survive(compute):
             await self.settle()
             if not self._has(stream):
                 break
+
+    @staticmethod
+    async def _until_done(call: Callable[[], Awaitable[object]]) -> None:
+        """Ask again where the backend broke a step off."""
+        while True:
+            with contextlib.suppress(BackendUnavailable):
+                await call()
+                return
 
     def _has(self, stream: StreamId) -> bool:
         """Streams of a plate that grows by results do not outlive a crash where the results are others by now."""

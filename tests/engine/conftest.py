@@ -12,8 +12,9 @@ from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import Engine, EngineSettings
-from hs_stream.engine.ports import Delivery, Reading, Store
+from hs_stream.engine.ports import Backend, Delivery, Reading, Store
 from hs_stream.plugins import default_registry
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.check_workflow import Subscriber
@@ -29,6 +30,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.store: Store = MemoryStore()
+        self.backend: Backend = INLINE
         self.clock = VirtualClock(START)
         self.subscriber = Subscriber()
         self.workflows: list[WorkflowDefinition] = []
@@ -55,7 +57,8 @@ class Bench:
     ) -> Engine:
         self.workflows = list(workflows)
         sinks = [self.subscriber] if publishing else []
-        self.engine = Engine(self.store, clock=self.clock, sinks=sinks, settings=EngineSettings(**settings))
+        made = EngineSettings(**settings)
+        self.engine = Engine(self.store, clock=self.clock, sinks=sinks, settings=made, backend=self.backend)
         await self.engine.open(self.workflows)
         if run:
             self.task = asyncio.create_task(self.engine.run(), name="engine")

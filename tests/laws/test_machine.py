@@ -21,17 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from pymongo import MongoClient
 
-from hs_stream.compute import run as compute
-from hs_stream.compute.packed import pack_result, pack_task, unpack_result, unpack_task
-from hs_stream.compute.task import Result, Task
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import Grid
 from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine import fold
+from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import EngineSettings
-from hs_stream.engine.ports import Reading, Store
+from hs_stream.engine.ports import Backend, Reading, Store
 from hs_stream.plugins import default_registry
 from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore
@@ -39,6 +37,7 @@ from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
 from tests.laws.gated import GatedMongo, GatedSqlite
+from tests.shuffled import ShuffledBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +162,11 @@ READING = st.sampled_from(sorted(SOURCES)).flatmap(
 PACE = st.none() | st.integers(0, 255).map(Random)
 
 
-def elsewhere(task: Task) -> Result:
-    """What another process would answer: nothing but bytes goes there and comes back."""
-    return unpack_result(pack_result(compute.run(unpack_task(pack_task(task), REGISTRY))))
+@st.composite
+def backends(draw: st.DrawFn) -> Backend:
+    """One in eight is inline; the others answer as another machine would, out of order."""
+    slots = draw(st.sampled_from([0, 1, 2, 3, 4, 8, 8, 64]))
+    return ShuffledBackend(Random(draw(st.integers(0, 255))), REGISTRY, slots) if slots else INLINE
 
 
 NOW = 1_600_000_000_000
@@ -191,6 +192,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.history: History | None = None
+        self.backend: Backend = INLINE
         self.sent: list[Reading] = []
         self.failed = False
         self.frozen = 0
@@ -219,7 +221,7 @@ class Machine(RuleBasedStateMachine):
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
         backdate=st.sampled_from([60_000, 86_400_000]),
         pace=PACE,
-        computing=st.sampled_from([compute.run, compute.run, elsewhere]),
+        backend=backends(),
     )
     def begin(
         self,
@@ -229,12 +231,13 @@ class Machine(RuleBasedStateMachine):
         snapshot_every: int,
         backdate: int,
         pace: Random | None,
-        computing: Callable[[Task], Result],
+        backend: Backend,
     ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness, backdate=backdate, backdate_ticks=0)
-        self.history = History(self.factory(), [workflow], settings, NOW, pace, computing)
+        self.backend = backend
+        self.history = History(self.factory(), [workflow], settings, NOW, pace, backend)
         self.run(self.history.begin())
 
     @rule(readings=st.lists(READING, min_size=1, max_size=8), settle=st.booleans(), asked=st.booleans())
@@ -285,6 +288,12 @@ class Machine(RuleBasedStateMachine):
     @rule(crash=st.integers(1, 6), moment=st.integers(0, 9))
     def crash_soon(self, crash: int, moment: int) -> None:
         self.played.arm(crash, self.moments[moment % len(self.moments)])
+
+    @precondition(lambda self: isinstance(self.backend, ShuffledBackend))
+    @rule(task=st.integers(1, 40))
+    def worker_dies_soon(self, task: int) -> None:
+        assert isinstance(self.backend, ShuffledBackend)
+        self.backend.lose(task)
 
     @precondition(lambda self: self.shared)
     @rule(points=st.integers(1, 20), readings=st.lists(READING, min_size=1, max_size=4))

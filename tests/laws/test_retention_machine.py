@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, rule
 
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
-from hs_stream.engine.ports import Reading
+from hs_stream.engine.ports import Backend, Reading
 from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, workflows
@@ -25,6 +25,7 @@ from tests.laws.test_machine import (
     OnMemory,
     OnMongo,
     OnSqlite,
+    backends,
     play,
     wanted_sometimes,
 )
@@ -53,11 +54,15 @@ class Forgetful(Machine):
         chunk=st.sampled_from([3, 50, 20_000]),
         lateness=st.sampled_from([0, 0, 2000]),
         pace=PACE,
+        backend=backends(),
     )
-    def begin(self, workflow: WorkflowDefinition, chunk: int, lateness: int, pace: Random | None) -> None:
+    def begin(
+        self, workflow: WorkflowDefinition, chunk: int, lateness: int, pace: Random | None, backend: Backend
+    ) -> None:
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness)
-        self.history = History(self.factory(), [workflow], settings, NOW, pace)
+        self.backend = backend
+        self.history = History(self.factory(), [workflow], settings, NOW, pace, backend)
         self.run(self.history.begin())
 
     @rule(source=st.sampled_from(sorted(SOURCES)), place=st.sampled_from(PLACES[:2]), data=st.data())
