@@ -26,7 +26,7 @@ from hs_stream.core.time import Grid
 from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine import fold
+from hs_stream.engine import backlog, draft, executor, fold
 from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Backend, Reading, Store
@@ -220,6 +220,7 @@ class Machine(RuleBasedStateMachine):
         lateness=st.sampled_from([0, 0, 2000]),
         snapshot_every=st.sampled_from([1, 3, fold.SNAPSHOT_EVERY]),
         backdate=st.sampled_from([60_000, 86_400_000]),
+        budget=st.sampled_from([20, 200, backlog.MOST, backlog.MOST]),
         pace=PACE,
         backend=backends(),
     )
@@ -230,10 +231,14 @@ class Machine(RuleBasedStateMachine):
         lateness: int,
         snapshot_every: int,
         backdate: int,
+        budget: int,
         pace: Random | None,
         backend: Backend,
     ) -> None:
         self.patch.setattr(fold, "SNAPSHOT_EVERY", snapshot_every)
+        # What a step may read. The clock of a history stands still meanwhile, so it would grow to the most at once.
+        for module, name in ((backlog, "MOST"), (backlog, "_FIRST"), (executor, "_LEAST_NEW"), (draft, "_MORSEL")):
+            self.patch.setattr(module, name, min(budget, getattr(module, name)))
         self.whole = workflow
         settings = EngineSettings(chunk=chunk, lateness=lateness, backdate=backdate, backdate_ticks=0)
         self.backend = backend
