@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
@@ -21,6 +21,7 @@ from hs_stream.plugins import default_registry
 REGISTRY = default_registry()
 NAN = float("nan")
 LAST = 400
+PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Items = list[tuple[int, Any]]
 
 
@@ -98,6 +99,7 @@ def test_unknown_ends_the_hysteresis_and_is_said_once() -> None:
         run("threshold@^2", [(0, "warm")], above=26)
 
 
+@PATIENT
 @given(readings(st.sampled_from([1, 2, 3, 4, None, NAN])), AGES, st.booleans())
 def test_threshold_against_each_instant(items: Items, max_age: int | None, keeps: bool) -> None:
     parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
@@ -156,6 +158,7 @@ def test_unknown_ends_a_run_and_what_was_given_out() -> None:
     ]
 
 
+@PATIENT
 @given(readings(STATES), st.integers(0, 30), AGES, st.booleans())
 def test_debounce_against_a_replay_of_timers(items: Items, hold: int, max_age: int | None, keeps: bool) -> None:
     parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
@@ -250,6 +253,7 @@ def test_aggregate_reads_no_more_than_it_needs() -> None:
     assert type(tool).build(tool.parameters()) == tool
 
 
+@PATIENT
 @given(
     st.lists(readings(st.sampled_from([1, 2.5, True, None, NAN])), min_size=1, max_size=3),
     st.none() | st.integers(1, 30) | st.just("forever"),
@@ -312,6 +316,7 @@ def test_both_sensors_change_the_result() -> None:
     assert either[-1] == (330, {"c": 22.0, "rh": None})
 
 
+@PATIENT
 @given(st.lists(readings(STATES), min_size=2, max_size=3), AGES, st.booleans(), st.booleans())
 def test_combine_latest_against_each_instant(
     streams: list[Items], max_age: int | None, outer: bool, keeps: bool
@@ -328,6 +333,7 @@ def test_combine_latest_against_each_instant(
     assert repr(got) == repr(expected)
 
 
+@PATIENT
 @given(readings(STATES), readings(STATES), AGES, st.booleans())
 def test_a_strict_join_against_each_instant(left: Items, right: Items, max_age: int | None, strict: bool) -> None:
     parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
@@ -398,7 +404,7 @@ def test_without_gaps_and_unknown_readings_it_is_the_old_integral() -> None:
         assert got == [(time, pytest.approx(v)) for time, v in run("integral@^1", items, rule=rule, unit="1ms")]
 
 
-@settings(max_examples=60)
+@PATIENT
 @given(
     readings(st.sampled_from([0, 1, 2.5, -3, None, NAN])),
     st.integers(1, 50),
@@ -448,7 +454,7 @@ ZONES = (
 )
 
 
-@settings(max_examples=60)
+@PATIENT
 @given(
     st.sampled_from(ZONES),
     st.sampled_from(["2011-12-29", "2015-03-28", "2015-10-24", "2016-04-02", "2020-09-05"]),
@@ -507,6 +513,7 @@ def test_sessions_of_objects_texts_and_what_is_unknown() -> None:
         run("session_window@^2", [(0, "on")], condition="value", gap="1s")
 
 
+@PATIENT
 @given(readings(st.sampled_from([0, 3, None])), st.integers(1, 25), AGES, st.booleans())
 def test_sessions_against_each_instant(items: Items, gap: int, max_age: int | None, keeps: bool) -> None:
     parameters: dict[str, Any] = {} if max_age is None else {"max_age": ms(max_age)}
@@ -541,6 +548,7 @@ def test_the_door_and_then_motion() -> None:
     assert [time for time, _ in joined("followed_by", [door, motion], within="61ms")] == [20, 110, 261]
 
 
+@PATIENT
 @given(readings(EVENTS), readings(EVENTS), st.integers(1, 30), st.booleans())
 def test_followed_by_against_all_pairs(left: Items, right: Items, within: int, chosen: bool) -> None:
     parameters = {"first": "a"} if chosen else {}
@@ -558,6 +566,7 @@ def test_followed_by_against_all_pairs(left: Items, right: Items, within: int, c
     assert got == pairs
 
 
+@PATIENT
 @given(readings(EVENTS), readings(EVENTS), st.integers(1, 30))
 def test_absence_against_all_pairs(left: Items, right: Items, within: int) -> None:
     merged = joined("merge_events", [left, right], names=["door", "light"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from hs_stream.core.time import format_duration
 from hs_stream.core.tool import SKIP, Duration, FoldTool
@@ -199,12 +200,12 @@ class ThresholdOfState(Lasting):
 class DebounceInSilence(Lasting):
     """A new value only once it has lasted, told when it has, in silence.
 
-    ``hold``: how long the input must keep one value; or ``on`` and ``off`` (ESPHome's ``delayed_on`` and
-    ``delayed_off``), where the one that is not given is ``hold``, or 0s. On is the value ``state``; without it ``true``
-    or a number other than 0, and text is a ``TypeError``. Output: the value, at exactly that time after the first of an
-    unbroken run of readings with it, without a further reading, and only if it differs from the value given out
-    before. A value that another one follows at that very instant, or before it, is not given out. ``hold: 0s`` gives
-    every change at once.
+    ``hold``: how long the input must keep one value; or ``on`` and ``off`` (in Python, and as ESPHome has them,
+    ``delayed_on`` and ``delayed_off``), where the one that is not given is ``hold``, or 0s. On is the value ``state``;
+    without it ``true`` or a number other than 0, and text is a ``TypeError``. Output: the value, at exactly that time
+    after the first of an unbroken run of readings with it, without a further reading, and only if it differs from the
+    value given out before. A value that another one follows at that very instant, or before it, is not given out.
+    ``hold: 0s`` gives every change at once.
 
     Takes values of any type; ``1`` and ``1.0`` count as equal. ``missing: ends`` (default): a reading that is unknown
     (``None``, NaN, ``unavailable``, ``unknown``) ends the run; the output is ``null`` at once, if there was one, and
@@ -225,24 +226,30 @@ class DebounceInSilence(Lasting):
         {"hold": "0s"},
         {"hold": "2s"},
         {"hold": "5m", "max_age": "7m"},
-        {"on": "2s", "state": True},
-        {"on": "1s", "off": "5s", "state": 1, "missing": "keeps", "max_age": "10s"},
+        {"delayed_on": "2s", "state": True},
+        {"delayed_on": "1s", "delayed_off": "5s", "state": 1, "missing": "keeps", "max_age": "10s"},
     )
     hold: Duration | None = None
-    on: Duration | None = None
-    off: Duration | None = None
+    delayed_on: Duration | None = None
+    delayed_off: Duration | None = None
     state: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hold is None and self.on is None and self.off is None:
+        if self.hold is None and self.delayed_on is None and self.delayed_off is None:
             raise ValueError("give hold, or on and off")
-        for name in ("hold", "on", "off"):
+        for name in ("hold", "delayed_on", "delayed_off"):
             if (length := getattr(self, name)) is not None and length < 0:
                 raise ValueError(f"{name} must not be negative, but is {format_duration(length)}")
 
+    @classmethod
+    def build(cls, parameters: Mapping[str, Any]) -> Self:
+        """With ``on`` and ``off`` as short names."""
+        short = {"on": "delayed_on", "off": "delayed_off"}
+        return super().build({short.get(name, name): value for name, value in parameters.items()})
+
     def _wait(self, value: Value) -> int:
-        if self.on is None and self.off is None:
+        if self.delayed_on is None and self.delayed_off is None:
             return self.hold or 0
         if self.state is not None:
             is_on = equal(value, self.state)
@@ -250,7 +257,7 @@ class DebounceInSilence(Lasting):
             is_on = value != 0
         else:
             raise wrong("debounce", "booleans or numbers for on and off", value, "; write state: the value that is on")
-        wait = self.on if is_on else self.off
+        wait = self.delayed_on if is_on else self.delayed_off
         return (self.hold or 0) if wait is None else wait
 
     def means(self, value: Value) -> Value:
