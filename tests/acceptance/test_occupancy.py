@@ -150,6 +150,7 @@ def test_all_rows_in_order(rows: list[Row], parts: Any, mongo_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_random_order_with_duplicates_and_corrections(rows: list[Row], parts: Any, mongo_url: str) -> None:
+    rows = rows[:6_000]  # what is in order is tried with all of them
     disturbed = disturb(rows)
     assert len(disturbed) == len(rows) + len(rows) * 5 // 100 + len(rows) // 100
     run = Run(parts, mongo_url, disturbed)

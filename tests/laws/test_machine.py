@@ -467,13 +467,13 @@ def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_memory() -> None:
-    play(OnMemory, 800)
+    play(OnMemory, 500)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
-    play(OnSqlite, 250)
+    play(OnSqlite, 150)
 
 
 @pytest.mark.slow

@@ -103,13 +103,13 @@ def _states_are_stored_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_memory() -> None:
-    play(ForgetfulOnMemory, 400)
+    play(ForgetfulOnMemory, 200)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
-    play(ForgetfulOnSqlite, 150)
+    play(ForgetfulOnSqlite, 80)
 
 
 @pytest.mark.slow

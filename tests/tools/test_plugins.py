@@ -50,7 +50,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def test_library_is_there() -> None:
     registry = default_registry()
     assert {"clock", "component", "sliding_mean", "threshold"} <= set(registry.names())
-    assert [tool.version for tool in registry.versions("sliding_mean")] == ["1.0.0"]
+    assert [tool.version for tool in registry.versions("sliding_mean")] == ["1.0.0", "2.0.0"]
     assert set(default_registry().names()) == set(registry.names())
 
 
@@ -114,6 +114,6 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_who_keeps_the_law_by_construction() -> None:
     registry = default_registry()
-    assert keeps_law(registry.resolve("threshold"))
+    assert keeps_law(registry.resolve("threshold@^1"))
     assert not keeps_law(registry.resolve("sliding_mean"))
     assert not keeps_law(registry.resolve("clock"))

@@ -225,7 +225,7 @@ def test_sliding_apply_over_a_sliding_window_is_the_sliding_tool(function: str) 
     interval = TimeInterval(0, 600_000)
     given = build("sliding_window", lower="-30s", increment="10s").evaluate(interval, [])
     got = build("sliding_apply", function=function, max_width="30s").evaluate(interval, [given, data])
-    assert got == build(f"sliding_{function}", width="30s", every="10s").evaluate(interval, [data])
+    assert got == build(f"sliding_{function}@^1", width="30s", every="10s").evaluate(interval, [data])
     assert len(got) == 60
 
 
