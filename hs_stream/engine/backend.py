@@ -47,7 +47,7 @@ async def at_once(calls: Sequence[Callable[[], Coroutine[Any, Any, T]]], slots: 
 
 
 async def _end(workers: Sequence[asyncio.Task[None]]) -> BaseException | None:
-    """Return when all have ended, and what one of them raised by itself. A cancellation is raised behind that."""
+    """Return when all have ended, and what one of them raised by itself. A cancellation is raised after that."""
     for worker in workers:
         worker.cancel()
     cancelled = False

@@ -2,7 +2,7 @@
 
 A step walks the touched streams in topological order, rank by rank: of one rank, none reads results of another. For
 each it takes back the affected coverage, evaluates what is available, demanded and not covered, and hands the
-*difference* on to the stream's consumers. All of it is written to the draft, and read from there by the streams behind.
+*difference* on to the stream's consumers. All of it is written to the draft, and read from there by what comes later.
 Streams of one rank may be under way at once, and what comes of each does not depend on the order in which they are done
 (`Draft.streams` and the commit are in order of rank and id). Then:
 

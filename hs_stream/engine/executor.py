@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
+from hs_stream.backoff import backoff
 from hs_stream.core.errors import BackendUnavailable, Unavailable
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.watermark import Silence
@@ -112,8 +113,8 @@ class Executor:
         """Whether the last step took what was new."""
         self._lock = asyncio.Lock()
         self._finishing = False
-        self._delay = 0.0
-        """Seconds to wait since the last step was broken off by the backend."""
+        self._broken = 0
+        """So many steps were broken off by the backend since one was done."""
 
     def on_growth(self, grow: Grow, make_sure: Callable[[], Awaitable[None]]) -> None:
         """Call ``grow`` with the values that are found for plates, and ``make_sure`` before each step."""
@@ -330,11 +331,11 @@ class Executor:
         try:
             worked = await self._step_and_turn()
         except BackendUnavailable as error:
-            self._telemetry.backend_failed(str(error), first=not self._delay)
-            self._delay = min(2 * self._delay, _LAST_DELAY) or _FIRST_DELAY
-            await self._clock.sleep(self._delay)
+            self._telemetry.backend_failed(str(error), first=not self._broken)
+            await self._clock.sleep(backoff(self._broken, _FIRST_DELAY, _LAST_DELAY))
+            self._broken += 1
             return True
-        self._delay = 0.0
+        self._broken = 0
         return worked
 
     async def _step_and_turn(self) -> bool:
@@ -352,7 +353,7 @@ class Executor:
         self.schedule.wake.set()
 
     async def conclude(self) -> None:
-        """The last step, behind `run`. It puts what silence proves into the stored coverage too."""
+        """The last step, after `run`. It puts what silence proves into the stored coverage too."""
         horizon = self.horizon(self._clock.now())
         streams = self._graph.streams.values()
         silent = [one for one in streams if one.kind == "derived" and one.reach(horizon) > one.end()]

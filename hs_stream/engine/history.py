@@ -19,7 +19,7 @@ PERIOD: Final = 10_000
 class _Sum:
     tool: str
     first: int
-    """The lowest id of the streams behind it."""
+    """The lowest id of its streams."""
     start: int = MAX_TIME
     end: int = MIN_TIME
     instances: int = 0

@@ -155,7 +155,8 @@ def _next_tick(stream: Stream, grid: Grid, end: int) -> int | None:
     if stream.is_fold and stream.inputs[0].latest.frontier <= MIN_TIME:
         return None
     if head is not None and isinstance(stream.tool, FoldTool) and head.since <= end <= head.until:
-        return _next_said(stream.tool, head.state, grid, end)
+        said, state_ends = _next_said(stream.tool, head.state, grid, end), _next_instant(stream, grid, end)
+        return said if state_ends is None else state_ends if said is None else min(said, state_ends)
     due = grid.next(end)
     for slot, source in enumerate(stream.inputs):
         support = stream.support(slot)
@@ -170,6 +171,21 @@ def _next_tick(stream: Stream, grid: Grid, end: int) -> int | None:
         if source.latest.frontier >= needed:
             return due
     return None
+
+
+def _next_instant(stream: Stream, grid: Grid, end: int) -> int | None:
+    """Of a fold: the first of ``grid`` later than ``end`` at which the state of there does not say what comes out.
+
+    That is at the next instance that it has not gone through.
+    """
+    source = stream.inputs[0]
+    if source.latest.frontier <= end:
+        return None
+    tail = source.latest_tail
+    if not tail.knows(end):
+        return grid.next(end)
+    later = tail.batch.slice(end, MAX_TIME)
+    return grid.next(later.first_time - 1) if later else None
 
 
 def _next_said(tool: FoldTool, state: Value, grid: Grid, end: int) -> int | None:

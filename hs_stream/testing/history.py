@@ -341,7 +341,8 @@ class History:
             self.acknowledged[stream] = {time: value for time, value in known.items() if not start < time <= end}
 
         async def purge() -> None:
-            await self._until_done(lambda: self.engine.purge(stream, start, end))
+            engine = self.engine
+            await self._until_done(lambda: engine.purge(stream, start, end))
 
         while not await self.survive(purge):
             await self.settle()
@@ -356,8 +357,9 @@ class History:
         """Compute a window of ``stream`` on request; a tool that raises there is no violation."""
 
         async def compute() -> None:
+            engine = self.engine
             with contextlib.suppress(ToolError):
-                await self._until_done(lambda: self.engine.compute([stream], start, end))
+                await self._until_done(lambda: engine.compute([stream], start, end))
 
         await self.settle()
         while not await self.survive(compute):

@@ -108,7 +108,7 @@ async def test_commits_are_the_same_in_whatever_order_results_come(slots: int) -
     assert (backend.overtaken > 0) == (slots > 1)
 
 
-async def behind_two(backend: Backend) -> list[Commit]:
+async def over_two(backend: Backend) -> list[Commit]:
     """What reads two streams of one rank, of which one is late in the step, and the other not."""
     bench = Bench()
     bench.store = store = Recorded()
@@ -133,8 +133,8 @@ async def behind_two(backend: Backend) -> list[Commit]:
 @pytest.mark.parametrize("seed", range(4))
 async def test_causes_are_the_same_whoever_is_ready_first(seed: int) -> None:
     """`IE-26`. The first to tell a stream that something changed says why it is computed."""
-    here = await behind_two(INLINE)
-    assert await behind_two(ShuffledBackend(Random(seed), REGISTRY, 8)) == here
+    here = await over_two(INLINE)
+    assert await over_two(ShuffledBackend(Random(seed), REGISTRY, 8)) == here
     assert [entry.cause for entry in here[-1].history if entry.stream == "sum"] == ["late"]
 
 
@@ -286,7 +286,7 @@ async def test_who_asks_is_told_that_a_worker_has_died(bench: Bench) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34])
 async def test_a_step_that_is_cancelled_leaves_nothing_under_way(bench: Bench, turns: int) -> None:
-    """`IE-25`. Its streams are put back behind the last of its tasks, however impatient who cancels is."""
+    """`IE-25`. Its streams are put back after the last of its tasks, however impatient who cancels is."""
     bench.store = store = Recorded()
     bench.backend = backend = ShuffledBackend(Random(3), REGISTRY, 4)
     await bench.start(bench.workflow(*everything(bench).nodes.values(), online=False), run=False)
@@ -380,7 +380,7 @@ async def test_results_are_in_the_order_of_the_calls() -> None:
     assert stubborn.begun == list(range(9))
 
 
-async def test_the_first_error_is_raised_behind_all_others() -> None:
+async def test_the_first_error_is_raised_after_all_others_have_ended() -> None:
     stubborn = Stubborn()
     with pytest.raises(ValueError, match="2"):
         await at_once(calls(stubborn, 9, raising=2), 3)

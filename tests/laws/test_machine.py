@@ -294,6 +294,12 @@ class Machine(RuleBasedStateMachine):
     def crash_soon(self, crash: int, moment: int) -> None:
         self.played.arm(crash, self.moments[moment % len(self.moments)])
 
+    @precondition(lambda self: isinstance(self.backend, ShuffledBackend))
+    @rule(task=st.integers(1, 40))
+    def worker_dies_soon(self, task: int) -> None:
+        assert isinstance(self.backend, ShuffledBackend)
+        self.backend.lose(task)
+
     @precondition(lambda self: self.shared)
     @rule(points=st.integers(1, 20), readings=st.lists(READING, min_size=1, max_size=4))
     def freeze(self, points: int, readings: list[tuple[str, Any, int, Value]]) -> None:
@@ -307,12 +313,6 @@ class Machine(RuleBasedStateMachine):
     def wake(self, quiet: bool) -> None:
         self.frozen -= 1
         self.run(self.played.wake(quiet=quiet))
-
-    @precondition(lambda self: isinstance(self.backend, ShuffledBackend))
-    @rule(task=st.integers(1, 40))
-    def worker_dies_soon(self, task: int) -> None:
-        assert isinstance(self.backend, ShuffledBackend)
-        self.backend.lose(task)
 
     @rule()
     def restart(self) -> None:

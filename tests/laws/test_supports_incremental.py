@@ -177,6 +177,7 @@ def supports() -> WorkflowDefinition:
             made("long", UntilNext(), ["next"]),
             made("alarm", Alarm(wait=wait), ["t"]),
             made("again", Alarm(wait=wait), ["alarm"]),
+            made("soon", Alarm(wait=Duration(100)), ["light"]),
             made("lately", Lately(hold=wait), ["t"], ["room"]),
             made("ever", Lately(hold=wait, ever=True), ["light"], ["room"]),
             node("change", "change_detect", ["next"]),
