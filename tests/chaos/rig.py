@@ -400,7 +400,7 @@ class Rig:
         await self.until("the broker does not confirm", is_confirmed)
         idle = 0
         while idle < 3:  # a reconnect, or a delivery on its way, may look like rest
-            await self.until("the service does not come to rest", is_idle)
+            await self.until("the service does not come to rest", is_idle, 180)
             await asyncio.sleep(0.2)
             idle = idle + 1 if await is_idle() else 0
 

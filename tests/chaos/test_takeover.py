@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.rig import Report, Rig, Service
 
-RATE = 200.0
+RATE = 100.0
 """Readings a second. Nobody takes any for the seconds of a takeover, and the successor must catch up."""
 
 
@@ -34,7 +34,7 @@ async def wake(first: Service) -> None:
 async def test_takeovers_lose_and_double_nothing(tmp_path: Path, long: bool, reports: list[Report]) -> None:
     report = Report("takeover")
     reports.append(report)
-    async with Rig.running(tmp_path, 8, rate=RATE if long else RATE / 2, replica_set="hs", lease="2s") as rig:
+    async with Rig.running(tmp_path, 8, rate=RATE, replica_set="hs", lease="2s") as rig:
         for takeover in range(25 if long else 1):
             await asyncio.sleep(rig.random.uniform(0.0, 2.0) if long else 0.3)
             first, began = await rig.freeze_and_take_over()

@@ -6,6 +6,8 @@ Their points come on top of those of `hs_stream.testing.faults.FaultyStore`.
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,17 @@ _BOOKS = ("outbox", "marks")
 """After a checkpoint, what is of no use any more goes."""
 _WRITES = ("_insert", "_insert_careful", "_merge_command", "write", "delete")
 """Of `hs_stream.store.mongo.writer.Writer`: what sends one command that changes something."""
+
+
+@contextmanager
+def fenced_often() -> Iterator[None]:
+    """An engine that is fenced cuts off its other tasks. PyMongo forgets sockets that were about to connect."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            yield
+        finally:
+            gc.collect()
 
 
 class GatedSqlite(SqliteStore):

@@ -36,7 +36,7 @@ from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.faults import When
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, demands, other_definitions, parts_of, workflows
-from tests.laws.gated import GatedMongo, GatedSqlite
+from tests.laws.gated import GatedMongo, GatedSqlite, fenced_often
 from tests.shuffled import ShuffledBackend
 
 
@@ -478,6 +478,7 @@ def test_on_sqlite() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
+@fenced_often()
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
     OnMongo.mongod = mongod_process
     play(OnMongo, 15, steps=15)
@@ -485,6 +486,7 @@ def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
+@fenced_often()
 def test_on_a_replica_set(replica_process: EmbeddedMongod) -> None:
     OnMongo.mongod = replica_process
     play(OnMongo, 10, steps=15)

@@ -15,6 +15,7 @@ from hs_stream.engine.ports import Backend, Reading
 from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.testing.history import History
 from hs_stream.testing.strategies import SOURCES, workflows
+from tests.laws.gated import fenced_often
 from tests.laws.test_machine import (
     HELD,
     NOW,
@@ -114,6 +115,7 @@ def test_on_sqlite() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
+@fenced_often()
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
     ForgetfulOnMongo.mongod = mongod_process
     play(ForgetfulOnMongo, 20, steps=15)
