@@ -125,7 +125,7 @@ async def test_streams_are_found_by_name_and_plate_and_paged(api: Api) -> None:
     assert everything["total"] == len(everything["streams"]) == 6
     kitchen = await api.get("/api/streams?name=smooth&room=kitchen")
     assert [stream["stream"] for stream in kitchen["streams"]] == ["smooth[house=1,room=kitchen]"]
-    assert kitchen["streams"][0]["tool"] == "sliding_mean@1.0.0"
+    assert kitchen["streams"][0]["tool"] == "sliding_mean@2.0.0"
     assert kitchen["streams"][0]["meta"] == {"house": "1", "room": "kitchen"}
     found: list[str] = []
     cursor = ""
@@ -206,7 +206,7 @@ async def test_compute_on_request_and_failure(api: Api) -> None:
     assert await api.get("/api/failed") == {"failed": []}
     failed = await api.get(f"/api/streams/wrong/instances?{window}&compute=true")
     [listed] = (await api.get("/api/failed"))["failed"]
-    assert (listed["stream"], listed["tool"]) == ("wrong", "sliding_mean@1.0.0")
+    assert (listed["stream"], listed["tool"]) == ("wrong", "sliding_mean@2.0.0")
     assert listed["failed"] == [["2027-01-15T07:59:29.999Z", "2027-01-15T07:59:30Z"]]
     assert listed["error"] in failed["error"]
     assert "failed" in [state["state"] for state in failed["states"]]
@@ -239,12 +239,12 @@ async def test_workflows_plates_tools_and_books(api: Api) -> None:
     graph = await api.get("/api/workflows/comfort/graph")
     assert {"from": "temperature", "to": "smooth", "slot": 0} in graph["edges"]
     assert (await api.client.get("/api/workflows/comfort/graph?format=mermaid")).text.startswith("flowchart")
-    assert (await api.get("/api/workflows/comfort"))["nodes"]["smooth"]["tool"] == "sliding_mean@==1.0.0"
+    assert (await api.get("/api/workflows/comfort"))["nodes"]["smooth"]["tool"] == "sliding_mean@==2.0.0"
     plates = {plate["name"]: plate["values"] for plate in (await api.get("/api/plates"))["plates"]}
     assert plates["house"] == [{"house": "1"}]
     assert {"house": "1", "room": "attic/lamp"} in plates["room"]
     tools = {tool["name"]: tool for tool in (await api.get("/api/tools"))["tools"]}
-    assert {"name": "width", "type": "Duration", "required": True} in tools["sliding_mean"]["parameters"]
+    assert {"name": "every", "type": "Duration", "required": True} in tools["interpolate"]["parameters"]
     assert await api.get("/api/sessions") == {"sessions": []}
 
 
