@@ -15,7 +15,7 @@ demo:
 	@$(BIN)/hs-stream demo --for $(SECONDS_OF_DEMO)
 
 test: lint
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 lint:
 	@scripts/bootstrap test

@@ -185,19 +185,19 @@ def supports() -> WorkflowDefinition:
     )
 
 
-@pytest.mark.parametrize("seed", range(7000, 7040))
+@pytest.mark.parametrize("seed", range(7000, 7012))
 async def test_any_order_ends_as_from_scratch(seed: int) -> None:
     report = await check_workflow(memory(), [supports()], VALUES, METAS, seed=seed)
     assert report.readings > 0
 
 
-@pytest.mark.parametrize("seed", range(8000, 8040))
+@pytest.mark.parametrize("seed", range(8000, 8024))
 async def test_any_crash_ends_as_from_scratch(seed: int) -> None:
     report = await check_workflow(memory(), [supports()], VALUES, METAS, seed=seed, crash_moments=["before", "after"])
     assert report.readings > 0
 
 
-@pytest.mark.parametrize("seed", range(9000, 9006))
+@pytest.mark.parametrize("seed", range(9000, 9003))
 async def test_any_crash_on_sqlite_ends_as_from_scratch(seed: int, tmp_path: Path) -> None:
     async def factory() -> Store:
         return SqliteStore(tmp_path / "law.db")
