@@ -234,7 +234,7 @@ class NotCanonical(Broken):
 
 ALL = [
     (RunningSum, "split law|support"),
-    (PhaseFromStart, "split law"),
+    (PhaseFromStart, "split law|support"),
     (StateOnTheInstance, "split law|support|purity"),
     (SequentialRandom, "split law|support|purity"),
     (ReadsBeyond, r"support \(input 0: window 5s\)"),
