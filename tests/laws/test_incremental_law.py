@@ -77,20 +77,20 @@ def memory() -> Callable[[], Awaitable[Store]]:
     return factory
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 async def test_any_order_ends_as_from_scratch(seed: int) -> None:
     report = await check_workflow(memory(), [every_support()], VALUES, METAS, seed=seed)
     assert report.readings > 0
 
 
-@pytest.mark.parametrize("seed", range(1000, 1040))
+@pytest.mark.parametrize("seed", range(1000, 1020))
 async def test_any_crash_ends_as_from_scratch(seed: int) -> None:
     moments: list[When] = ["before", "after"]
     report = await check_workflow(memory(), [every_support()], VALUES, METAS, seed=seed, crash_moments=moments)
     assert report.readings > 0
 
 
-@pytest.mark.parametrize("seed", range(2000, 2008))
+@pytest.mark.parametrize("seed", range(2000, 2004))
 async def test_any_crash_on_sqlite_ends_as_from_scratch(seed: int, tmp_path: Path) -> None:
     async def factory() -> Store:
         return SqliteStore(tmp_path / "law.db")

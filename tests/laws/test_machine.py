@@ -467,13 +467,13 @@ def play(machine: type[Machine], examples: int, steps: int = 25) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_memory() -> None:
-    play(OnMemory, 500)
+    play(OnMemory, 300)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
-    play(OnSqlite, 150)
+    play(OnSqlite, 80)
 
 
 @pytest.mark.slow
@@ -481,7 +481,7 @@ def test_on_sqlite() -> None:
 @fenced_often()
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
     OnMongo.mongod = mongod_process
-    play(OnMongo, 15, steps=15)
+    play(OnMongo, 10, steps=15)
 
 
 @pytest.mark.slow

@@ -104,13 +104,13 @@ def _states_are_stored_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_memory() -> None:
-    play(ForgetfulOnMemory, 200)
+    play(ForgetfulOnMemory, 120)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(36_000)
 def test_on_sqlite() -> None:
-    play(ForgetfulOnSqlite, 80)
+    play(ForgetfulOnSqlite, 50)
 
 
 @pytest.mark.slow
@@ -118,4 +118,4 @@ def test_on_sqlite() -> None:
 @fenced_often()
 def test_on_mongo(mongod_process: EmbeddedMongod) -> None:
     ForgetfulOnMongo.mongod = mongod_process
-    play(ForgetfulOnMongo, 20, steps=15)
+    play(ForgetfulOnMongo, 10, steps=15)

@@ -30,13 +30,13 @@ def windows() -> WorkflowDefinition:
     )
 
 
-@pytest.mark.parametrize("seed", range(5000, 5024))
+@pytest.mark.parametrize("seed", range(5000, 5010))
 async def test_any_crash_ends_as_from_scratch(seed: int) -> None:
     report = await check_workflow(memory(), [windows()], VALUES, METAS, seed=seed, crash_moments=["before", "after"])
     assert report.readings > 0
 
 
-@pytest.mark.parametrize("seed", range(6000, 6006))
+@pytest.mark.parametrize("seed", range(6000, 6003))
 async def test_any_crash_on_sqlite_ends_as_from_scratch(seed: int, tmp_path: Path) -> None:
     async def factory() -> Store:
         return SqliteStore(tmp_path / "law.db")
