@@ -101,7 +101,7 @@ def test_nothing_is_overwritten(there: str) -> None:
         ("boil__time", "small letters"),
         ("class", "a word of Python's own"),
         ("match", "a word of Python's own"),
-        ("sliding_mean", "there is a tool sliding_mean already (1.0.0)"),
+        ("sliding_mean", "there is a tool sliding_mean already (1.0.0, 2.0.0)"),
         ("statistics", "would hide Python's module statistics"),
         ("test_boil", "taken for a test"),
         ("conftest", "taken for a test"),
