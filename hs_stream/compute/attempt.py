@@ -39,7 +39,7 @@ def readable(support: Support, source: Batch, interval: TimeInterval) -> Batch:
     """The part of ``source`` that an output at any t of ``interval`` may read, and nothing more."""
     start, end = interval.start, interval.end
     if isinstance(support, Prefix):
-        return source.slice(MIN_TIME - 1, end)
+        return source.slice_index(0, min(int(source.times.searchsorted(end, "right")) + support.after, len(source)))
     if isinstance(support, Previous):
         high = int(source.times.searchsorted(shift(start, 1), "right"))
         return source.slice_index(max(high - support.n, 0), int(source.times.searchsorted(end, "right")))
@@ -233,11 +233,14 @@ class Walk:
 
     ``state`` is the one at ``until``, up to where the walk came; ``failed`` are instants; from ``halted`` on everything
     failed. ``state`` of the caller stays as it is. ``work`` bounds the instances read beyond those that raise nothing,
-    so far as at least one is done.
+    so far as at least one is done. ``source`` has what comes after, for a fold that looks on to it (`Prefix.after`).
     """
 
-    def __init__(self, tool: FoldTool, state: Value, start: int, work: int | None = None) -> None:
+    def __init__(
+        self, tool: FoldTool, state: Value, start: int, work: int | None = None, source: Batch = NOTHING
+    ) -> None:
         self.tool = tool
+        self._source = source
         self.state = state
         self.start = self.until = start
         self.failed: list[int] = []
@@ -273,7 +276,9 @@ class Walk:
             self.until = end
             return
         try:
-            state, part = self.tool.run_over(_copy(self.state), batch, start, end)
+            state, part = self.tool.run_over(
+                _copy(self.state), batch, start, end, self.tool.following(self._source, end)
+            )
             part = checked(self.tool, TimeInterval(start, end), part)
         except Exception as error:  # noqa: BLE001 - a tool may raise anything; it becomes failed instants
             self._work.spend(1 + len(batch))

@@ -114,7 +114,8 @@ class _Fold:
             self._walk(batch, end)
             return
         try:
-            state, part = self.tool.run_over(self.state, batch, self.until, end)
+            following = self.tool.following(self.task.sources[0], end)
+            state, part = self.tool.run_over(self.state, batch, self.until, end, following)
             part = checked(self.tool, TimeInterval(self.until, end), part)
         except Exception:  # noqa: BLE001 - a tool may raise anything; a wary task finds out where
             self.torn = True
@@ -123,7 +124,7 @@ class _Fold:
             self.parts.append(part)
 
     def _walk(self, batch: Batch, end: int) -> None:
-        walk = Walk(self.tool, self.state, self.until, self.task.work)
+        walk = Walk(self.tool, self.state, self.until, self.task.work, self.task.sources[0])
         walk.through(batch, end)
         self.state, self.until = walk.state, walk.until
         self.parts.append(walk.results)

@@ -52,7 +52,8 @@ class Carried(NamedTuple):
 class Task(NamedTuple):
     """Evaluate ``(start, end]`` of a stream.
 
-    ``sources`` hold what the supports of ``tool`` let an output of the span read; of a fold the instances of the span.
+    ``sources`` hold what the supports of ``tool`` let an output of the span read; of a fold the instances of the span
+    (and the next one, if it looks on to it).
     ``work`` bounds the instances that may be read in search of what raises, so far as at least one instant is done;
     ``None`` is no bound.
 

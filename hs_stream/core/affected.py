@@ -11,19 +11,20 @@ Window(l, r)        (s - r, e + l - 1]                   (a - l + 1, b + r]     
  after=1            (k - r - 1, e + l - 1]               (a - l + 1, inf)           as without
 Previous(n)         (s, m - 1]                           (-inf, b]                  (c, d] if c is -inf
 Prefix              (s, inf)                             (-inf, b]                  (c, d] if c is -inf
+ after=1            (k, inf)                             everything                 as without
 ==================  ==================================  =========================  ===================================
 
 m is the time of the n-th instance later than e, and k that of the last one at or before s. An instance at x is read by
 the window of t when ``t - l < x <= t + r``, that is ``x - r <= t <= x + l - 1``.
 
-What comes ``after`` a window is not waited for: an output is available before it is there, and affected when it comes.
+What comes ``after`` is not waited for: an output is available before it is there, and affected when it comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hs_stream.core.support import Pointwise, Previous, Support, Window
+from hs_stream.core.support import Pointwise, Prefix, Previous, Support, Window
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 
 __all__ = ["affected", "available", "counts_after", "looks_on", "required"]
@@ -38,7 +39,7 @@ def counts_after(support: Support) -> int:
 
 def looks_on(support: Support) -> bool:
     """Whether the instance before a change says how far back it reaches."""
-    return isinstance(support, Window) and bool(support.after)
+    return isinstance(support, (Window, Prefix)) and bool(support.after)
 
 
 def affected(
@@ -73,7 +74,8 @@ def affected(
             (start, MAX_TIME if until is None else max(end, until - 1))
             for (start, end), until in zip(changed.pairs, later, strict=True)
         )
-    return TimeIntervals.of(changed.start, MAX_TIME)
+    start: int | None = earlier[0] if support.after else changed.start
+    return TimeIntervals.of(MIN_TIME if start is None else start, MAX_TIME)
 
 
 def required(support: Support, demand: TimeIntervals) -> TimeIntervals:
@@ -85,11 +87,11 @@ def required(support: Support, demand: TimeIntervals) -> TimeIntervals:
         start = MIN_TIME if support.before else found.start
         end = MAX_TIME if support.after else found.end
         return found if (start, end) == (found.start, found.end) else TimeIntervals.of(start, end)
-    return TimeIntervals.of(MIN_TIME, demand.end)
+    return TimeIntervals.of(MIN_TIME, MAX_TIME if looks_on(support) else demand.end)
 
 
 def available(support: Support, coverage: TimeIntervals) -> TimeIntervals:
-    """The instants whose outputs read nothing of an input outside of ``coverage``, but for `Window.after`."""
+    """The instants whose outputs read nothing of an input outside of ``coverage``, but for what comes after."""
     if not coverage or isinstance(support, Pointwise):
         return coverage
     ahead = support.lookahead if isinstance(support, Window) else 0

@@ -61,10 +61,21 @@ class Previous:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Every input instance at or before t."""
+    """Every input instance at or before t.
+
+    ``after``, 0 or 1: also the first one later than t, however late, unless there is one at t. As for `Window`, an
+    output does not wait for it, and there are outputs only where there is an instance at or before t. For a `FoldTool`
+    on a grid.
+    """
+
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        if self.after not in (0, 1):
+            raise ConfigurationError("after of a prefix is 0 or 1")
 
     def __str__(self) -> str:
-        return "prefix"
+        return f"prefix, {self.after} after" if self.after else "prefix"
 
 
 Support = Pointwise | Window | Previous | Prefix

@@ -443,6 +443,24 @@ class FoldTool(Tool):
         drive = self.drive()
         return drive.grid.next(after) if isinstance(drive, OnGrid) else None
 
+    def before_next(
+        self, state: Value, start: int, end: int, following: tuple[int, Value]
+    ) -> Iterable[tuple[int, Value]]:
+        """Of a fold on a grid with ``Prefix(after=1)``: as `quiet`, where the next instance is known.
+
+        ``following`` is its time, later than ``end``, and its value. The last instance is not later than ``start``. An
+        output that `quiet` has at such an instant is replaced by that of here, or taken away.
+        """
+        return self.quiet(state, start, end)
+
+    def following(self, source: Batch, instant: int) -> tuple[int, Value] | None:
+        """The first instance of ``source`` later than ``instant``, if `support` looks on to it."""
+        support = self.support(0)
+        if not isinstance(support, Prefix) or not support.after:
+            return None
+        at = int(source.times.searchsorted(instant, "right"))
+        return next(iter(source.slice_index(at, at + 1))) if at < len(source) else None
+
     def run(self, state: Value, batch: Batch) -> tuple[Value, Batch]:
         """`step` through ``batch``: the state at its end and the outputs."""
         times, values = [], []
@@ -453,10 +471,13 @@ class FoldTool(Tool):
                 values.append(result)
         return state, Batch.build(times, values)
 
-    def run_over(self, state: Value, batch: Batch, start: int, end: int) -> tuple[Value, Batch]:
+    def run_over(
+        self, state: Value, batch: Batch, start: int, end: int, following: tuple[int, Value] | None = None
+    ) -> tuple[Value, Batch]:
         """From ``state`` at ``start`` through all instances of ``(start, end]``: the state at ``end`` and the outputs.
 
-        ``start`` may be minus infinity; before the first instance there are no outputs then.
+        ``start`` may be minus infinity; before the first instance there are no outputs then. ``following`` is the first
+        instance later than ``end``, for a fold that looks on to it and where there is one.
         """
         drive = self.drive()
         if not isinstance(drive, OnGrid):
@@ -465,22 +486,39 @@ class FoldTool(Tool):
             if not batch:
                 return state, NOTHING
             start = batch.first_time - 1
+        support = self.support(0)
+        looks_on = isinstance(support, Prefix) and support.after
         outputs: list[tuple[int, Value]] = []
-        due = drive.grid.next(start)
+        due, last = drive.grid.next(start), start
         for time, value in batch:
             if due < time:
-                outputs += self.quiet(state, start, time - 1)
+                if looks_on:
+                    outputs += self._silence(state, start, last, time - 1, (time, value))
+                else:
+                    outputs += self.quiet(state, start, time - 1)
                 due = drive.grid.next(time - 1)
             state, _ = self.step(state, time, value)
-            start = time - 1
+            start, last = time - 1, time
         if due <= end:
-            outputs += self.quiet(state, start, end)
+            outputs += self._silence(state, start, last, end, following)
         return state, Batch.build([time for time, _ in outputs], [value for _, value in outputs])
+
+    def _silence(
+        self, state: Value, start: int, last: int, end: int, following: tuple[int, Value] | None
+    ) -> list[tuple[int, Value]]:
+        """The outputs in ``(start, end]``; ``last`` is ``start``, or the time of the last instance, one later."""
+        if following is None:
+            return list(self.quiet(state, start, end))
+        found = list(self.quiet(state, start, last)) if start < last else []
+        if last < end:
+            found += self.before_next(state, last, end, following)
+        return found
 
     def evaluate(self, interval: TimeInterval, sources: Sequence[Batch]) -> Batch:
         """From `initial` through the whole input, then the part in ``interval``."""
         source = sources[0].slice(-(1 << 63) + 1, interval.end)
-        _, result = self.run_over(self.initial(), source, MIN_TIME, interval.end)
+        following = self.following(sources[0], interval.end)
+        _, result = self.run_over(self.initial(), source, MIN_TIME, interval.end, following)
         return result.slice(interval.start, interval.end)
 
 

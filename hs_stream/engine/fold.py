@@ -108,6 +108,8 @@ class Folder:
         batch, complete = await self._read(source, start, end, lost, invalid, draft.most(self._evaluator.chunk))
         draft.spend(len(batch) + 1)
         until = end if complete else batch.last_time
+        if stream.looks_on:
+            batch = Batch.concat([batch, await self._contents.first(source, until, 1)])
         old = await self._old_states(stream, start, until, lost, invalid, head)
         work = draft.write(stream)
         done = await self._through(stream, start, until, batch, carried, invalid, draft, old, SNAPSHOT_EVERY)

@@ -36,7 +36,7 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
         or pairs[0][0] > MIN_TIME
         or stream.agenda.retried
         or stream.aggregate
-        or stream.looks_on
+        or (stream.looks_on and not _looks_on_to_nothing(stream, pairs[0][1]))
         or not stream.inputs
         or stream.demand.pairs != _ALWAYS
     ):
@@ -54,6 +54,18 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
                 return None
         reach = min(reach, shift(source.reach(horizon), -lookahead))
     return end, reach
+
+
+def _looks_on_to_nothing(stream: Stream, end: int) -> bool:
+    """Of a fold that reads what comes after: it has no instant between the last instance that it covers and its end."""
+    if not stream.is_fold or stream.agenda.unsure:
+        return False
+    times = stream.inputs[0].latest_tail.batch.times
+    at = int(times.searchsorted(end, "right")) - 1
+    if at < 0 or not isinstance(stream.drive, OnGrid):
+        return False
+    last = int(times[at])
+    return last == end or stream.drive.grid.next(last) > end
 
 
 def available_now(stream: Stream, horizon: int, proven: int) -> TimeIntervals:
@@ -176,13 +188,13 @@ def _next_tick(stream: Stream, grid: Grid, end: int) -> int | None:
 def _next_instant(stream: Stream, grid: Grid, end: int) -> int | None:
     """Of a fold: the first of ``grid`` later than ``end`` at which the state of there does not say what comes out.
 
-    That is at the next instance that it has not gone through.
+    That is at the next instance that it has not gone through, or on the way to it.
     """
     source = stream.inputs[0]
     if source.latest.frontier <= end:
         return None
     tail = source.latest_tail
-    if not tail.knows(end):
+    if stream.looks_on or not tail.knows(end):
         return grid.next(end)
     later = tail.batch.slice(end, MAX_TIME)
     return grid.next(later.first_time - 1) if later else None

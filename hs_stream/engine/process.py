@@ -18,7 +18,7 @@ import numpy as np
 from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.batch import Batch
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
-from hs_stream.core.tool import Support, Window
+from hs_stream.core.tool import OnGrid, Prefix, Support, Window
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.contents import Contents
@@ -181,7 +181,8 @@ class Processor:
             stream.agenda.unsure = False
             for slot, source in enumerate(stream.inputs):
                 if looks_on(stream.support(slot)):
-                    lost |= await self._affected(source, stream.support(slot), TimeIntervals.of(end, MAX_TIME))
+                    later = TimeIntervals.of(end, MAX_TIME)
+                    lost |= await self._affected(stream, source, stream.support(slot), later)
             lost &= work.coverage
         for slot, spans in changed.items():
             if slot < 0 or not spans:
@@ -194,7 +195,7 @@ class Processor:
             if spans.start - ahead >= known_until and not looks_on(support):
                 continue
             late = late or spans.start - ahead < known_until
-            touched = await self._affected(stream.inputs[slot], support, spans)
+            touched = await self._affected(stream, stream.inputs[slot], support, spans)
             lost |= touched & work.coverage
             if touched and touched.start < end:
                 unsure |= (touched & TimeIntervals.of(MIN_TIME, end)) - work.coverage
@@ -211,13 +212,16 @@ class Processor:
                 stream.agenda.forget_inputs()
         return lost, unsure, invalid
 
-    async def _affected(self, source: Stream, support: Support, spans: TimeIntervals) -> TimeIntervals:
+    async def _affected(self, stream: Stream, source: Stream, support: Support, spans: TimeIntervals) -> TimeIntervals:
         later: Sequence[int | None] = ()
         earlier: Sequence[int | None] = ()
         if count := counts_after(support):
             later = await self._contents.nth_after(source, [end for _, end in spans.pairs], count)
         if looks_on(support):
             earlier = await self._contents.before_each(source, [start for start, _ in spans.pairs])
+            if isinstance(support, Prefix) and isinstance(stream.drive, OnGrid) and earlier[0] is not None:
+                # Up to its first instant nothing comes out. There the state is at hand.
+                earlier[0] = min(stream.drive.grid.next(earlier[0]) - 1, spans.start)
         return affected(support, spans, later, earlier)
 
     def _hand_on(self, stream: Stream, work: Work, draft: Draft, failed: TimeIntervals) -> None:

@@ -74,7 +74,7 @@ class Stream(Wiring):
         self.slowest: Slowest | None = None
         """Of an aggregate: how far its inputs reach together."""
         self.looks_on = False
-        """It reads what comes after its windows: `Window.after`."""
+        """It reads what comes after: `Window.after`, `Prefix.after`."""
         self.line = MIN_TIME
         """Results at or before it cannot be computed any more: what they read may be forgotten."""
         self.final_downstream = MIN_TIME
@@ -277,11 +277,11 @@ class Stream(Wiring):
         if isinstance(support, Window):
             lookahead = support.lookahead
             source.tail.need(support.lookback + support.lookahead, 1, support.before)
-            self.looks_on = self.looks_on or looks_on(support)
         elif isinstance(support, Previous):
             source.tail.need(0, support.n)
-        # What is closed up to an instance closes what reads on to it, but not its own instant.
-        self.lookaheads.append(lookahead + looks_on(support))
+        self.looks_on = self.looks_on or looks_on(support)
+        # What is closed up to an instance closes what reads on to it, but (of a window) not its own instant.
+        self.lookaheads.append(lookahead + (looks_on(support) and not self.is_fold))
         if self.slowest is not None:
             self.slowest.note(slot, self.inputs)
         self.ahead = max(self.ahead, source.ahead + lookahead)

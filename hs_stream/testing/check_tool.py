@@ -100,7 +100,8 @@ def _untouchable(support: Support, source: Batch, interval: TimeInterval) -> tup
     """``(low, high]``: outside of it nothing that may be read changes, whatever is there."""
     start, end = interval.start, interval.end
     if isinstance(support, Prefix):
-        return MIN_TIME, end
+        later = source.slice(end, MAX_TIME).slice_index(0, support.after)
+        return MIN_TIME, end if not support.after else later.last_time if later else MAX_TIME
     if isinstance(support, Previous):
         known = source.last(shift(start, 1), support.n)
         return (known.first_time - 1 if len(known) == support.n else MIN_TIME), end
@@ -248,10 +249,11 @@ class _Trial:
         edges = sorted({low, *self.cuts, *(source.times[:1].tolist()), high})
         for start, end in itertools.pairwise(edges):
             given, kept = state, self.stored(state)
-            state, result = tool.run_over(given, source.slice(start, end), start, end)
+            following = tool.following(source, end)
+            state, result = tool.run_over(given, source.slice(start, end), start, end, following)
             if not same(given, kept):
                 raise self.broken(f"fold: step changes its state in place, from {kept} to {given}")
-            again, repeated = tool.run_over(kept, source.slice(start, end), start, end)
+            again, repeated = tool.run_over(kept, source.slice(start, end), start, end, following)
             if not same(again, state) or repeated != result:
                 raise self.broken(f"fold: the state {kept} goes on differently when it is stored in between")
             pieces.append(result)
@@ -286,7 +288,7 @@ class _Trial:
         at, pieces, failed = MIN_TIME, [], EMPTY
         for end in sorted({*self.cuts, *source.times[:: 1 + len(source) // 4].tolist(), high}):
             batch = source.slice(at, end)
-            walk = Walk(tool, state, at)
+            walk = Walk(tool, state, at, source=source)
             walk.through(batch, end)
             if batch and state is not HALTED:
                 self.steps_in_place(tool, state, batch.slice_index(0, 1))
@@ -399,7 +401,7 @@ class _Trial:
 def task_of(tool: Tool, interval: TimeInterval, sources: Sequence[Batch]) -> Task:
     """The task that has all results of ``tool`` in ``interval``; of a fold all up to its end."""
     if isinstance(tool, FoldTool):
-        source = sources[0].slice(MIN_TIME - 1, interval.end)
+        source = readable(tool.support(0), sources[0], interval)
         return Task(tool, MIN_TIME, interval.end, Sources([source]), carried=Carried(INITIAL, MIN_TIME))
     given = sources if isinstance(sources, Sources) else Sources(sources)
     task = Task(tool, interval.start, interval.end, given)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hs_stream.compute.run import run
 from hs_stream.compute.task import INITIAL, Carried, Task
-from hs_stream.core.affected import available, required
+from hs_stream.core.affected import available, looks_on, required
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
@@ -185,7 +185,8 @@ class Scratch:
             found = run(Task(tool, start, end, sources))
             return found.contents, found.failed, found.error
         at, state = self._states.get(stream.id) or (MIN_TIME, INITIAL)
-        found = run(Task(tool, at, end, Sources([sources[0].slice(at, end)]), carried=Carried(state, at)))
+        given = sources[0].slice(at, MAX_TIME if looks_on(tool.support(0)) else end)
+        found = run(Task(tool, at, end, Sources([given]), carried=Carried(state, at)))
         return found.contents.slice(start, end), found.failed & TimeIntervals.of(start, end), found.error
 
     async def _begins(self, streams: Sequence[Stream]) -> dict[str, int]:

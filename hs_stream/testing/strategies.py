@@ -26,6 +26,7 @@ from hs_stream.core.tool import (
     FoldTool,
     PlateTool,
     Pointwise,
+    Prefix,
     Sources,
     SplitTool,
     Takes,
@@ -200,6 +201,7 @@ def _way(tool: Tool) -> tuple[Any, ...]:
     supports = [tool.support(slot) for slot in range(1 if tool.arity is None else tool.arity)]
     windows = [support for support in supports if isinstance(support, Window)]
     ahead = {(bool(one.lookahead), bool(one.before), bool(one.after)) for one in windows}
+    ahead |= {(False, False, True) for one in supports if isinstance(one, Prefix) and one.after}
     special = tuple(base for base in (FoldTool, AggregateTool, SplitTool, PlateTool) if isinstance(tool, base))
     halts = isinstance(tool, FoldTool) and not tool.goes_on
     return special, type(tool.drive()), tuple(map(type, supports)), frozenset(ahead), halts

@@ -15,7 +15,7 @@ REACH = 30
 CONTENTS = st.dictionaries(st.integers(0, REACH), st.integers(0, 2), max_size=8)
 SUPPORTS: st.SearchStrategy[Support] = st.one_of(
     st.just(Pointwise()),
-    st.just(Prefix()),
+    st.builds(Prefix, st.integers(0, 1)),
     st.builds(Previous, st.integers(1, 3)),
     st.builds(Window, st.integers(1, 6), st.integers(0, 4), st.integers(0, 2), st.integers(0, 1)),
 )
@@ -31,7 +31,9 @@ def read_at(support: Support, contents: Batch, time: int) -> list[tuple[int, obj
     if isinstance(support, Pointwise):
         return [item for item in items if item[0] == time]
     if isinstance(support, Prefix):
-        return [item for item in items if item[0] <= time]
+        until = [item for item in items if item[0] <= time]
+        there = bool(until) and until[-1][0] == time
+        return until + [item for item in items if item[0] > time][: 0 if there else support.after]
     if isinstance(support, Previous):
         return [item for item in items if item[0] <= time][-support.n :]
     first, last = time - support.lookback, time + support.lookahead
@@ -71,12 +73,16 @@ def test_a_piece_is_given_what_its_outputs_read_and_nothing_more(
 def test_what_is_available_reads_nothing_outside_of_the_coverage(
     support: Support, start: int, length: int, from_the_start: bool, one: dict[int, int], other: dict[int, int]
 ) -> None:
-    """But for what comes after a window, which is not waited for."""
+    """But for what comes after, which is not waited for."""
     low, high = MIN_TIME if from_the_start else start, start + length
     coverage = TimeIntervals.of(low, high)
     inside = {time: value for time, value in one.items() if low < time <= high}
     outside = {time: value for time, value in other.items() if not low < time <= high}
-    waits = support if not isinstance(support, Window) else Window(support.lookback, support.lookahead, support.before)
+    waits = support
+    if isinstance(support, Window):
+        waits = Window(support.lookback, support.lookahead, support.before)
+    elif isinstance(support, Prefix):
+        waits = Prefix()
     can = available(support, coverage)
     for time in range(-10, REACH + 10):
         if can.covers(time - 1, time):
@@ -99,6 +105,15 @@ def test_a_window_and_what_comes_after_it() -> None:
     assert affected(support, change, (), [70]) == TimeIntervals.of(69, 109)
     assert affected(support, change, (), [None]) == TimeIntervals.of(MIN_TIME, 109)
     assert available(support, TimeIntervals.of(0, 60)) == TimeIntervals.of(9, 60)
+
+
+def test_everything_before_and_what_comes_after_it() -> None:
+    support = Prefix(after=1)
+    change = TimeIntervals.points([100])
+    assert affected(support, change, (), [70]) == TimeIntervals.of(70, MAX_TIME)
+    assert affected(support, change, (), [None]) == TimeIntervals.of(MIN_TIME, MAX_TIME)
+    assert required(support, TimeIntervals.of(50, 60)) == TimeIntervals.of(MIN_TIME, MAX_TIME)
+    assert available(support, TimeIntervals.of(MIN_TIME, 60)) == TimeIntervals.of(MIN_TIME, 60)
 
 
 def _nth_after(contents: Batch, time: int, n: int) -> int | None:

@@ -19,6 +19,7 @@ from hs_stream.core.tool import (
     FromInput,
     FromUnion,
     OnGrid,
+    Prefix,
     Support,
     Tool,
     Window,
@@ -123,6 +124,50 @@ class Alarm(FoldTool):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Line(FoldTool):
+    """On a grid how many instances there were, and on the way from one to the next a part of one more.
+
+    In silence it tells the same for ``forget``, as if nothing came.
+    """
+
+    name = "line"
+    version = "0.1.0"
+    takes = "number"
+    samples = ({"every": "1s", "forget": "4s"}, {"every": "7s", "forget": "1s"})
+    every: Duration
+    forget: Duration
+
+    def support(self, slot: int) -> Support:
+        return Prefix(after=1)
+
+    def drive(self) -> Drive:
+        return OnGrid(Grid(self.every))
+
+    def initial(self) -> Value:
+        return None
+
+    def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
+        return [time, 1 if state is None else state[1] + 1], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> list[tuple[int, Value]]:
+        if state is None:
+            return []
+        times = Grid(self.every).times(start, min(end, state[0] + self.forget)).tolist()
+        return [(time, state[1]) for time in times]
+
+    def due(self, state: Value, after: int) -> int | None:
+        due = Grid(self.every).next(after)
+        return due if state is not None and due <= state[0] + self.forget else None
+
+    def before_next(self, state: Value, start: int, end: int, following: tuple[int, Value]) -> list[tuple[int, Value]]:
+        if state is None:
+            return []
+        way = following[0] - state[0]
+        times = Grid(self.every).times(max(start, following[0] - 20 * self.every), end).tolist()
+        return [(time, [state[1], time - state[0], way, following[1]]) for time in times]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lately(AggregateTool):
     """Of each stream of a plate the last instance that is younger than ``hold``, by plate value."""
 
@@ -154,7 +199,7 @@ class Lately(AggregateTool):
         return Batch.of(rows)
 
 
-@pytest.mark.parametrize("tool", [Held, UntilNext, Alarm, Lately])
+@pytest.mark.parametrize("tool", [Held, UntilNext, Alarm, Line, Lately])
 def test_the_tools_keep_the_laws(tool: type[Tool]) -> None:
     check_tool(tool, examples=60, seed=1)
 
@@ -178,6 +223,9 @@ def supports() -> WorkflowDefinition:
             made("alarm", Alarm(wait=wait), ["t"]),
             made("again", Alarm(wait=wait), ["alarm"]),
             made("soon", Alarm(wait=Duration(100)), ["light"]),
+            made("line", Line(every=Duration(1000), forget=wait), ["t"]),
+            made("line_of_raw", Line(every=Duration(2000), forget=Duration(1)), ["light"]),
+            made("line_of_it", Line(every=Duration(1000), forget=wait), ["next"]),
             made("lately", Lately(hold=wait), ["t"], ["room"]),
             made("ever", Lately(hold=wait, ever=True), ["light"], ["room"]),
             node("change", "change_detect", ["next"]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,12 @@ def total(readings: list[Any], step: int = MINUTE, **parameters: Any) -> list[An
     items = [(step * k, value) for k, value in enumerate(readings)]
     found = meter(period="none", **parameters).evaluate(TimeInterval(-1, DAY * 1000), [Batch.of(items)])
     return [value for _, value in found]
+
+
+def periods(items: list[tuple[int, Any]], known: int = DAY, **parameters: Any) -> list[tuple[int, Any]]:
+    """What is told of periods when everything up to ``known`` is."""
+    source = Batch.of([item for item in items if item[0] <= known])
+    return list(meter(**parameters).evaluate(TimeInterval(-1, known), [source]))
 
 
 def rates(items: list[tuple[int, Any]], **parameters: Any) -> list[tuple[int, Any]]:
@@ -100,13 +107,23 @@ def test_below_zero_is_no_consumption() -> None:
 
 
 def test_a_period_that_ended_between_a_wrong_reading_and_its_correction() -> None:
-    """The first one told what was known, and the sum is right."""
-    items = [(1_000, 5000.0), (59_000, 300.0), (61_000, 5001.0), (130_000, 5001.5)]
-    found = list(meter(every="1m").evaluate(TimeInterval(-1, DAY), [Batch.of(items)]))
-    assert found == [(60_000, 300.0), (120_000, -299.0), (180_000, 0.5)]
-    zero = [(time, 0 if value == 300.0 else value) for time, value in items]
-    found = list(meter(every="1m").evaluate(TimeInterval(-1, DAY), [Batch.of(zero)]))
-    assert found == [(60_000, 0.0), (120_000, 1.0), (180_000, 0.5)]
+    """The next reading tells it of one wrong reading. Of several it told what was known, and the sum is right."""
+    items = [(1_000, 5000.0), (59_000, 300.0), (62_000, 5001.0), (130_000, 5001.5)]
+    assert periods(items, every="1m") == [(60_000, 0.0), (120_000, 1.0), (180_000, 0.5)]
+    assert periods(items, 61_000, every="1m") == [(60_000, 300.0)]
+    assert periods(items, every="1m", fill=0)[:3] == [(60_000, 300.0), (120_000, -299.0), (180_000, 0.5)]
+    several = sorted([*items, (61_000, 300.0)])
+    assert periods(several, every="1m") == [(60_000, 300.0), (120_000, -299.0), (180_000, 0.5)]
+    zero = [(time, 0 if value == 300.0 else value) for time, value in several]
+    assert periods(zero, every="1m") == [(60_000, 0.0), (120_000, 1.0), (180_000, 0.5)]
+
+
+def test_what_was_told_for_good_is_taken_off_later() -> None:
+    """The period ended with the wrong reading itself, or with one that says nothing after it."""
+    items = [(1_000, 5000.0), (60_000, 300.0), (62_000, 5001.0)]
+    assert periods(items, every="1m") == [(60_000, 300.0), (120_000, -299.0)]
+    silent = [(1_000, 5000.0), (59_000, 300.0), (61_000, None), (62_000, 5001.0)]
+    assert periods(silent, every="1m") == [(60_000, 300.0), (120_000, -299.0)]
 
 
 def test_a_reset_that_stands_is_told_where_it_was() -> None:
@@ -215,7 +232,13 @@ def test_text_is_an_error() -> None:
         total(["unknown"])
 
 
-@given(st.lists(st.floats(-1e300, 1e300) | st.integers(-(2**63), 2**63 - 1)))
+def test_a_sum_beyond_64_bits_is_a_float() -> None:
+    assert rounded(added(0, [2**63 - 1])) == 2**63 - 1
+    assert repr(rounded(added(0, [2**63 - 1, 1]))) == repr(float(2**63))
+    assert same(canonical(negative(-(2**63))), negative(-(2**63)))
+
+
+@given(st.lists(st.floats(-1e300, 1e300) | st.integers(-(2**53), 2**53), max_size=99))
 def test_a_sum_is_rounded_once(numbers: list[float]) -> None:
     found = added(0, numbers)
     exact = sum(map(Fraction, numbers), Fraction(0))
@@ -257,6 +280,7 @@ def made_meters(draw: st.DrawFn, only_zero: bool = False) -> Made:
     wrap = draw(st.sampled_from([None, 100_000]))
     made = Made(draw(st.integers(2000, 99_000)), draw(st.integers(0, 2 * DAY)), wrap)
     made.uses(0, 1)
+    begun = -1
     for event in draw(st.lists(st.sampled_from("uuuuuudrgs"), max_size=40)):
         pause, amount = draw(st.integers(1, 8 * HOUR)), draw(st.integers(0, 100))
         near_the_end = wrap is not None and made.value > 0.9 * wrap - 200
@@ -265,7 +289,8 @@ def made_meters(draw: st.DrawFn, only_zero: bool = False) -> Made:
         elif event == "r" and made.value >= 2000 and not near_the_end:
             made.value = 0
             made.uses(amount, pause)
-        elif event == "g" and made.value > 0:
+            begun = made.value
+        elif event == "g" and made.value not in (0, begun):
             low = 0 if only_zero else draw(st.sampled_from([0, 0, made.value // 10 - 1]))
             for _ in range(draw(st.integers(1, 3))):
                 made.shows(max(low, 0), pause // 4 + 1)
@@ -300,13 +325,35 @@ def test_periods_are_what_was_really_used_in_each(made: Made, cells: dict[str, A
     built = meter(**cells, wrap=made.wrap, segments=made.replaced)
     found = dict(built.evaluate(TimeInterval(-1, 400 * DAY), [Batch.of(made.readings)]))
     assert built.cells is not None
-    expected = {built.cells.end(time): 0 for time, _ in made.readings}
+    first, last = made.readings[0][0], made.readings[-1][0]
+    expected = dict.fromkeys(built.cells.times(first - 1, built.cells.end(last)).tolist(), 0)
     for time, amount in made.used.items():
         expected[built.cells.end(time)] += amount
     assert found == expected
     running = meter(**cells, wrap=made.wrap, segments=made.replaced, running=True)
     told = running.evaluate(TimeInterval(-1, 400 * DAY), [Batch.of(made.readings)])
-    assert {built.cells.end(time): value for time, value in told} == expected
+    ends = {built.cells.end(time): value for time, value in told}
+    assert ends == {end: expected[end] for end in ends}
+    assert ends.keys() == {built.cells.end(time) for time, _ in made.readings}
+
+
+@given(made_meters(only_zero=True), st.sampled_from([{"period": "6h"}, {"period": "day", "tz": "Asia/Kathmandu"}]))
+def test_what_lies_between_two_readings_is_of_the_periods_between_them(made: Made, cells: dict[str, Any]) -> None:
+    """Against a straight line between what was used up to each reading."""
+    built = meter(**cells, wrap=made.wrap, segments=made.replaced, split="linear")
+    found = list(built.evaluate(TimeInterval(-1, 400 * DAY), [Batch.of(made.readings)]))
+    assert built.cells is not None
+    times = [time for time, _ in made.readings]
+    used = np.cumsum([made.used[time] for time in times])
+    ends = built.cells.times(times[0] - 1, built.cells.end(times[-1]))
+    line = np.interp([built.cells.begin(int(ends[0])), *ends.tolist()], times, used)
+    assert [time for time, _ in found] == ends.tolist()
+    assert [value for _, value in found] == pytest.approx(np.diff(line).tolist(), abs=1e-9)
+    running = meter(**cells, wrap=made.wrap, segments=made.replaced, split="linear", running=True)
+    for time, value in running.evaluate(TimeInterval(-1, 400 * DAY), [Batch.of(made.readings)]):
+        begin = built.cells.begin(time)
+        expected = np.interp(time, times, used) - np.interp(begin, times, used)
+        assert value == pytest.approx(expected, abs=1e-9)
 
 
 @given(made_meters())
@@ -402,6 +449,55 @@ def test_wrong_windows(width: str, every: str) -> None:
 # --- periods ---
 
 
+def test_a_period_between_two_readings_is_told_when_the_later_one_comes() -> None:
+    items = [(10_000, 5.0), (50_000, 6.5), (190_000, 6.5), (200_000, 8.5)]
+    assert periods(items, 189_999, every="1m") == [(60_000, 1.5)]
+    assert periods(items, every="1m") == [(60_000, 1.5), (120_000, 0.0), (180_000, 0.0), (240_000, 2.0)]
+    assert periods(items, every="1m", forget="140s")[1] == (120_000, 0.0)
+    assert periods(items, every="1m", forget="139s") == [(60_000, 1.5), (240_000, 2.0)]
+    whole = [(time, int(2 * value)) for time, value in items]
+    assert [type(value) for _, value in periods(whole, every="1m")] == [int] * 4
+
+
+def test_an_outage_is_spread_over_its_periods() -> None:
+    items = [(30_000, 100.0), (90_000, 112.0), (270_000, 148.0), (330_000, 160.0)]
+    assert periods(items, 100_000, every="1m", split="linear") == [(60_000, 6.0)]
+    assert periods(items, 120_000, every="1m", split="linear") == [(60_000, 6.0), (120_000, 6.0)]
+    assert periods(items, every="1m", split="linear") == [
+        (60_000, 6.0),
+        (120_000, 12.0),
+        (180_000, 12.0),
+        (240_000, 12.0),
+        (300_000, 12.0),
+        (360_000, 6.0),
+    ]
+    assert periods(items, every="1m", split="linear", forget="179s")[1:3] == [(120_000, 6.0), (300_000, 42.0)]
+    assert periods(items, every="1m", split="linear", fill=0, forget="2m")[1:4] == [
+        (120_000, 6.0),
+        (180_000, 0.0),
+        (300_000, 42.0),
+    ]
+
+
+def test_a_reset_is_spread_too() -> None:
+    items = [(30_000, 100.0), (90_000, 124.0), (150_000, 12.0)]
+    assert periods(items, every="1m", split="linear") == [(60_000, 12.0), (120_000, 18.0), (180_000, 6.0)]
+
+
+def test_what_is_spread_and_turns_out_to_be_void_is_taken_back() -> None:
+    items = [(30_000, 5000.0), (90_000, 300.0), (100_000, 300.0), (110_000, 5006.0)]
+    found = periods(items, every="1m", split="linear")
+    assert found == [(60_000, 150.0), (120_000, -144.0)]
+    assert sum(value for _, value in found) == 6.0
+
+
+def test_nothing_is_spread_over_what_was_told_at_a_reading_without_a_value() -> None:
+    items = [(10_000, 100.0), (90_000, None), (150_000, 190.0)]
+    assert periods(items, 100_000, every="1m", split="linear") == [(60_000, 0.0)]
+    assert periods(items, every="1m", split="linear") == [(60_000, 0.0), (120_000, 60.0), (180_000, 30.0)]
+    assert periods(items, every="1m") == [(60_000, 0.0), (120_000, 0.0), (180_000, 90.0)]
+
+
 def test_a_period_has_a_value_only_when_it_has_ended() -> None:
     source = [Batch.of([(10_000, 5.0), (60_000, 7.0), (60_001, 10.0)])]
     assert list(meter(every="1m").evaluate(TimeInterval(-1, 59_999), source)) == []
@@ -454,6 +550,7 @@ def test_when_a_period_is_due() -> None:
         ({"period": "fortnight"}, "'fortnight' is not one of 'hour', 'day', .* is not a duration"),
         ({"period": "day", "offset": "1d"}, "offset is how much later"),
         ({"period": "none", "offset": "1h"}, "period: none has no periods"),
+        ({"period": "none", "split": "linear"}, "period: none has no periods"),
         ({"period": "none", "tz": "Europe/Brussels"}, "period: none has no periods"),
         ({"period": "day", "tz": "Europe/Brussel"}, "'Europe/Brussel' is not a known time zone"),
         ({"period": "day", "forget": "0s"}, "forget must be longer than 0"),

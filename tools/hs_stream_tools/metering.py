@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from hs_stream.core.calendar import Cells, Period, Weekday
 from hs_stream.core.time import MAX_TIME, Grid, format_duration, from_ms, to_ms, zone
-from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid
+from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, Prefix, Support
 from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, Step, reading
 from hs_stream_tools._exact import Number, Sum, added, empty, negative, rounded, together
@@ -159,14 +159,20 @@ class UtilityMeter2(CounterModel, FoldTool):
     ``week_start``: ``monday`` or another day. A period is ``(begin, end]``: a reading at exactly midnight is the last
     of the day that ends. For days on which the clock changes see `hs_stream.core.calendar`.
 
-    From one reading to the next the counter's increase is consumption, of the period that the *later* reading lies in.
-    So the periods add up to what the counter grew by. The very first reading only says where the counter stands.
+    From one reading to the next the counter's increase is consumption. ``split: later``: of the period that the *later*
+    reading lies in. ``split: linear``: of the periods between them, in proportion to time. Either way periods add up to
+    what the counter grew by. The very first reading only says where the counter stands.
 
     Output: at the end of each period with a reading in it what it consumed, as soon as silence tells that it is over; a
-    late reading revises it. With ``fill: 0`` periods without a reading are told too, as 0, until ``forget`` (default
-    7d) after the last reading. With ``running: true`` (always for ``period: none``) at each reading instead what its
-    period has consumed so far; then ``fill: 0`` tells 0 as a period begins (a millisecond later where a reading is at
-    exactly that time).
+    late reading revises it. A period without a reading that lies between two readings is told when the later one has
+    come: 0, or with ``split: linear`` its share; the period of the earlier one is then told anew with its share. That
+    is so for readings at most ``forget`` (default 7d) apart: an increase over a longer gap is of the later reading,
+    and nothing is told of the periods in between. With ``fill: 0`` periods without a reading are told in silence too,
+    as 0, until ``forget`` after the last reading.
+
+    With ``running: true`` (always for ``period: none``) the output is at each reading instead: what its period has
+    consumed so far; then ``fill: 0`` tells 0 as a period begins (a millisecond later where a reading is at exactly that
+    time).
 
     What the counter grew by from one reading to the next:
 
@@ -174,10 +180,10 @@ class UtilityMeter2(CounterModel, FoldTool):
       the counter shows is the increase. A smaller fall is a dip, which counts nothing, and climbing back from it does
       not either. With 0 every fall is a dip, with 1 every one is a reset.
     - ``glitch`` (default 1d): for so long after a reset a reading at 1 - ``reset`` of the old base or above tells that
-      it was none, but a wrong reading (a 0 that a gateway made up): consumption goes on from the old base. A period
-      that has ended meanwhile has told what was known; the one in which the counter comes back is less by what was
-      counted in between, so that periods still add up. A counter that climbs so far from 0 in a single step, and is
-      meant to, such as one of single charges of a car, needs ``glitch: 0s``.
+      it was none, but a wrong reading (a 0 that a gateway made up): consumption goes on from the old base. Where a
+      period has ended with such a reading, it is told anew; where it had told of several, the one in which the counter
+      comes back is less by what was counted of them, so that periods still add up. A counter that climbs so far from 0
+      in a single step, and is meant to, such as one of single charges of a car, needs ``glitch: 0s``.
     - ``max_rate`` (per hour, or ``5/min``): an increase that is faster, from when the base was first reached, is none,
       but another meter or a wrong reading (exactly so fast is fine). For ``glitch`` long, a fall to nearer the old base
       tells that it was wrong.
@@ -193,9 +199,11 @@ class UtilityMeter2(CounterModel, FoldTool):
 
     >>> from hs_stream.core.batch import Batch
     >>> from hs_stream.core.time import TimeInterval
-    >>> counter = Batch.of([(50_000, 7.0), (60_000, 9.0), (61_000, 0.0), (70_000, 9.5), (190_000, 1.0)])
+    >>> counter = Batch.of([(50_000, 7.0), (60_000, 9.0), (61_000, 0.0), (70_000, 9.5), (190_000, 12.5)])
     >>> list(UtilityMeter2(period=60_000).evaluate(TimeInterval(0, 300_000), [counter]))
-    [(60000, 2.0), (120000, 0.5), (240000, 0.0)]
+    [(60000, 2.0), (120000, 0.5), (180000, 0.0), (240000, 3.0)]
+    >>> list(UtilityMeter2(period=60_000, split="linear").evaluate(TimeInterval(0, 300_000), [counter]))
+    [(60000, 2.0), (120000, 1.75), (180000, 1.5), (240000, 0.25)]
     """
 
     name = "utility_meter"
@@ -203,6 +211,9 @@ class UtilityMeter2(CounterModel, FoldTool):
     takes = "number"
     samples = (
         {"every": "10s", "reset": 0.5, "glitch": "20s"},
+        {"period": "5s", "split": "linear", "reset": 0.5, "glitch": "20s", "forget": "30s"},
+        {"period": "10s", "split": "linear", "fill": 0, "forget": "1m", "max_rate": "2/s", "reset": 0.9},
+        {"period": "1m", "split": "linear", "running": True, "delta": True},
         {"period": "10s", "fill": 0, "forget": "1m", "max_rate": "2/s", "reset": 0.9, "glitch": "3s"},
         {"period": "5s", "reset": 1, "wrap": 64, "offset": "2s", "glitch": "0s"},
         {"period": "1m", "running": True, "net": True, "max_rate": "1/min"},
@@ -221,6 +232,7 @@ class UtilityMeter2(CounterModel, FoldTool):
     offset: Duration = Duration(0)
     week_start: Weekday = "monday"
     running: bool = False
+    split: Literal["later", "linear"] = "later"
     fill: Literal[0] | None = None
     forget: Duration = Duration(7 * _DAY)
 
@@ -229,8 +241,10 @@ class UtilityMeter2(CounterModel, FoldTool):
             raise ValueError("give one of period and every")
         if self.forget <= 0:
             raise ValueError(f"forget must be longer than 0, not {format_duration(self.forget)}")
-        if self.period == "none" and (self.tz or self.offset or self.fill is not None or self.week_start != "monday"):
-            raise ValueError("period: none has no periods: give no tz, offset, week_start and fill with it")
+        if self.period == "none":
+            given = self.tz, self.offset, self.week_start, self.fill, self.split
+            if given != (None, 0, "monday", None, "later"):
+                raise ValueError("period: none has no periods: give no tz, offset, week_start, fill and split with it")
         self.cells  # noqa: B018 - looks the zone up now, so that a wrong one is found before the first reading
         self.check_counter()
 
@@ -243,6 +257,15 @@ class UtilityMeter2(CounterModel, FoldTool):
             return None
         return Cells.of(length, tz=self.tz, offset=self.offset, week_start=self.week_start)
 
+    @cached_property
+    def _looks_on(self) -> bool:
+        """Whether what a period consumed may depend on the next reading after its end."""
+        return self.cells is not None and not self.running and (self.fill is None or self.split == "linear")
+
+    def support(self, slot: int) -> Support:
+        """Everything up to t, and the next reading where it tells more of a period that ended before it."""
+        return Prefix(after=int(self._looks_on))
+
     def drive(self) -> Drive:
         """The ends of the periods; the input's times; or any time, where both matter."""
         if self.cells is None or (self.running and self.fill is None):
@@ -254,37 +277,81 @@ class UtilityMeter2(CounterModel, FoldTool):
         return None
 
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
-        """The state is ``[line, time, end, sure, doubtful]``: of the counter, the last reading, the end of its period.
+        """The state is ``[line, time, end, sure, doubtful, since]``.
 
-        ``sure`` and ``doubtful`` are what the period has consumed so far. What was doubtful before it began is taken
-        off ``sure``, so that their sum is what it consumed, and less if that turns out to be void.
+        ``line`` is that of the counter, ``time`` the last reading, ``end`` that of its period. ``sure`` and
+        ``doubtful`` are what the period has consumed so far. What was told of earlier periods and may be void is taken
+        off ``sure``, so that their sum is what it consumed, and less if that turns out to be void. What comes next is
+        spread from ``since`` on: the last reading, or the last end of a period that was told since then.
         """
         found = reading(self.name, value)
         if found is None:
-            return state, SKIP
+            return self._silent(state, time), SKIP
         if state is None:
             line, step = self.first(time, found)
-            kind: Sum = 0 if isinstance(found, int) else []
-            return self._told([line, time, self._end(time), *_grown(kind, kind, step)], time)
-        line, _, end, sure, doubtful = state
+            kind: Sum = 0 if isinstance(found, int) and self.split == "later" else []
+            return self._told([line, time, self._end(time), *_grown(kind, kind, step), time])
+        line, _, end, sure, doubtful, since = state
+        line, step = self.advance(line, time, found)
         if isinstance(found, float):
             sure, doubtful = together(sure, []), together(doubtful, [])
         if time > end:
-            end, sure = self._end(time), negative(doubtful)
-        line, step = self.advance(line, time, found)
-        return self._told([line, time, end, *_grown(sure, doubtful, step)], time)
+            assert self.cells is not None
+            anew = self._looks_on and since == state[1] < end
+            sure = empty(sure) if step.void and anew else negative(doubtful)
+            if spread := self._spread(state, time, step):
+                begin = max(self.cells.begin(time), since)
+                if step.doubtful:
+                    sure = added(sure, [-spread * (begin - since)])
+                else:
+                    step = step._replace(terms=(spread * (time - begin),))
+            end = self._end(time)
+        return self._told([line, time, end, *_grown(sure, doubtful, step), time])
+
+    def _silent(self, state: Value, time: int) -> Value:
+        """What ended before a reading that says nothing has been told, and nothing that comes later is of it."""
+        if state is None or self.cells is None or time < state[2]:
+            return state
+        return [*state[:5], max(state[5], self.cells.begin(time + 1))]
+
+    def _spread(self, state: list[Value], time: int, step: Step) -> float:
+        """How much of the increase is of each millisecond before ``time``; 0 where all of it is of ``time`` itself."""
+        _, last, _, _, _, since = state
+        if self.split == "later" or time - last > self.forget or not step.terms:
+            return 0.0
+        return float(rounded(added([], step.terms)) / (time - since))
 
     def _end(self, time: int) -> int:
         return MAX_TIME if self.cells is None else self.cells.end(time)
 
-    def _told(self, state: list[Value], time: int) -> tuple[Value, Value]:
-        return state, _so_far(state) if isinstance(self.drive(), FromInput) else SKIP
+    def _told(self, state: list[Value]) -> tuple[Value, Value]:
+        return state, _so_far(state) if self.cells is None or (self.running and self.fill is None) else SKIP
+
+    def before_next(
+        self, state: Value, start: int, end: int, following: tuple[int, Value]
+    ) -> Iterable[tuple[int, Value]]:
+        """As `quiet`, and what the next reading says of the periods that ended before it."""
+        time, value = following
+        found = _number_or_none(value)
+        if state is None or self.cells is None or found is None:
+            yield from self.quiet(state, start, end)
+            return
+        line, last, ends, sure, doubtful, since = state
+        _, step = self.advance(line, time, found)
+        spread = self._spread(state, time, step)
+        consumed = sure if step.void else together(sure, doubtful)
+        if isinstance(found, float):
+            consumed = together(consumed, [])
+        until = end if time - last <= self.forget else ends if self.fill is None else min(end, last + self.forget)
+        for told in self.cells.times(start, min(end, until)).tolist():
+            share = [spread * (told - max(self.cells.begin(told), since))] if spread and told > since else []
+            yield told, rounded(added(consumed if told == ends else empty(consumed), share))
 
     def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
-        """What the period of the last reading consumed, at its end, and 0 for those behind it."""
+        """What the period of the last reading consumed, at its end, and 0 for those after it."""
         if state is None or self.cells is None:
             return
-        _, last, ends, _, _ = state
+        _, last, ends, _, _, _ = state
         if self.running and start < last <= end:
             yield last, _so_far(state)
         elif not self.running and start < ends <= end:
@@ -301,7 +368,7 @@ class UtilityMeter2(CounterModel, FoldTool):
         """The last reading where it is running, the end of its period, and with ``fill`` ends until ``forget``."""
         if state is None or self.cells is None:
             return None
-        _, last, end, _, _ = state
+        _, last, end, _, _, _ = state
         if self.running and after < last:
             return int(last)
         if after < end:
@@ -323,6 +390,14 @@ def _grown(sure: Sum, doubtful: Sum, step: Step) -> tuple[Sum, Sum]:
     if step.doubtful:
         return sure, added(doubtful, step.terms)
     return added(sure, step.terms), doubtful
+
+
+def _number_or_none(value: Value) -> Number | None:
+    """As `reading`; what is no number fails at its own time, and says nothing of the time before."""
+    try:
+        return reading("utility_meter", value)
+    except TypeError:
+        return None
 
 
 def _so_far(state: list[Value]) -> Number:
