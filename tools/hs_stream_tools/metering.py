@@ -281,7 +281,7 @@ class UtilityMeter2(CounterModel, FoldTool):
         return state, _so_far(state) if isinstance(self.drive(), FromInput) else SKIP
 
     def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
-        """What the period of the last reading consumed, at its end, and 0 for those behind it."""
+        """What the period of the last reading consumed, at its end, and 0 for those after it."""
         if state is None or self.cells is None:
             return
         _, last, ends, _, _ = state
