@@ -97,7 +97,7 @@ class Backlog:
             del lane.streams[stream.id]
 
     def turn(self) -> tuple[Lane, list[Stream]] | None:
-        """The lane whose turn it is, and those of its streams that are looked at; it goes behind the others."""
+        """The lane whose turn it is, and those of its streams that are looked at; it goes to the end of the row."""
         for name in list(self._lanes):
             lane = self._lanes.pop(name)
             if lane.streams:

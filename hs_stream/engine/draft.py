@@ -36,7 +36,7 @@ _MORSEL: Final = 64
 class Draft:
     """The work list of one step, and what comes of it. ``horizon`` is what silence proves (ms), fixed for the step.
 
-    ``budget``: input instances beyond which what is owed is left to later steps. ``behind``: it is a turn of those.
+    ``budget``: input instances beyond which what is owed is left to later steps. ``is_turn``: this is a turn of those.
     ``changed``: what of streams it takes account of, durable by now and not committed.
     """
 
@@ -46,13 +46,13 @@ class Draft:
         now: int,
         budget: int = MOST,
         *,
-        behind: bool = False,
+        is_turn: bool = False,
         changed: Mapping[int, TimeIntervals] | None = None,
     ) -> None:
         self.horizon = horizon
         self.now = now
         self.budget = budget
-        self.behind = behind
+        self.is_turn = is_turn
         self.changed: Mapping[int, TimeIntervals] = {} if changed is None else changed
         self.works: dict[int, Work] = {}
         self.streams: list[Stream] = []
@@ -72,7 +72,7 @@ class Draft:
         return self.spent >= self.budget
 
     def most(self, chunk: int) -> int:
-        """Instances that one evaluation may read, at most ``chunk``: what it costs is known only behind it."""
+        """Instances that one evaluation may read, at most ``chunk``: what it costs is known only after it."""
         return min(chunk, _MORSEL if self.exhausted else self.budget)
 
     def spend(self, instances: int) -> None:

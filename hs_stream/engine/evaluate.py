@@ -89,7 +89,7 @@ class Evaluator:
         return Sources(pieces, keys if stream.aggregate else ()), low
 
     def _sources(self, stream: Stream, start: int) -> list[tuple[int, Stream]]:
-        """The inputs that can have something behind ``start``.
+        """The inputs that can have something after ``start``.
 
         Of an aggregate that reads nothing earlier, at its head only those that changed.
         """

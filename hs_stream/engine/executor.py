@@ -208,7 +208,7 @@ class Executor:
             return False
         lane, streams = found
         now = self._clock.now()
-        draft = Draft(self.horizon(now), now, lane.pace.budget, behind=True)
+        draft = Draft(self.horizon(now), now, lane.pace.budget, is_turn=True)
         for stream in streams:
             draft.touch(stream, cause="backfill")
         await self._work(draft, 0, now, lane)
@@ -237,7 +237,7 @@ class Executor:
                 for child, slot in stream.children:
                     draft.touch(child, slot, changed)
                 await self._breath()
-            if not draft.behind:
+            if not draft.is_turn:
                 self.schedule.touch_others(draft)
             self._under_way = len(draft.changed) + len(draft)
             await self._process(draft)
@@ -291,7 +291,7 @@ class Executor:
         What cannot be computed again stays: only its retention takes it away. Returns how many instances went.
         """
         count = 0
-        start = max(start, stream.limit, stream.line)
+        start = max(start, stream.limit, stream.final)
         while end > start:
             if self._finishing:
                 raise Unavailable("the engine stops", hint="ask again in a moment: what is removed stays away")
@@ -339,7 +339,7 @@ class Executor:
         return worked
 
     async def _step_and_turn(self) -> bool:
-        """What is new, and a turn of what is owed behind it: neither waits for the end of the other."""
+        """What is new, and a turn of what is owed after it: neither waits for the end of the other."""
         worked = await self.step()
         if self._new and len(self.schedule.backlog):
             await asyncio.sleep(0)
@@ -348,7 +348,7 @@ class Executor:
         return worked
 
     def finish(self) -> None:
-        """Let `run` return behind the step under way."""
+        """Let `run` return after the step under way."""
         self._finishing = True
         self.schedule.wake.set()
 

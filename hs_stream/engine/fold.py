@@ -1,15 +1,15 @@
 """Folds: streams whose value depends on every earlier input instance, through a state that the engine carries.
 
-1. ``StreamState.fold`` is a `Head`: ``state`` is the state behind every input instance at or before any instant of
+1. ``StreamState.fold`` is a `Head`: ``state`` is the state after every input instance at or before any instant of
    ``since`` to ``until`` (``since`` is the last instance's time), both included.
 2. Snapshots of the state are stored every `SNAPSHOT_EVERY` input instances. A state that is not at hand is rebuilt
-   from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back behind a
+   from the last valid snapshot before it. Stored snapshots are valid: the commit that takes coverage back after a
    changed instant drops those that it does not confirm.
 3. **Convergence.** Recomputing after a late reading goes from state to state (`hs_stream.compute.run`). Where the new
-   state is the same as the old one at that time, and no input changed behind it, everything behind it is as it was: its
-   coverage is given back untouched. So a late reading costs what it really changes. For that, what is covered behind a
+   state is the same as the old one at that time, and no input changed after it, everything after it is as it was: its
+   coverage is given back untouched. So a late reading costs what it really changes. For that, what is covered after a
    known state must rest on it. A reading that is stored and has not arrived may be in a state, and not in what was
-   covered behind it before: such a state is forgotten.
+   covered after it before: such a state is forgotten.
 4. An instance on which the tool raises fails, and the fold goes on from the state before it, as it was
    (`hs_stream.compute.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
    rebuilt. Where that was needed once, a stream's tasks are wary from then on.
@@ -102,7 +102,7 @@ class Folder:
         head: Head | None,
         draft: Draft,
     ) -> tuple[TimeIntervals, TimeIntervals]:
-        """Returns what is left for later, and what is still to do now behind a convergence."""
+        """Returns what is left for later, and what is still to do now after a convergence."""
         source = stream.inputs[0]
         carried = await self._state_at(stream, start, invalid, draft)
         batch, complete = await self._read(source, start, end, lost, invalid, draft.most(self._evaluator.chunk))
@@ -154,10 +154,10 @@ class Folder:
         stream.agenda.beware()
         assert done.carried is not None
         rebuilt = await self._rebuilt(stream, done.end, invalid, draft)
-        behind = {time: state for time, state in old.items() if time > done.end}
+        later = {time: state for time, state in old.items() if time > done.end}
         rest = batch.slice(done.end, MAX_TIME)
         again = done.carried._replace(state=rebuilt)
-        return done.then(await self._through(stream, done.end, end, rest, again, invalid, draft, behind, every))
+        return done.then(await self._through(stream, done.end, end, rest, again, invalid, draft, later, every))
 
     async def _read(
         self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None, limit: int
@@ -180,19 +180,19 @@ class Folder:
         head: Head | None,
         draft: Draft,
     ) -> TimeIntervals:
-        """Rule 3: give back what lies behind ``new.until``; returns what is owed behind that."""
+        """Rule 3: give back what is later than ``new.until``; returns what of it is owed."""
         assert invalid is not None
         at = new.until
         back = lost & TimeIntervals.of(at, MAX_TIME)
         work = draft.write(stream)
         work.cover(back)
-        # Behind `at` the old head holds as before. In front of it there may be instances now that it does not know.
+        # After `at` the old head holds as before. Before it there may be instances now that it does not know.
         work.carry(new if head is None or head.until < at else head._replace(since=max(head.since, new.since)))
         work.confirm(invalid[0], at)
         return TimeIntervals.of(at, end) - back
 
     async def _state_at(self, stream: Stream, instant: int, invalid: Invalid | None, draft: Draft) -> Carried:
-        """The state behind every input instance at or before ``instant``."""
+        """The state after every input instance at or before ``instant``."""
         head = draft.of(stream).fold
         if head is not None and head.since <= instant <= head.until:
             return Carried(head.state, head.since, head.passed)

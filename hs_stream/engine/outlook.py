@@ -105,7 +105,7 @@ class Outlook:
             source = stream.inputs[slot]
             changed |= stream.state.coverage - source.covered_of(source.state, self.horizon)
         # What is final stays as it is.
-        return (changed | moved) - TimeIntervals.of(MIN_TIME, max(stream.state.floor, stream.line))
+        return (changed | moved) - TimeIntervals.of(MIN_TIME, max(stream.state.floor, stream.final))
 
     def _before_begin(self, stream: Stream) -> TimeIntervals:
         """What begins with its readings may begin with one that is on its way."""

@@ -55,7 +55,7 @@ class Pieces:
         """
         left = list(owed.pairs)
         size = stream.agenda.grouped
-        some = not draft.behind
+        some = not draft.is_turn
         while left and (some or not draft.exhausted):
             some = False
             group = self._group(stream, left, size)

@@ -131,10 +131,10 @@ class Processor:
         """
         waits = stream in self._schedule.backlog
         if stream.is_fold:
-            later = not lost and (draft.exhausted if draft.behind else waits)
+            later = not lost and (draft.exhausted if draft.is_turn else waits)
             return (EMPTY, owed) if later else (owed, EMPTY)
         first = owed
-        if draft.behind:
+        if draft.is_turn:
             asked = EMPTY
             for request in stream.requests.values():
                 asked |= request
@@ -144,7 +144,7 @@ class Processor:
         return first, owed - first
 
     async def _find_old(self, stream: Stream, work: Work) -> None:
-        """What is stored behind the coverage has to be replaced or retracted: silence does not prove it right."""
+        """What is stored after the coverage has to be replaced or retracted: silence does not prove it right."""
         end = work.end()
         if work.frontier <= end:
             work.note_old(None)
@@ -203,7 +203,7 @@ class Processor:
                 first, last = invalid or (spans.start, spans.end)
                 invalid = (min(first, spans.start), max(last, spans.end))
         # What is final stays as it is (an aggregate's new input counts from there on).
-        lost -= TimeIntervals.of(MIN_TIME, max(work.floor, stream.line))
+        lost -= TimeIntervals.of(MIN_TIME, max(work.floor, stream.final))
         if lost:
             draft.write(stream).take_back(lost)
             if late:
@@ -245,7 +245,7 @@ class Processor:
     def _settle(self, stream: Stream, work: Work, rest: TimeIntervals, draft: Draft) -> None:
         """What is left, and when silence alone makes more computable."""
         end = work.end()
-        self._schedule.owes(stream, rest, served=draft.behind and work.writes)
+        self._schedule.owes(stream, rest, served=draft.is_turn and work.writes)
 
         def further() -> dict[int, int]:
             inputs = enumerate(stream.inputs)

@@ -49,10 +49,10 @@ class Stream(Wiring):
         "changes",
         "changes_before_newest",
         "children",
+        "final",
         "final_downstream",
         "inputs",
         "keys",
-        "line",
         "looks_on",
         "order",
         "slowest",
@@ -75,7 +75,7 @@ class Stream(Wiring):
         """Of an aggregate: how far its inputs reach together."""
         self.looks_on = False
         """It reads what comes after: `Window.after`, `Prefix.after`."""
-        self.line = MIN_TIME
+        self.final = MIN_TIME
         """Results at or before it cannot be computed any more: what they read may be forgotten."""
         self.final_downstream = MIN_TIME
         """A change at or before it would reach a result downstream that cannot be computed any more."""
@@ -193,7 +193,7 @@ class Stream(Wiring):
         wanted = self.demand
         for request in self.requests.values():
             wanted |= request
-        return wanted - TimeIntervals.of(MIN_TIME, max(self.state.floor, self.line))
+        return wanted - TimeIntervals.of(MIN_TIME, max(self.state.floor, self.final))
 
     @property
     def limit(self) -> int:
@@ -290,16 +290,16 @@ class Stream(Wiring):
         return slot
 
     def note_closed(self, slot: int) -> bool:
-        """Take account of what is closed of input ``slot``; whether the line rose."""
-        line = shift(self.inputs[slot].state.closed, -self.lookaheads[slot])
-        if line <= self.line:
+        """Take account of what is closed of input ``slot``; whether more is final."""
+        final = shift(self.inputs[slot].state.closed, -self.lookaheads[slot])
+        if final <= self.final:
             return False
-        self.line = line
+        self.final = final
         return True
 
     def tell_upstream(self) -> None:
         """Tell all that this one is computed from up to where a change of theirs would reach a final result."""
-        final = max(shift(self.line, self.ahead), self.final_downstream)
+        final = max(shift(self.final, self.ahead), self.final_downstream)
         stack = list(self.inputs) if final > MIN_TIME else []
         while stack:
             source = stack.pop()

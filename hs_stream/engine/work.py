@@ -1,8 +1,8 @@
 """What a step does to one stream, until its commit.
 
 1. A `Work` begins as a copy of the stream's state, when a step touches the stream first. The step changes it, and what
-   comes behind it in the step reads it.
-2. Behind the commit it becomes the new state, and its tail the stream's. Without a commit it is forgotten.
+   comes after it in the step reads it.
+2. After the commit it becomes the new state, and its tail the stream's. Without a commit it is forgotten.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Work:
         self.writes = False
         """It takes part in the commit."""
         self.until = state.frontier
-        """The frontier before the step: behind it there is nothing old to compare with, in whatever order the step
+        """The frontier before the step: after it there is nothing old to compare with, in whatever order the step
         evaluates it."""
         self.written: list[tuple[Spans, Batch]] = []
         """What was evaluated, in pieces: these are disjoint, and the contents inside of each are the batch."""
@@ -141,7 +141,7 @@ class Work:
     # --- contents ---
 
     def is_new(self, start: int) -> bool:
-        """Whether nothing old is behind ``start``."""
+        """Whether nothing old is later than ``start``."""
         return start >= self.until
 
     def put(self, spans: Spans, old: Batch, new: Batch, failed: TimeIntervals) -> int:
@@ -237,7 +237,7 @@ class Work:
         self.error = error
 
     def note_old(self, first: int | None) -> None:
-        """The first instance behind the coverage."""
+        """The first instance after the coverage."""
         self.old = first
 
     def settle(self, rest: TimeIntervals, due: int | None, wanted_until: int) -> None:
@@ -264,7 +264,7 @@ class Work:
         self.fold = head
 
     def invalidate(self, first: int) -> None:
-        """Input changed behind ``first``: what the head knows ends there, and stored states behind it are dropped."""
+        """Input changed after ``first``: what the head knows ends there, and stored states after it are dropped."""
         self.snapshots_dropped = TimeIntervals.of(first, MAX_TIME)
         head = self.fold
         if head is not None and head.until > first:

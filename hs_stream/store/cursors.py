@@ -19,7 +19,7 @@ def start_of(cursors: Mapping[str, int], start: int) -> int:
 
 
 def chosen(cursors: Mapping[str, int], start: int, names: Iterable[str], committed: int) -> tuple[dict[str, int], int]:
-    """The cursors and the start behind `Store.sinks`. With no name, nothing that is committed is kept for anybody."""
+    """The cursors and the start after `Store.sinks`. With no name, nothing that is committed is kept for anybody."""
     begin = committed if cursors else start
     # The last version moves the start alone: what is before it is gone.
     found = {name: max(cursors.get(name, begin), start) for name in names}
@@ -27,6 +27,6 @@ def chosen(cursors: Mapping[str, int], start: int, names: Iterable[str], committ
 
 
 def advanced(cursors: Mapping[str, int], sink: str, seq: int) -> Mapping[str, int]:
-    """The cursors behind `Store.published`: they never go back. The same object where nothing is news."""
+    """The cursors after `Store.published`: they never go back. The same object where nothing is news."""
     known = cursors.get(sink)
     return cursors if known is None or seq <= known else {**cursors, sink: seq}

@@ -148,7 +148,7 @@ class Scratch:
             )
         self.contents[stream.id] = stored
         self.known[stream.id] = stream.state.coverage & TimeIntervals.of(MIN_TIME, until)
-        if isinstance(stream.tool, FoldTool) and stream.line > MIN_TIME:
+        if isinstance(stream.tool, FoldTool) and stream.final > MIN_TIME:
             found = await self._store.snapshot(stream.id, until)
             begin = stream.inputs[0].state.floor, INITIAL
             self._states[stream.id] = begin if found is None else (found.time, found.state)
@@ -218,7 +218,7 @@ def final(stream: Stream) -> int:
 
     One that begins with its workflow's start may have begun elsewhere, and kept what others read of it.
     """
-    return max(stream.state.floor, stream.line, MIN_TIME if stream.begin is None else stream.limit)
+    return max(stream.state.floor, stream.final, MIN_TIME if stream.begin is None else stream.limit)
 
 
 async def verify(

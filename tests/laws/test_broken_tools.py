@@ -172,7 +172,7 @@ class ReadsOneMore(Broken):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadsTheFuture(Broken):
-    """Declares everything before t and looks behind it."""
+    """Declares everything before t and looks at what is after it."""
 
     name = "reads_the_future"
 

@@ -95,7 +95,7 @@ async def test_a_clock_without_readings_starts_with_the_first(played: Played) ->
 
 
 async def test_the_newest_readings_are_all_retracted(played: Played) -> None:
-    """The store holds what the step has retracted already; what is read must lie behind it."""
+    """The store holds what the step has retracted already; what is read must be further on."""
     history = await played.begin(
         node("twice", "expression", ["power"], expression="value * 2"),
         node("changes", "debounce", ["twice"], hold="0s"),
@@ -155,8 +155,8 @@ async def test_a_crash_forgets_that_new_inputs_took_coverage_back(played: Played
     await played.finish()
 
 
-async def test_what_is_stored_behind_the_coverage_is_looked_at_again_after_a_restart(played: Played) -> None:
-    """A new input took the coverage back, and then the reading behind the result was purged."""
+async def test_what_is_stored_after_the_coverage_is_looked_at_again_after_a_restart(played: Played) -> None:
+    """A new input took the coverage back, and then the reading that the result came from was purged."""
     history = await played.begin(node("mean", "aggregate", ["power"], over=["room"], function="mean"))
     await played.publish(("power", "b", 0, 0.0))
     await played.publish(("power", "a", 1, 0.0))
@@ -167,7 +167,7 @@ async def test_what_is_stored_behind_the_coverage_is_looked_at_again_after_a_res
 
 
 async def test_a_crash_forgets_that_an_earlier_reading_moved_the_begin(played: Played) -> None:
-    """Nothing was stored of the clock, since it had not ticked behind the first begin yet."""
+    """Nothing was stored of the clock, since it had not ticked after the first begin yet."""
     history = await played.begin(node("tick", "clock", every="10m"))
     await history.pass_time(120_000)
     await played.publish(("power", "a", 0, 1.0))
@@ -190,7 +190,7 @@ async def test_a_grid_too_is_looked_at_again_after_a_restart(played: Played) -> 
 
 
 async def test_a_head_that_is_met_again_does_not_hold_between_the_new_readings(played: Played) -> None:
-    """The state behind them is the old one, and in between it was another."""
+    """The state after them is the old one, and in between it was another."""
     history = await played.begin(node("hot", "threshold", ["power"], above=10, hysteresis=5))
     await history.pass_time(60_000)
     await played.publish(("power", "a", 50_000, 0.0))
@@ -298,10 +298,10 @@ async def test_a_stream_that_joins_is_wanted_as_far_as_its_aggregate_is(played: 
     await played.finish()
 
 
-async def test_a_state_with_a_reading_that_has_not_arrived_says_nothing_of_what_lies_behind(
+async def test_a_state_with_a_reading_that_has_not_arrived_says_nothing_of_what_is_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Somebody wants more, and reads it. When it arrives that state is the same again, and what lies behind is not."""
+    """Somebody wants more, and reads it. When it arrives that state is the same again, and what is later is not."""
     monkeypatch.setattr("hs_stream.engine.fold.SNAPSHOT_EVERY", 1)
     store = Pausing()
 

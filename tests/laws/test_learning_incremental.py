@@ -126,7 +126,7 @@ async def test_a_late_and_a_corrected_reading_are_learnt_anew_from_the_snapshot_
         await history.check()
         return learnt
 
-    # The snapshot before instance 950 is behind at most 100 others; 49 come after it.
+    # The snapshot before instance 950 is at most 100 instances earlier; 49 come after it.
     assert 50 <= await arrives(every[950]) <= 150
     late = await contents(store)
     assert [time for time in late if late[time] != before.get(time)][:1] >= [every[950].time]

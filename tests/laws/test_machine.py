@@ -95,7 +95,7 @@ class Total2(Total1):
 
 @dataclass(frozen=True, kw_only=True)
 class Total3(Total1):
-    """Sum so far, told each second until five seconds behind the last reading: at other times, by silence alone."""
+    """Sum so far, told each second until five seconds after the last reading: at other times, by silence alone."""
 
     version = "3.0.0"
 
@@ -174,7 +174,7 @@ NOW = 1_600_000_000_000
 
 @st.composite
 def wanted_sometimes(draw: st.DrawFn, made: st.SearchStrategy[WorkflowDefinition]) -> WorkflowDefinition:
-    """``made``, every other time wanted from a start on, or in some intervals: before, amid and behind the data."""
+    """``made``, every other time wanted from a start on, or in some intervals: before, amid and after the data."""
     workflow = draw(made)
     return draw(demands(workflow, NOW)) if draw(st.booleans()) else workflow
 

@@ -85,7 +85,7 @@ def test_a_reading_is_believed_for_its_max_age() -> None:
 
 
 def test_without_a_max_age_a_later_reading_proves_what_lasted() -> None:
-    """Nothing is told of the windows behind the last reading, until another one comes."""
+    """Nothing is told of the windows after the last reading, until another one comes."""
     for name, more in (("sliding_mean", {"weight": "time"}), ("sliding_last", {"held": True})):
         assert run(name, [(0, 20)], 400_000, period="1m", **more) == [(0, 20)]
         assert run(name, [(0, 20), (150_000, None)], 170_000, period="1m", **more) == [

@@ -115,11 +115,11 @@ class CounterModel:
     # --- the model ---
 
     def first(self, time: int, value: Number) -> tuple[Value, Step]:
-        """The line of a counter behind its very first reading."""
+        """The line of a counter after its very first reading."""
         return [value, time, time, None], Step((value,), True) if self.delta else Step((), False)
 
     def advance(self, line: list[Value], time: int, value: Number) -> tuple[list[Value], Step]:
-        """The line behind another reading, and what that says.
+        """The line after another reading, and what that says.
 
         A line is ``[base, since, last, doubt]``: the highest reading, when it was reached first, the time of the last
         reading; and, while rule 5 applies, the ``[base, since]`` of before, when the counter left that, and where to.

@@ -128,7 +128,7 @@ class PerPeriod(FoldTool):
         return MAX_TIME if self.cells is None else self.cells.end(time)
 
     def quiet(self, state: Value, start: int, end: int) -> Iterator[tuple[int, Value]]:
-        """The period of the last reading, and those behind it for as long as something comes or is filled."""
+        """The period of the last reading, and those after it for as long as something comes or is filled."""
         if state is None or self.cells is None:
             return
         rate, time, total, rest, begin, known = state

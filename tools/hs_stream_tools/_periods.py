@@ -129,7 +129,7 @@ class InPeriods(Periods):
 
     @property
     def told_for(self) -> int:
-        """For how long behind the last reading a window has an output."""
+        """For how long after the last reading a window has an output."""
         return 0
 
     def support(self, slot: int) -> Support:
@@ -250,7 +250,7 @@ class Holds(InPeriods):
         if not self.lasts and (self.max_age is not None or self.missing != "ends"):
             raise ValueError(f"max_age and missing need {self.asked}: they say how long a reading lasts")
         if self.missing == "keeps" and self.max_age is None:
-            raise ValueError("missing: keeps needs max_age: how long a reading is believed, whatever comes behind it")
+            raise ValueError("missing: keeps needs max_age: how long a reading is believed, whatever comes after it")
 
     asked: ClassVar[str] = "held: true"
     """What asks for it."""

@@ -90,14 +90,14 @@ class _Running(FoldTool, Periods):
 
 @dataclass(frozen=True, kw_only=True)
 class _RunningFilled(_Running, Fills):
-    """With ``fill: 0``, 0 as a period begins: at that time, or right behind a reading at that time."""
+    """With ``fill: 0``, 0 as a period begins: at that time, or right after a reading at that time."""
 
     def drive(self) -> Drive:
         """The input's times, or any."""
         return FromInput(0) if self.fill is None else OnGrid(Grid(1))
 
     def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
-        """At the last reading what there was, and 0 at the begins of the periods behind it."""
+        """At the last reading what there was, and 0 at the begins of the periods after it."""
         if state is None:
             return
         assert self.grid is not None

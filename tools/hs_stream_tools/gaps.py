@@ -219,7 +219,7 @@ class SessionWhile(Lasting):
     reading that meets the condition, and goes on though nothing is sent. It ends at the reading from which on the
     condition is not met for ``gap``; where one meets it again before, or at exactly that time, the session goes on.
 
-    Output, at ``gap`` behind the end, when it is known: an object of ``start`` and ``end`` (UTC), ``seconds`` between
+    Output, at ``gap`` after the end, when it is known: an object of ``start`` and ``end`` (UTC), ``seconds`` between
     them and ``count``, how many readings met the condition. A session that has not ended has none. A late reading
     that lengthens, joins or begins one retracts and revises what it makes wrong.
 

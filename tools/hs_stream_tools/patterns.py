@@ -173,8 +173,8 @@ class Absence(FoldTool):
     Input: events of several kinds as ``merge_events`` gives them, an object with a field for each that happened.
     ``after`` and ``of``: the fields of the one and of the other. A reading that is unknown (``None``, NaN,
     ``unavailable``, ``unknown``) is no event; with ``after_value`` and ``of_value`` only this value is (``1`` and
-    ``1.0`` are equal). Output, at ``within`` after each event of ``after`` behind which there was none of ``of``, up to
-    that time and at it: an object of its value under its name and ``since``, its time (UTC). One of ``of`` at the time
+    ``1.0`` are equal). Output, at ``within`` after each event of ``after`` that no event of ``of`` followed up to
+    that time or at it: an object of its value under its name and ``since``, its time (UTC). One of ``of`` at the time
     of the event itself was before it. No further reading is needed for that, and a late event takes back what it makes
     wrong.
 

@@ -122,7 +122,7 @@ class _Lasted:
     def __init__(self, kept: Kept) -> None:
         spans, self.kept = kept.spans, kept
         self.amid: Ints = kept.until - kept.times
-        # Behind the last one there may be anything.
+        # After the last one there may be anything.
         self.amid[-1:] = 0
         inside = kept.low < kept.high
         held = kept.held >= 0
@@ -156,9 +156,9 @@ def _mean_over_time(kept: Kept) -> Results:
     lasted, inside, last = _Lasted(kept), kept.low < kept.high, np.maximum(kept.high - 1, 0)
     begun = np.where(lasted.begun > 0, kept.numbers[kept.held], 0.0)
     ended = np.where(inside, kept.numbers[last], 0.0)
-    behind: Floats = np.where(lasted.ended > 0, ended, 0.0) * lasted.ended.astype(np.float64)
+    closing: Floats = np.where(lasted.ended > 0, ended, 0.0) * lasted.ended.astype(np.float64)
     low = np.minimum(kept.low, last)
-    sums = exact_sums(kept.numbers * lasted.amid, low, last, begun * lasted.begun, behind)
+    sums = exact_sums(kept.numbers * lasted.amid, low, last, begun * lasted.begun, closing)
     means = sums / np.maximum(lasted.total, 1)
     # What lasted all the time is the mean itself, and so is what has not lasted yet.
     means = np.where(lasted.total == lasted.ended, ended, np.where(lasted.total == lasted.begun, begun, means)) + 0.0
@@ -189,7 +189,7 @@ class SlidingMean2(Runs, Holds):
     ``time_weight`` of TimescaleDB, LOCF): until the next reading, or the window's end. So a window without a reading
     has a mean, as soon as a later reading proves that the value lasted. ``max_age``: for how long a reading is
     believed; silence is enough then. ``missing: ends`` (default): a reading that is unknown (``None``, NaN,
-    ``unavailable``, ``unknown``) ends what lasts, and the time behind it does not count. ``missing: keeps``: it is as
+    ``unavailable``, ``unknown``) ends what lasts, and the time after it does not count. ``missing: keeps``: it is as
     if it were not there. A window in which nothing is known has no output. Without ``weight`` each reading counts once,
     however long it lasted, and missing ones (``None``, NaN) not at all.
 

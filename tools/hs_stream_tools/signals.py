@@ -205,7 +205,7 @@ class IntegralOfState(PerPeriod):
     without a reading in which nothing comes has none; with ``fill: 0`` it is told as 0.0, until ``forget`` (default 7d)
     after the last reading. Without ``period`` and ``every``: the total at each reading, 0.0 at the first.
 
-    ``max_age``: a reading is believed for so long; of what comes behind that nobody knows (with ``trapezoid`` nothing
+    ``max_age``: a reading is believed for so long; of what comes later nobody knows (with ``trapezoid`` nothing
     is added between readings that are further apart). Without it a reading holds until the next one, however long that
     takes; periods of less than a day need it. ``missing: ends`` (default): a reading that is unknown (``None``, NaN, an
     infinity, ``unavailable``, ``unknown``) ends what holds; ``missing: keeps``: it is as if it were not there.

@@ -6,7 +6,7 @@ Theory of operation
    part of it is the commit point. Then instances, retracted revisions and snapshots are applied.
 2. Coverage, watermarks, history and the state document follow together, at most every ``checkpoint_seconds`` and on
    `MongoStore.close`: the *checkpoint*. Its last write says up to which commit everything is applied.
-3. `MongoStore.open` redoes each complete journal entry behind the last checkpoint, in order, and drops an incomplete
+3. `MongoStore.open` redoes each complete journal entry after the last checkpoint, in order, and drops an incomplete
    one. Redoing is idempotent: every write of it is an upsert or a delete. Until then this process knows the truth from
    memory.
 4. All of this rests on one property of the server: its journal is a sequential log, and a write with ``j: true`` makes
@@ -16,8 +16,8 @@ Theory of operation
 5. An append writes its marks, then dead letters, then readings. One without marks leaves no trace of its ``seq``, so
    ``Recovery.append_seq`` may be lower than the last one used, but never lower than a mark or than what was consumed.
 6. A mongod that is killed while we go on forgets acknowledged writes that no ``j: true`` followed, and PyMongo
-   reconnects without a word. So whenever connections changed, and in each checkpoint behind a durable write, we ask
-   which process answers; if it is another, everything behind the last checkpoint is redone from the journal before
+   reconnects without a word. So whenever connections changed, and in each checkpoint after a durable write, we ask
+   which process answers; if it is another, everything after the last checkpoint is redone from the journal before
    anybody reads. Every write of an append is durable by itself.
 7. A commit that touches a raw stream (a purge) is followed by a checkpoint at once: appends are not in the journal, so
    it must never be redone over a later one.

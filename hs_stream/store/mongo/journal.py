@@ -1,7 +1,7 @@
 """The commit journal of `hs_stream.store.mongo`, which is its outbox too: one packed commit in one or more documents.
 
 1. A document is ``{_id: {q: seq, i: part}, n: parts, p: <publishes something>, k: <token of the writer>, b: <bytes>}``.
-   A commit counts once all of its parts are there; the bytes of the parts, one behind the other, are `pack_commit` of
+   A commit counts once all of its parts are there; the bytes of the parts, one after the other, are `pack_commit` of
    it.
 2. An entry is forgotten once it is both applied (its effects are in the other collections, coverage included) and
    published by every sink, in ranges.
@@ -107,7 +107,7 @@ def journal_documents(commit: Commit, token: int, *, claims: bool = False) -> li
 
 
 def later(seq: int) -> dict[str, Any]:
-    """The filter for all entries behind ``seq``."""
+    """The filter for all entries after ``seq``."""
     return {"_id": {"$gt": {"q": seq, "i": MaxKey()}}}
 
 

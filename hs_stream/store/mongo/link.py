@@ -85,7 +85,7 @@ class Link:
         }
         given = self._url.lower()
         options = {name: value for name, value in options.items() if f"{name.lower()}=" not in given}
-        # What failed is repeated by who asked, in full. PyMongo 4.20 marks the second attempt behind a lost connection
+        # What failed is repeated by who asked, in full. PyMongo 4.20 marks the second attempt after a lost connection
         # as retryable for a standalone mongod too, which refuses that (code 20, as if it could never write).
         options["retryWrites"] = False
         with self.talking():

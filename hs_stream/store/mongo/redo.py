@@ -1,4 +1,4 @@
-"""What is behind the last checkpoint is redone from the journal: when a store is opened, and when mongod was restarted.
+"""What is after the last checkpoint is redone from the journal: when a store is opened, and when mongod was restarted.
 
 Rules 3 and 6 of `hs_stream.store.mongo`.
 """
@@ -77,8 +77,8 @@ class Redo:
             seq = int(document["_id"]["q"])
             if seq > published and seq not in self._books.pending.after(seq - 1, 1):
                 self._books.pending.add(seq)
-        behind = [document async for document in journal.find(later(applied)).sort("_id", 1)]
-        for seq, packed in assemble(behind):
+        rest = [document async for document in journal.find(later(applied)).sort("_id", 1)]
+        for seq, packed in assemble(rest):
             if packed is None:
                 if not self._read_only:
                     await self._link.collection("outbox", sync=True).delete_many(later(seq - 1))

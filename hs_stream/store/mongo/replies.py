@@ -97,7 +97,7 @@ def _batch(cursor: bytes) -> tuple[bytes, int]:
 
 
 def documents_in(elements: bytes) -> bytes:
-    """The documents of an array's elements, one behind the other.
+    """The documents of an array's elements, one after the other.
 
     Where all are of one length, which is the rule for numbers, the keys are cut out by numpy.
     """

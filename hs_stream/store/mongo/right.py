@@ -101,7 +101,7 @@ class Right:
                 return found or {}
 
     async def _raise_fences(self, token: int) -> None:
-        """Nothing that names an earlier token than this is carried out behind this."""
+        """Nothing that names an earlier token than this is carried out after this."""
         if not self._link.transactions:
             return
         state = self._link.collection("state", sync=True)

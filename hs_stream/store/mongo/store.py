@@ -49,7 +49,7 @@ class MongoStore:
 
     ``url`` names the database in its path, ``hs_stream`` by default. ``server_timeout``: seconds until an unreachable
     server is `StoreUnavailable`. With ``read_only`` nothing is created, redone or written; writing raises
-    `StoreUnavailable`. ``on_step`` is called with ``marked``, ``journaled``, ``applied`` and ``checkpointed`` behind
+    `StoreUnavailable`. ``on_step`` is called with ``marked``, ``journaled``, ``applied`` and ``checkpointed`` after
     each of these steps, so that tests can stop there.
     """
 

@@ -9,7 +9,7 @@
 4. Each transaction looks whether the file is still the one that was opened, and no older than what was last stored:
    `StoreReplaced` when a backup was restored meanwhile; and whether the token of the right to write is still this
    object's, and nobody else has appended or committed: else it is `Fenced`. A process that is frozen inside of a
-   transaction holds SQLite's own lock, so whoever comes after it has to wait for its end; it cannot write behind them.
+   transaction holds SQLite's own lock, so whoever comes after it has to wait for its end; it cannot write after them.
 5. `SqliteStore.advance` and `SqliteStore.published` only remember; the next transaction, or `SqliteStore.close`, writes
    them. The cursors of sinks are rows of ``state``, so that a file of the last version needs none to be opened.
 6. The right to write runs out by the clock of the host since its boot, which all of its processes share. Only where
