@@ -23,8 +23,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from hs_stream.compute.task import HALTED
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.fold_states import HALTED
 from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid, TimeInterval, TimeIntervals, format_time, shift
 from hs_stream.core.tool import FoldTool, FromInput, OnGrid, Pointwise, Prefix, Previous, Sources, Support, Tool, Window
 from hs_stream.core.value import Value, canonical

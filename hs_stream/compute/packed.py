@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hs_stream.compute.task import HALTED, INITIAL, Carried, Result, Task
+from hs_stream.compute.task import Carried, Result, Task
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.packing import pack, unpack
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.tool import Sources

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 from hs_stream.compute.attempt import Walk, attempt, checked, told
-from hs_stream.compute.task import HALTED, INITIAL, Carried, Result, Task
+from hs_stream.compute.task import Carried, Result, Task
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.time import EMPTY, TimeInterval, TimeIntervals
 from hs_stream.core.tool import FoldTool, OnGrid
 from hs_stream.core.value import Value, canonical, same

@@ -14,26 +14,7 @@ from hs_stream.core.time import EMPTY, TimeIntervals
 from hs_stream.core.tool import Sources, Tool
 from hs_stream.core.value import Value
 
-__all__ = ["HALTED", "INITIAL", "NO_STATES", "Carried", "Result", "Task"]
-
-
-class _NoValue:
-    """The type of `INITIAL` and `HALTED`, which are never stored. A copy of one is itself."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
-
-    def __reduce__(self) -> str:
-        return self._name
-
-
-INITIAL: Final = _NoValue("INITIAL")
-"""The state of a fold before its first instance: what its tool says."""
-HALTED: Final = _NoValue("HALTED")
-"""The state of a fold after a value with which it must not go on."""
+__all__ = ["NO_STATES", "Carried", "Result", "Task"]
 
 NO_STATES: Final[Mapping[int, Value]] = {}
 

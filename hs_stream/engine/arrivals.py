@@ -9,7 +9,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.stream import difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.placing import Placed
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Arrival"]
 

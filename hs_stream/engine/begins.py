@@ -16,8 +16,8 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.placing import Came, Placed
 from hs_stream.engine.ports import Placing
 from hs_stream.engine.schedule import Schedule
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Begins"]
 

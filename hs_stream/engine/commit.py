@@ -17,13 +17,13 @@ from hs_stream.core.watermark import Silence
 from hs_stream.engine.breath import Breath
 from hs_stream.engine.changes import changes_of
 from hs_stream.engine.contents import PatientStore
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.feed import Feed
 from hs_stream.engine.history import Tally
 from hs_stream.engine.ports import Commit, OutboxEntry, StreamChange
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
-from hs_stream.engine.work import Work
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.work import Work
 
 __all__ = ["Committer"]
 

@@ -16,9 +16,9 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import StoreUnavailable
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.ports import Clock, Guard, Store
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
-from hs_stream.engine.work import Work
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.work import Work
 
 __all__ = ["Contents", "PatientStore"]
 

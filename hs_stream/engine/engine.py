@@ -14,6 +14,7 @@ from typing import Final
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.records import DeadLetter, StreamRecord
 from hs_stream.core.size import Use
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MIN_TIME
@@ -29,14 +30,13 @@ from hs_stream.engine.growth import Growth
 from hs_stream.engine.ingest import Ingest, Overwritten
 from hs_stream.engine.outbox import Outbox
 from hs_stream.engine.ports import Backend, Clock, Delivery, Guard, Mirror, Reading, Sink, Store
-from hs_stream.engine.records import DeadLetter, StreamRecord
 from hs_stream.engine.recovery import recover
 from hs_stream.engine.requests import Requests
 from hs_stream.engine.retention import Retention
 from hs_stream.engine.status import EngineSettings, EngineStatistics, StreamStatus, progress, status_of
-from hs_stream.engine.tail import Room
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unpublished import Unsent
+from hs_stream.plan.tail import Room
 
 __all__ = ["Engine", "EngineSettings", "EngineStatistics", "StreamStatus"]
 

@@ -19,8 +19,8 @@ from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Window
 from hs_stream.core.value import Value
 from hs_stream.engine.contents import Contents
 from hs_stream.engine.ports import Backend
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan.streams import Stream
 
 __all__ = ["CHUNK", "SEARCH", "Evaluator"]
 

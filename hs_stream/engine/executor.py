@@ -4,10 +4,10 @@
    anything is recomputed. What was stored there stays readable, and is what the new results are compared with.
 2. **Owed** is ``available & demanded - covered``. It is evaluated, newest first, in bounded pieces; what does not fit
    into the step is done in later ones. A step takes either what is new, or one turn of what is owed, of one workflow
-   (`hs_stream.engine.backlog`). So what is new waits for one turn at the most. An instant that failed is covered: it is
+   (`hs_stream.plan.backlog`). So what is new waits for one turn at the most. An instant that failed is covered: it is
    known that nothing came of it, so that nobody waits for it.
 3. **Cut off.** Only the difference between old and new contents is a change for the consumers, and is published.
-4. A step writes to a draft (`hs_stream.engine.draft`), which ends as one atomic commit. Coverage in the commit is the
+4. A step writes to a draft (`hs_stream.plan.draft`), which ends as one atomic commit. Coverage in the commit is the
    only record of what is owed: after a crash, what is not covered is simply owed again. Marks of late readings are
    forgotten by the commit whose coverages reflect them.
 5. Between the instants at which something is *due*, a silent stream needs no work: `Stream.covered` knows.
@@ -28,26 +28,26 @@ from hs_stream.core.errors import BackendUnavailable, Unavailable
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.backend import at_once
-from hs_stream.engine.backlog import Lane, Pace
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.breath import Breath
 from hs_stream.engine.commit import Committer
 from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.feed import Feed
 from hs_stream.engine.fold import Folder
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.history import Tally
 from hs_stream.engine.outlook import Outlook
-from hs_stream.engine.owed import drives
 from hs_stream.engine.pieces import Pieces
 from hs_stream.engine.ports import Backend, Clock
 from hs_stream.engine.process import Done, Processor
 from hs_stream.engine.schedule import Schedule
 from hs_stream.engine.status import EngineSettings
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan.backlog import Lane, Pace
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.owed import drives
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Executor"]
 

@@ -20,19 +20,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from hs_stream.compute.task import HALTED, INITIAL, NO_STATES, Carried, Result
+from hs_stream.compute.task import NO_STATES, Carried, Result
 from hs_stream.core.batch import Batch
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import Sources
 from hs_stream.core.value import Value, canonical
 from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.evaluate import Evaluator
-from hs_stream.engine.state import Head
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.work import Spans
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.state import Head
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.take_back import Invalid
+from hs_stream.plan.work import Spans
 
-__all__ = ["SNAPSHOT_EVERY", "Accept", "Folder", "Invalid"]
+__all__ = ["SNAPSHOT_EVERY", "Accept", "Folder"]
 
 SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
@@ -43,9 +45,6 @@ Accept = Callable[[Stream, Spans, Batch, Draft, TimeIntervals], Awaitable[None]]
 
 Fail = Callable[[Stream, TimeIntervals, int, str, str, Draft], None]
 """``fail(stream, failed, count, error, kind, draft)``: the tool raised at ``count`` instants in ``failed``."""
-
-Invalid = tuple[int, int]
-"""``(first, last)``: input changed at instants in ``(first, last]``; old states later than ``first`` are not valid."""
 
 
 class Folder:

@@ -17,8 +17,8 @@ from hs_stream.core.stream import SUGGESTED, StreamId, nearest_streams, suggesti
 from hs_stream.core.time import EMPTY, EVERYTHING, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.workflow import WorkflowDefinition, check_shared
 from hs_stream.engine.ports import StreamRecord
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.tail import Room, Tail
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.tail import Room, Tail
 
 __all__ = ["Graph"]
 

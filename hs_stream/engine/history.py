@@ -7,7 +7,7 @@ from typing import Final
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.engine.ports import HistoryEntry
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = ["PERIOD", "Tally"]
 

@@ -37,10 +37,10 @@ from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.placing import Came, Placer
 from hs_stream.engine.ports import Append, Clock, DeadLetter, Delivery, Placing, Reading, StreamRecord
-from hs_stream.engine.state import StreamState
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unusable import Allowance, Unusable
+from hs_stream.plan.state import StreamState
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Ingest", "Overwritten"]
 

@@ -35,9 +35,9 @@ from hs_stream.engine.ports import (
     Sink,
     Unpublished,
 )
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
 from hs_stream.engine.unpublished import Refusals
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Outbox"]
 

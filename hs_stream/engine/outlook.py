@@ -16,9 +16,9 @@ from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.time import EMPTY, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import FoldTool, Support
 from hs_stream.engine.begins import Begins
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.schedule import Schedule
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Outlook"]
 

@@ -11,19 +11,16 @@ from hs_stream.core.tool import OnGrid, Sources
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import Contents
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.history import Tally
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
-from hs_stream.engine.work import Spans
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.portions import MOST_IN_GROUP, PER_INTERVAL, newest_group
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.work import Spans
 
 __all__ = ["Pieces"]
 
-_MOST_IN_GROUP: Final = 512
-"""Small intervals that are evaluated together at the most."""
-_PER_INTERVAL: Final = 64
-"""Instances that a group may read for each of its intervals: about what one more read of the store costs."""
 _NO_SOURCES: Final = Sources()
 
 
@@ -58,26 +55,16 @@ class Pieces:
         some = not draft.is_turn
         while left and (some or not draft.exhausted):
             some = False
-            group = self._group(stream, left, size)
+            group = newest_group(stream, left, size)
             rest = await self.evaluate(stream, tuple(group), draft)
             await self._breath()
             if len(group) > 1 and rest == tuple(group):
                 size = 1
                 continue
-            size = max(len(group) // 2, 1) if rest else min(2 * len(group), _MOST_IN_GROUP)
+            size = max(len(group) // 2, 1) if rest else min(2 * len(group), MOST_IN_GROUP)
             stream.agenda.group(size)
             left[len(left) - len(group) :] = rest
         return TimeIntervals(left) if left else EMPTY
-
-    @staticmethod
-    def _group(stream: Stream, left: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-        """The newest ``size`` intervals; fewer where a grid has too many instants between them."""
-        group = left[-size:]
-        if isinstance(stream.drive, OnGrid):
-            every = stream.drive.grid.every
-            while len(group) > 1 and group[-1][1] - group[0][0] > _PER_INTERVAL * len(group) * every:
-                group = group[len(group) // 2 :]
-        return group
 
     async def evaluate(self, stream: Stream, spans: Spans, draft: Draft) -> Spans:
         """Evaluate the newest part of ``spans``; returns what is left of them."""
@@ -85,7 +72,7 @@ class Pieces:
         if not stream.inputs:
             return await self._generate(stream, start, end, draft)
         single = len(spans) == 1
-        limit = draft.most(self._evaluator.chunk) if single else min(_PER_INTERVAL * len(spans), self._evaluator.chunk)
+        limit = draft.most(self._evaluator.chunk) if single else min(PER_INTERVAL * len(spans), self._evaluator.chunk)
         sources, low = await self._evaluator.gather(stream, start, end, limit)
         draft.spend(sum(map(len, sources)) + 1)
         low = await self._evaluate(stream, spans, low, end, sources, draft)

@@ -39,7 +39,7 @@ from hs_stream.core.value import Value, same
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.origins import MOST_PAYLOAD, Origin, Origins, stranger
 from hs_stream.engine.ports import Delivery, Placing, Reading
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = [
     "MOST_MERGED",

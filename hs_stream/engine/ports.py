@@ -26,9 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
-from hs_stream.core.stream import StreamId
-from hs_stream.core.value import Value
-from hs_stream.engine.records import (
+from hs_stream.core.records import (
     Append,
     Change,
     Commit,
@@ -45,6 +43,8 @@ from hs_stream.engine.records import (
     gist,
     within,
 )
+from hs_stream.core.stream import StreamId
+from hs_stream.core.value import Value
 
 __all__ = [
     "Append",

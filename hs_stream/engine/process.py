@@ -17,19 +17,21 @@ import numpy as np
 
 from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.batch import Batch
-from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
-from hs_stream.core.tool import OnGrid, Prefix, Support, Window
+from hs_stream.core.time import EMPTY, TimeIntervals, shift
+from hs_stream.core.tool import OnGrid, Prefix, Support
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.begins import Begins
 from hs_stream.engine.contents import Contents
-from hs_stream.engine.draft import Draft
-from hs_stream.engine.fold import Folder, Invalid
-from hs_stream.engine.owed import available_now, drives, find_due, next_wanted, steady, wanted_until
+from hs_stream.engine.fold import Folder
 from hs_stream.engine.pieces import Pieces
 from hs_stream.engine.ports import Clock
 from hs_stream.engine.schedule import Schedule
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.work import Work
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.owed import available_now, drives, find_due, next_wanted, steady, wanted_until
+from hs_stream.plan.portions import now_and_later
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.take_back import TakenBack, looked_on, reaching, take_back
+from hs_stream.plan.work import Work
 
 __all__ = ["Done", "Processor"]
 
@@ -78,12 +80,20 @@ class Processor:
             return rest, EMPTY
         before = work.end()
         work.take()
-        lost, unsure, invalid = await self._take_back(stream, work, changed, draft)
+        lost, unsure, invalid, _ = await self._take_back(stream, work, changed, draft)
         may = available_now(stream, draft.horizon, self._silence.proven) & stream.wanted()
         if work.taken.retried:
             work.try_again(work.taken.retried & work.failed & may)
         owed = may - work.coverage
-        owed, rest = self._now_and_later(stream, work, owed, draft, lost)
+        owed, rest = now_and_later(
+            stream,
+            work,
+            owed,
+            is_turn=draft.is_turn,
+            exhausted=draft.exhausted,
+            waits=stream in self._schedule.backlog,
+            takes_back=bool(lost),
+        )
         if owed:
             draft.evaluates(self._clock.now())
             if stream.is_fold:
@@ -121,28 +131,6 @@ class Processor:
         self.note(stream)
         self._hand_on(stream, work, draft, lost)
 
-    def _now_and_later(
-        self, stream: Stream, work: Work, owed: TimeIntervals, draft: Draft, lost: TimeIntervals
-    ) -> tuple[TimeIntervals, TimeIntervals]:
-        """What of ``owed`` this step is about, and the rest.
-
-        What is new comes before what was left, and what is asked for before all else that was left. A fold goes on from
-        what it has: of one that is behind nothing can be done before that, but for what it has to take back.
-        """
-        waits = stream in self._schedule.backlog
-        if stream.is_fold:
-            later = not lost and (draft.exhausted if draft.is_turn else waits)
-            return (EMPTY, owed) if later else (owed, EMPTY)
-        first = owed
-        if draft.is_turn:
-            asked = EMPTY
-            for request in stream.requests.values():
-                asked |= request
-            first = (owed & asked) or owed
-        elif waits:
-            first = owed - work.owed
-        return first, owed - first
-
     async def _find_old(self, stream: Stream, work: Work) -> None:
         """What is stored after the coverage has to be replaced or retracted: silence does not prove it right."""
         end = work.end()
@@ -162,55 +150,29 @@ class Processor:
 
     async def _take_back(
         self, stream: Stream, work: Work, changed: Mapping[int, TimeIntervals], draft: Draft
-    ) -> tuple[TimeIntervals, TimeIntervals, Invalid | None]:
-        """Rule 1: what was covered and is not any more, and for a fold which of its old states are not valid.
-
-        In between: what was affected and not covered, before the end of the coverage. Consumers may still cover it: it
-        failed before a restart, counted as known without an instance, and nobody has asked for it since.
-        """
+    ) -> TakenBack:
+        """Rule 1. Changes of driving inputs after the coverage are remembered."""
         end = work.end()
-        lost, unsure, invalid = EMPTY, EMPTY, None
-        late = bool(work.taken.joined) or bool(work.taken.moved)
-        for slot in work.taken.joined:
-            # What is covered and a new input does not: it may have readings there that are not known yet.
-            lost |= work.coverage - stream.inputs[slot].covered(draft.horizon)
-        lost |= work.taken.moved & work.coverage
-        known_until = end if work.fold is None else max(end, work.fold.until)
-        if stream.looks_on and stream.agenda.unsure and end > MIN_TIME:
-            # Nobody has told of what came after it, or the step that was told of it is given up.
-            stream.agenda.unsure = False
-            for slot, source in enumerate(stream.inputs):
-                if looks_on(stream.support(slot)):
-                    later = TimeIntervals.of(end, MAX_TIME)
-                    lost |= await self._affected(stream, source, stream.support(slot), later)
-            lost &= work.coverage
+        unseen = EMPTY
+        for slot, spans in looked_on(stream, work).items():
+            stream.agenda.is_told()
+            unseen |= await self._affected(stream, stream.inputs[slot], stream.support(slot), spans)
         for slot, spans in changed.items():
-            if slot < 0 or not spans:
-                continue
-            support = stream.support(slot)
-            if drives(stream, slot) and spans.end > end:
+            if slot >= 0 and spans and drives(stream, slot) and spans.end > end:
                 stream.agenda.wait_for(spans)
                 stream.agenda.note_input(slot, spans.end)
-            ahead = support.lookahead if isinstance(support, Window) else 0
-            if spans.start - ahead >= known_until and not looks_on(support):
-                continue
-            late = late or spans.start - ahead < known_until
-            touched = await self._affected(stream, stream.inputs[slot], support, spans)
-            lost |= touched & work.coverage
-            if touched and touched.start < end:
-                unsure |= (touched & TimeIntervals.of(MIN_TIME, end)) - work.coverage
-            if stream.is_fold and spans.start < known_until:
-                first, last = invalid or (spans.start, spans.end)
-                invalid = (min(first, spans.start), max(last, spans.end))
-        # What is final stays as it is (an aggregate's new input counts from there on).
-        lost -= TimeIntervals.of(MIN_TIME, max(work.floor, stream.final))
-        if lost:
-            draft.write(stream).take_back(lost)
-            if late:
+        reached = {
+            slot: await self._affected(stream, stream.inputs[slot], stream.support(slot), spans)
+            for slot, spans in reaching(stream, work, changed).items()
+        }
+        taken = take_back(stream, work, changed, reached, unseen, draft.horizon)
+        if taken.lost:
+            draft.write(stream).take_back(taken.lost)
+            if taken.late:
                 draft.is_late(stream)
             if work.end() < end:
                 stream.agenda.forget_inputs()
-        return lost, unsure, invalid
+        return taken
 
     async def _affected(self, stream: Stream, source: Stream, support: Support, spans: TimeIntervals) -> TimeIntervals:
         later: Sequence[int | None] = ()

@@ -11,7 +11,7 @@ from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.ports import Clock, Recovery, Store
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = ["recover"]
 

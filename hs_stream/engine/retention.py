@@ -29,8 +29,8 @@ from hs_stream.engine.executor import Executor
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.ingest import Ingest
 from hs_stream.engine.ports import Clock
-from hs_stream.engine.state import StreamState
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.state import StreamState
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Retention"]
 

@@ -11,10 +11,10 @@ import heapq
 from collections.abc import Iterable, Mapping
 
 from hs_stream.core.time import EMPTY, MAX_TIME, TimeIntervals
-from hs_stream.engine.backlog import Backlog
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.graph import Graph
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.backlog import Backlog
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.streams import Stream
 
 __all__ = ["Schedule"]
 

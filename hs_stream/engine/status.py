@@ -11,8 +11,8 @@ from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.evaluate import CHUNK
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.outlook import Outlook
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.tail import ROOM
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.tail import ROOM
 
 __all__ = ["EngineSettings", "EngineStatistics", "StreamStatus", "progress", "status_of"]
 

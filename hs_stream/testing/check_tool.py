@@ -29,9 +29,10 @@ import numpy as np
 
 from hs_stream.compute.attempt import Walk, readable
 from hs_stream.compute.run import run
-from hs_stream.compute.task import HALTED, INITIAL, Carried, Task
+from hs_stream.compute.task import Carried, Task
 from hs_stream.core.batch import NOTHING, Batch, same_values
 from hs_stream.core.errors import ConfigurationError, LawViolation
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.stream import difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeInterval, TimeIntervals, format_time, shift
 from hs_stream.core.tool import (

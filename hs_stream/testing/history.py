@@ -21,7 +21,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import Engine, EngineSettings
 from hs_stream.engine.ports import Backend, Delivery, Reading, Store
-from hs_stream.engine.state import MOST_FAILED
+from hs_stream.plan.state import MOST_FAILED
 from hs_stream.testing.clock import VirtualClock
 from hs_stream.testing.faults import Crash, FaultyStore, Gate, When
 from hs_stream.testing.oracle import Verification, verify

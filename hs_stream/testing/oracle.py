@@ -16,9 +16,10 @@ from operator import or_
 from typing import Any, Final
 
 from hs_stream.compute.run import run
-from hs_stream.compute.task import INITIAL, Carried, Task
+from hs_stream.compute.task import Carried, Task
 from hs_stream.core.affected import available, looks_on, required
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.fold_states import INITIAL
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
 from hs_stream.core.tool import FoldTool, Sources
@@ -27,7 +28,7 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import regrow
 from hs_stream.engine.ports import Store, StreamRecord
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = ["ABSENT", "Mismatch", "Scratch", "Verification", "verify"]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hs_stream.compute.attempt import Walk, attempt
-from hs_stream.compute.task import HALTED
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.fold_states import HALTED
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, TimeIntervals
 from hs_stream.core.tool import (
     SKIP,

@@ -8,9 +8,10 @@ import pytest
 
 from hs_stream.compute.packed import pack_result, pack_task, unpack_result, unpack_task
 from hs_stream.compute.run import run
-from hs_stream.compute.task import HALTED, INITIAL, Carried, Result, Task
+from hs_stream.compute.task import Carried, Result, Task
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError, UnknownToolError
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.tool import AggregateTool, Sources, Tool

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from hs_stream.compute.run import run
-from hs_stream.compute.task import HALTED, INITIAL, Carried, Result, Task
+from hs_stream.compute.task import Carried, Result, Task
 from hs_stream.core.batch import Batch
+from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.time import TimeIntervals
 from hs_stream.core.tool import FoldTool, Sources
 from hs_stream.core.value import Value

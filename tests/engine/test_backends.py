@@ -22,11 +22,11 @@ from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine import breath
 from hs_stream.engine.backend import INLINE, at_once
 from hs_stream.engine.contents import Contents, PatientStore
-from hs_stream.engine.draft import Draft
 from hs_stream.engine.ports import Append, Backend, Commit, Delivery, Reading, StreamRecord
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.tail import Tail
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan.draft import Draft
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.tail import Tail
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.store.memory import MemoryStore
 from hs_stream.testing.clock import VirtualClock

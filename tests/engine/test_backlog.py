@@ -10,11 +10,11 @@ import pytest
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME
 from hs_stream.core.workflow import SourceDefinition, WorkflowDefinition
-from hs_stream.engine import backlog
-from hs_stream.engine.backlog import Backlog, Pace
 from hs_stream.engine.ports import Delivery, Reading
-from hs_stream.engine.streams import Stream
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan import backlog
+from hs_stream.plan.backlog import Backlog, Pace
+from hs_stream.plan.streams import Stream
 from tests.engine.conftest import START, Bench
 
 DAY = 86_400_000

@@ -20,8 +20,8 @@ from hs_stream.core.value import Value
 from hs_stream.core.workflow import NodeDefinition
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.engine.ports import Append, Commit, Delivery, Publication, Reading
-from hs_stream.engine.state import MOST_FAILED
 from hs_stream.engine.telemetry import Telemetry
+from hs_stream.plan.state import MOST_FAILED
 from hs_stream.store.memory import MemoryStore
 
 from .conftest import START, Bench

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from hs_stream.core.batch import Batch
 from hs_stream.core.size import size_of_batch
 from hs_stream.core.time import MAX_TIME
-from hs_stream.engine.tail import LEAST, Room, Tail
+from hs_stream.plan.tail import LEAST, Room, Tail
 
 from .conftest import Bench
 

@@ -26,10 +26,11 @@ from hs_stream.core.time import Grid
 from hs_stream.core.tool import SKIP, Drive, FoldTool, MapTool, OnGrid
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.engine import backlog, draft, executor, fold
+from hs_stream.engine import executor, fold
 from hs_stream.engine.backend import INLINE
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Backend, Reading, Store
+from hs_stream.plan import backlog, draft
 from hs_stream.plugins import default_registry
 from hs_stream.service.embedded.mongod import EmbeddedMongod
 from hs_stream.store.memory import MemoryStore

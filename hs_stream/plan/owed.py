@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from hs_stream.compute.task import HALTED
 from hs_stream.core.affected import available
+from hs_stream.core.fold_states import HALTED
 from hs_stream.core.time import EVERYTHING, MAX_TIME, MIN_TIME, Grid, TimeIntervals, shift
 from hs_stream.core.tool import FoldTool, FromInput, FromUnion, OnGrid, Pointwise, Prefix, Previous, Window
 from hs_stream.core.value import Value
-from hs_stream.engine.streams import Stream
+from hs_stream.plan.streams import Stream
 
 __all__ = ["available_now", "drives", "find_due", "next_wanted", "steady", "wanted_until"]
 

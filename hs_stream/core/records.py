@@ -1,4 +1,4 @@
-"""What a store is given and what it gives. All of it is to be imported from `hs_stream.engine.ports`."""
+"""What a store is given and what it gives. Who writes a store imports all of it from `hs_stream.engine.ports`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MOST_FAILED: Final = 128
 class Head(NamedTuple):
     """``state`` is a fold's state after all input instances at or before any instant of ``since`` to ``until``.
 
-    Or `hs_stream.compute.task.HALTED`. The tool may change it in place, so it is of use to the next step only.
+    Or `hs_stream.core.fold_states.HALTED`. The tool may change it in place, so it is of use to the next step only.
     """
 
     since: int

@@ -1,6 +1,6 @@
 """One stream of a running workflow, in memory.
 
-1. A `Stream` is how it is wired, what is durable of it (`Stream.state`, see `hs_stream.engine.state`), what is still to
+1. A `Stream` is how it is wired, what is durable of it (`Stream.state`, see `hs_stream.plan.state`), what is still to
    be done (`Stream.agenda`), and its newest instances (`Stream.tail`).
 2. ``coverage`` is what was evaluated (and is stored). While nothing is owed, silence proves more of what is wanted: up
    to ``min(due - 1, horizon - ahead)`` there is certainly nothing (`Stream.covered`). So an idle stream costs nothing.
@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from hs_stream.core.affected import looks_on
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.records import StreamRecord, ToolRecord
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, shift
 from hs_stream.core.tool import (
@@ -29,13 +30,12 @@ from hs_stream.core.tool import (
     Tool,
     Window,
 )
-from hs_stream.engine.agenda import Agenda
-from hs_stream.engine.ports import StreamRecord, ToolRecord
-from hs_stream.engine.slowest import Slowest
-from hs_stream.engine.state import StreamState
-from hs_stream.engine.tail import Tail
-from hs_stream.engine.wiring import Wiring
-from hs_stream.engine.work import Work
+from hs_stream.plan.agenda import Agenda
+from hs_stream.plan.slowest import Slowest
+from hs_stream.plan.state import StreamState
+from hs_stream.plan.tail import Tail
+from hs_stream.plan.wiring import Wiring
+from hs_stream.plan.work import Work
 
 __all__ = ["Stream"]
 
@@ -122,7 +122,7 @@ class Stream(Wiring):
         if work.fork is not None:
             work.fork.drop()
         self.agenda.put_back(work.taken)
-        self.agenda.unsure = True
+        self.agenda.doubt()
         self.agenda.forget_inputs()
 
     def replace(self, state: StreamState) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.records import Snapshot, StreamChange
 from hs_stream.core.stream import Difference, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.value import Value
-from hs_stream.engine.agenda import NOTHING_TAKEN, Agenda
-from hs_stream.engine.ports import Snapshot, StreamChange
-from hs_stream.engine.state import MOST_FAILED, Head, StreamState
-from hs_stream.engine.tail import Tail
+from hs_stream.plan.agenda import NOTHING_TAKEN, Agenda
+from hs_stream.plan.state import MOST_FAILED, Head, StreamState
+from hs_stream.plan.tail import Tail
 
 __all__ = ["Spans", "Work"]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
-from hs_stream.engine.slowest import Slowest
+from hs_stream.plan.slowest import Slowest
 
 
 @dataclass

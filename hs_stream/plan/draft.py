@@ -21,10 +21,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from hs_stream.core.time import EMPTY, TimeIntervals
-from hs_stream.engine.backlog import MOST
-from hs_stream.engine.owed import drives
-from hs_stream.engine.streams import Stream
-from hs_stream.engine.work import Work
+from hs_stream.plan.backlog import MOST
+from hs_stream.plan.owed import drives
+from hs_stream.plan.streams import Stream
+from hs_stream.plan.work import Work
 
 __all__ = ["Draft"]
 

@@ -42,9 +42,9 @@ class Agenda:
         self.pending_inputs: dict[int, int] | None = None
         """Of an aggregate: the latest of these per input slot; ``None`` while unknown (each must be looked at)."""
         self.joined: set[int] = set()
+        """Of an aggregate: inputs that its coverage has not taken account of yet."""
         self.unsure = True
         """Of a stream that reads what comes after its windows: something may have come that it was not told of."""
-        """Of an aggregate: inputs that its coverage has not taken account of yet."""
         self.moved = EMPTY
         """Of a stream without inputs: what its workflow's begin has moved over, and the next step takes back."""
         self.retried = EMPTY
@@ -97,6 +97,14 @@ class Agenda:
         self.joined |= taken.joined
         self.moved |= taken.moved
         self.retried |= taken.retried
+
+    def doubt(self) -> None:
+        """A step that was told of what came after is given up."""
+        self.unsure = True
+
+    def is_told(self) -> None:
+        """The step looks at all that came after."""
+        self.unsure = False
 
     def group(self, size: int) -> None:
         """So many small intervals may be evaluated together next."""

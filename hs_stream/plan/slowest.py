@@ -12,7 +12,7 @@ __all__ = ["Slowest"]
 
 
 class Reaching(Protocol):
-    """What `Slowest` asks of an input, a `hs_stream.engine.streams.Stream`."""
+    """What `Slowest` asks of an input, a `hs_stream.plan.streams.Stream`."""
 
     ahead: int
 
