@@ -44,6 +44,7 @@ def compute(expression: str, *values: Any, time: int = 0, names: list[str] | Non
         ("a is not None", None, False),
         ("weekday(time)", 0, 3),
         ("local(time, 'Europe/Brussels').hour + time.hour", 0, 1),
+        ("weekday(local(time, 'UTC', 'before')) * 100 + local(time, 'UTC', 'before').hour", 0, 223),
         ("not value", False, True),
     ],
 )
@@ -147,6 +148,7 @@ def test_refused_when_it_is_read(expression: str) -> None:
         ("int(value)", "x"),
         ("local(time, 'Nowhere/Land')", 0),
         ("local(value, 'UTC')", 0),
+        ("local(time, 'UTC', 'after').hour", 0),
         ("str(value)", {"a": 1}),
         ("time - time", 0),
     ],

@@ -15,7 +15,7 @@ import math
 import operator
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import simpleeval
@@ -32,6 +32,7 @@ _MAX_LENGTH: Final = 1000
 _MAX_DEPTH: Final = 40
 _MAX_TEXT: Final = 10_000
 _MAX_BITS: Final = 1024
+_MOMENT: Final = timedelta(milliseconds=1)
 _TIME_FIELDS: Final = frozenset({"year", "month", "day", "hour", "minute", "second", "microsecond"})
 
 _SYNTAX: Final = (
@@ -118,10 +119,12 @@ def _str(value: Any) -> str:
     return str(value)
 
 
-def _local(time: Any, name: Any) -> datetime:
+def _local(time: Any, name: Any, which: Any = "at") -> datetime:
     if not isinstance(time, datetime) or not isinstance(name, str):
         raise TypeError(f"local takes a time and the name of a zone, not {describe(time)}, {describe(name)}")
-    return time.astimezone(zone(name))
+    if which not in ("at", "before"):
+        raise TypeError(f"local takes 'before' as its third, not {describe(which)}")
+    return (time - _MOMENT if which == "before" else time).astimezone(zone(name))
 
 
 def _weekday(time: Any) -> int:

@@ -151,7 +151,8 @@ class Expression(Tool):
     by those. With several inputs there is an output at the times at which all have an instance, and their values are
     ``a``, ``b``, ``c``, ... in order; or give ``names``, one for each input. ``time`` is the time of the instance, an
     aware UTC datetime with ``.year .month .day .hour .minute .second .microsecond``; ``local(time,
-    "Europe/Brussels")`` is the same in a zone, ``weekday(time)`` is 0 on Mondays.
+    "Europe/Brussels")`` is the same in a zone, ``weekday(time)`` is 0 on Mondays. ``local(time, "Europe/Brussels",
+    "before")`` is a millisecond earlier: a total stands at the end of its hour or day, and is of the time before it.
 
     No output where the formula has no result: an object without a field that the formula uses, arithmetic with
     ``None``, division by zero, a square root or logarithm outside of its domain, a number too large. A name that can
