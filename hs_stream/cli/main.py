@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hs_stream.cli import assets, data, discover, imports, service, tools, upkeep, work, workflows
+from hs_stream.cli import assets, data, discover, explain, imports, service, tools, upkeep, work, workflows
 from hs_stream.cli.common import DEBUG, say_error
 from hs_stream.service.wiring import version
 
@@ -43,7 +43,7 @@ def _options(
     DEBUG.set(debug)
 
 
-for module in (service, work, data, imports, upkeep, discover):
+for module in (service, work, data, explain, imports, upkeep, discover):
     module.register(app)
 app.add_typer(tools.app, name="tools")
 app.add_typer(workflows.app, name="workflow")

@@ -24,6 +24,7 @@ from hs_stream.engine.backend import INLINE
 from hs_stream.engine.clock import SystemClock
 from hs_stream.engine.contents import PatientStore
 from hs_stream.engine.executor import Executor
+from hs_stream.engine.explain import LIMITS, Explanation, Limits, explain
 from hs_stream.engine.feed import Feed
 from hs_stream.engine.graph import Graph
 from hs_stream.engine.growth import Growth
@@ -95,11 +96,8 @@ class Engine:
         cursors = await self.store.sinks([sink.name for sink in self._sinks]) if self._sinks else {}
         records = await self.store.streams()
         settings = self.settings
-        self._graph = Graph(
-            records,
-            restrict_to_major=settings.recompute_on == "major",
-            tails=Room(settings.tails),
-        )
+        major = settings.recompute_on == "major"
+        self._graph = Graph(records, restrict_to_major=major, tails=Room(settings.tails))
         silence = Silence(settings.idle, MIN_TIME if recovery.proven is None else recovery.proven)
         self._executor = Executor(
             self._graph,
@@ -294,6 +292,11 @@ class Engine:
     ) -> Batch:
         """Stored instances in ``(start, end]``, as `hs_stream.engine.ports.Store.read` has them. Raises `NotFound`."""
         return await self.store.read(self._graph.find(stream).id, start, end, limit=limit, newest=newest, budget=budget)
+
+    async def explain(self, stream: StreamId, time: int | None = None, limits: Limits = LIMITS) -> Explanation:
+        """Why ``stream`` has its value at ``time``, or its newest one. `NotFound`: no such stream, or no value."""
+        found = self._graph.find(stream)
+        return await explain(self._graph, self.store, found, time, self._executor.look().coverage(found), limits)
 
     def find(self, stream: StreamId) -> StreamStatus:
         """The status of ``stream``. Raises `NotFound`."""

@@ -183,6 +183,26 @@ async def test_a_revision_is_shown(api: Api) -> None:
     assert found["instances"][0] == {"time": "2027-01-15T07:58:20Z", "value": 50.0, "revision": 1}
 
 
+async def test_a_value_is_explained(api: Api) -> None:
+    room = {"house": "1", "room": "attic"}
+    await api.deliver("climate", room, [(NOW - 5000 + step * 1000, {"t": float(step)}) for step in range(3)])
+    stream = "smooth[house=1,room=attic]"
+    at = format_time(NOW - 4000)
+    document = await api.get(f"/api/streams/{stream}/explain?at={at}")
+    assert (document["stream"], document["time"], document["value"], document["state"]) == (stream, at, 0.5, "computed")
+    names = [level["stream"].partition("[")[0] for level in document["levels"]]
+    assert names == ["smooth", "temperature", "climate"]
+    assert document["levels"][0]["tool"]["name"] == "sliding_mean"
+    assert document["levels"][2]["instances"] == 2
+    assert document["levels"][2]["source"]["mqtt"] == "home/1/attic/climate"
+    assert document["changes"][0]["spans"] == document["levels"][2]["spans"]
+    shallow = await api.get(f"/api/streams/{stream}/explain?depth=1")
+    assert (shallow["value"], len(shallow["levels"])) == (1.0, 2)
+    missing = await api.get(f"/api/streams/{stream}/explain?at={format_time(NOW - 4500)}", 404)
+    assert "the nearest ones are at" in missing["hint"]
+    assert "at: " in (await api.get(f"/api/streams/{stream}/explain?at=noon", 422))["error"]
+
+
 async def test_the_states_of_an_interval(api: Api) -> None:
     asked = f"start={NOW - 200_000}&end={NOW}"
     found = await api.get(f"{SMOOTH}/instances?{asked}")

@@ -66,6 +66,30 @@ def test_import_computes_what_is_online_and_query_reads_it() -> None:
 
 
 @pytest.mark.usefixtures("imported")
+def test_a_value_is_explained() -> None:
+    said = run("explain", SMOOTH, "--at", "2026-01-01T00:00:20Z", "--rows", "1").stdout
+    lines = said.splitlines()
+    assert lines[:2] == [
+        f"{SMOOTH} at 2026-01-01T00:00:20Z is 10.0",
+        "  by sliding_mean@1.0.0 of workflow comfort: width: 1m",
+    ]
+    assert f"{STREAM}: 3 readings in (2025-12-31T23:59:20Z, 2026-01-01T00:00:20Z]" in lines
+    assert '  2026-01-01T00:00:20Z  {"temperature":20.0,"humidity":40}' in lines
+    assert any(line.startswith("  raw, from mqtt home/1/kitchen/climate") for line in lines), lines
+    document = json.loads(run("explain", SMOOTH, "--json").stdout)
+    assert (document["time"], document["value"], document["levels"][2]["instances"]) == (
+        "2026-01-01T00:00:50Z",
+        25.0,
+        6,
+    )
+    assert "the nearest ones are at 2026-01-01T00:00:10Z and 2026-01-01T00:00:20Z" in refused(
+        "explain", SMOOTH, "--at", "2026-01-01T00:00:15Z"
+    )
+    assert f"did you mean {SMOOTH}?" in refused("explain", "smoth[house=1,room=kitchen]")
+    assert "--at" in refused("explain", SMOOTH, "--at", "noon")
+
+
+@pytest.mark.usefixtures("imported")
 def test_verify_is_clean_and_finds_what_was_tampered_with(in_site: Any) -> None:
     assert "comfort: clean" in run("verify", "comfort").stdout
     assert "clean" in run("verify", "comfort.yaml", "--from", "2026-01-01T00:00:00Z", "--to", "now").stdout

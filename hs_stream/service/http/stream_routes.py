@@ -15,7 +15,9 @@ from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, format_time
 from hs_stream.core.value import canonical
 from hs_stream.engine.engine import StreamStatus
+from hs_stream.engine.explain import LIMITS, Limits
 from hs_stream.engine.ports import Reading
+from hs_stream.service.explaining import explanation_json
 from hs_stream.service.http.answers import JsonResponse
 from hs_stream.service.http.context import ApiContext
 from hs_stream.service.http.lookup import MAX_ROWS, ROWS, find_stream, parse_instant, parse_span, parse_stream
@@ -81,6 +83,7 @@ class StreamRoutes:
         for path, endpoint in (
             ("/api/streams", self.streams),
             ("/api/streams/{stream:path}/instances", self.instances),
+            ("/api/streams/{stream:path}/explain", self.explain),
             ("/api/streams/{stream:path}", self.stream),
         ):
             app.add_api_route(path, endpoint, methods=["GET"], tags=["streams"], response_class=JsonResponse)
@@ -169,6 +172,25 @@ class StreamRoutes:
                 **await stream_states(self._context.engine, status, first, last),
             }
         )
+
+    async def explain(
+        self,
+        stream: str,
+        at: Annotated[str | None, Query(description="the time of the value; without it the newest one")] = None,
+        depth: Annotated[int, Query(ge=0, le=LIMITS.depth, description="levels of inputs")] = LIMITS.depth,
+        rows: Annotated[int, Query(ge=1, le=1000, description="the first and the last so many of each")] = LIMITS.rows,
+    ) -> Response:
+        """Why a stream has a value: what was read for it, by which tools, down to the readings, and what changes it.
+
+        ``levels`` are the stream itself, then what it rests on, each once. ``spans`` say what of it may be read:
+        ``instances`` of them, of which the ``first`` and the ``last`` are there. ``changes``: where a reading would
+        change the value. 404 where there is no value at that time, with the nearest ones.
+        """
+        context = self._context
+        status = find_stream(context, stream)
+        time = None if at is None else parse_instant("at", at, context.clock.now())
+        found = await context.engine.explain(status.stream, time, Limits(depth=depth, rows=rows))
+        return JsonResponse(explanation_json(found, context.workflows))
 
     async def _compute(self, status: StreamStatus, start: int, end: int) -> str | None:
         if start <= MIN_TIME or end >= MAX_TIME:
