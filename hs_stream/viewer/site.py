@@ -12,6 +12,7 @@ from nicegui import ui
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hs_stream.core.errors import NotFound
+from hs_stream.viewer.explain import ExplainPages
 from hs_stream.viewer.lists import ListPages
 from hs_stream.viewer.streams import StreamPages
 from hs_stream.viewer.workflows import WorkflowPages
@@ -38,6 +39,7 @@ class Site:
             ("/", lists.overview),
             ("/streams", streams.streams),
             ("/stream/{name:path}", streams.stream),
+            ("/explain/{name:path}", ExplainPages(context).explain),
             ("/compare", streams.compare),
             ("/workflows", workflows.workflows),
             ("/workflow/{name}", workflows.workflow),

@@ -20,6 +20,7 @@ from hs_stream.service.http.lookup import find_stream
 from hs_stream.service.json_documents import partition, stream_states
 from hs_stream.service.json_values import encode
 from hs_stream.viewer.chart import LiveChart
+from hs_stream.viewer.explain import explain_link
 from hs_stream.viewer.frame import STATES, coverage_bar, empty, frame, section
 from hs_stream.viewer.pages import Pages
 from hs_stream.viewer.series import number_at, numeric_fields
@@ -275,12 +276,16 @@ class StreamPages(Pages):
                 {"name": "time", "label": "Time (UTC)", "field": "time", "align": "left"},
                 {"name": "value", "label": "Value", "field": "value", "align": "left"},
                 {"name": "revision", "label": "Revision", "field": "revision", "align": "left"},
+                {"name": "why", "label": "", "field": "why", "align": "left"},
             ]
             table = (
                 ui.table(columns=columns, rows=[], row_key="time").props("flat dense hide-pagination").classes("w-full")
             )
             table.props(':pagination="{rowsPerPage:0}"').style("max-height:22rem")
             table.add_slot("no-data", "<div class='q-pa-md'>No instance in this window.</div>")
+            table.add_slot(
+                "body-cell-why", '<q-td :props="props"><a class="text-primary" :href="props.row.why">Why?</a></q-td>'
+            )
 
             async def draw() -> None:
                 low, high = chart.window
@@ -298,7 +303,12 @@ class StreamPages(Pages):
                 except HsStreamError:
                     return
                 rows = [
-                    {"time": format_time(time), "value": shown(value, 400), "revision": revisions.get(time, "")}
+                    {
+                        "time": format_time(time),
+                        "value": shown(value, 400),
+                        "revision": revisions.get(time, ""),
+                        "why": explain_link(stream, time),
+                    }
                     for time, value in reversed(list(batch))
                 ]
                 if rows != table.rows:

@@ -21,6 +21,7 @@ PAGES = [
     (f"/stream/{quote(KITCHEN, safe='')}", KITCHEN),
     ("/stream/climate%5Bhouse%3D1%2Croom%3Dkitchen%5D", "climate[house=1,room=kitchen]"),
     ("/stream/lived_in%5Bhouse%3D1%2Croom%3Dkitchen%5D", "lived_in[house=1,room=kitchen]"),
+    ("/explain/nothing", "Nothing to explain"),
     ("/compare", "Compare"),
     ("/compare?node=temperature_1m", "Compare"),
     ("/workflows", "Workflows"),
@@ -65,7 +66,7 @@ def test_a_browser_that_answers_late_is_no_error(visit: Visit, site: Site, path:
     assert "did not respond" not in site.log.read_text()
 
 
-@pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[7:9] + PAGES[12:13])
+@pytest.mark.parametrize(("path", "heading"), PAGES[:3] + PAGES[8:10] + PAGES[13:14])
 def test_fits_a_phone(phone: Visit, path: str, heading: str) -> None:
     page = phone.open(path, heading)
     page.wait_for_timeout(400)
@@ -94,6 +95,16 @@ def test_values_move(visit: Visit) -> None:
     first = page.locator("table tbody tr td").first.text_content()
     expect(page.locator("table tbody tr td").first).not_to_have_text(first or "", timeout=20_000)
     page.get_by_text("s ago").first.wait_for()
+
+
+def test_a_value_says_why(visit: Visit) -> None:
+    page = visit.open(f"/stream/{quote(KITCHEN, safe='')}", KITCHEN)
+    page.get_by_role("link", name="Why?").first.click()
+    page.get_by_role("heading", name=f"Why {KITCHEN} is what it is").wait_for()
+    page.get_by_text("reads climate[house=1,room=kitchen] (pointwise)").wait_for()
+    page.get_by_text("What would change it:").wait_for()
+    page.get_by_role("link", name="The stream").click()
+    page.get_by_role("heading", name=KITCHEN, exact=True).wait_for()
 
 
 def test_a_late_reading_changes_the_chart(visit: Visit, site: Site) -> None:
