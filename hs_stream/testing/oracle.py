@@ -87,10 +87,15 @@ class Scratch:
     """Evaluates a grounded workflow from raw contents over ``(start, end]``.
 
     ``horizon`` is what silence has proven for every raw stream. So far the time of streams without inputs has come.
+    ``as_computed``: who reads what comes next has heard of an instance of a derived stream once that is computed. A
+    mean of rooms waits for the slowest of them, and until it is there, what looks on to it takes it that nothing comes.
     """
 
-    def __init__(self, store: Store, graph: Graph, start: int, end: int, horizon: int = MIN_TIME) -> None:
+    def __init__(
+        self, store: Store, graph: Graph, start: int, end: int, horizon: int = MIN_TIME, *, as_computed: bool = False
+    ) -> None:
         self._horizon = horizon
+        self._as_computed = as_computed
         self._store = store
         self._graph = graph
         # Later than all that anybody knows of there is nothing but the endless ticks of clocks.
@@ -164,7 +169,7 @@ class Scratch:
                 self.known[stream.id] = TimeIntervals.of(MIN_TIME, end)
                 return
         sources = Sources(
-            [self.contents[stream.inputs[slot].id] for slot in stream.order],
+            [self._read(stream, slot) for slot in stream.order],
             [stream.keys[slot] for slot in stream.order] if stream.aggregate else (),
         )
         results, failed, error = self._results(stream, start, end, sources)
@@ -178,6 +183,13 @@ class Scratch:
         self.contents[stream.id] = Batch.concat([self.contents[stream.id], results])
         if failed:
             self.failed[stream.id], self.errors[stream.id] = failed, error
+
+    def _read(self, stream: Stream, slot: int) -> Batch:
+        source = stream.inputs[slot]
+        contents = self.contents[source.id]
+        if not self._as_computed or source.kind == "raw" or not looks_on(stream.support(slot)):
+            return contents
+        return contents.slice(MIN_TIME, source.state.end())
 
     def _results(self, stream: Stream, start: int, end: int, sources: Sources) -> tuple[Batch, TimeIntervals, str]:
         tool = stream.tool
@@ -244,7 +256,7 @@ async def verify(
     for workflow in workflows:
         graph.add_workflow(workflow)
     await regrow(graph, store)
-    scratch = Scratch(store, graph, start, end, horizon)
+    scratch = Scratch(store, graph, start, end, horizon, as_computed=True)
     await scratch.run()
     result = Verification()
     wanted = _wanted(graph, workflows)

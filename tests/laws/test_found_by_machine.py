@@ -441,3 +441,15 @@ async def test_what_is_refused_as_final_is_not_taken_in_by_a_later_definition(
     assert limit > NOW - 30_500
     await history.restart([workflow(online=True)])
     await played.finish()
+
+
+async def test_what_comes_next_of_a_mean_counts_once_the_slowest_room_is_known(played: Played) -> None:
+    """Rooms joined, and what held before was said to be wrong: the check knew of a mean that cannot be computed yet."""
+    mean = node("mean", "aggregate@^1", ["power"], over=["room"], function="mean")
+    change = node("change", "sliding_change@^1", ["mean"], width="60s", every="10s", closed="left", held=True)
+    history = await played.begin(mean, change, wanted={"online": True})
+    await played.publish(("power", "a", 0, 1.0))
+    await history.pass_time(600_000)
+    await played.publish(("power", "b", -600_000, 1.0), ("power", "c", -600_000, 1.0))
+    await history.check(everything=False)
+    await played.finish()
