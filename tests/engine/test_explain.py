@@ -213,3 +213,10 @@ async def test_what_is_final_by_retention_no_reading_changes(bench: Bench) -> No
         }
     ]
     assert "  no reading of power[room=a]: it is final by retention" in explanation_text(document).splitlines()
+
+
+async def test_what_held_as_a_window_began_is_at_its_begin_or_before_it(bench: Bench) -> None:
+    await bench.start(bench.workflow(bench.node("n", "sliding_mean@^2", ["power"], width="1s", weight="time")))
+    await bench.publish((1500, 1.0), (2000, 2.0), (2001, 3.0), (3000, 4.0))
+    explained = await told(bench, "n", 3000)
+    assert spans(explained.levels[1]) == [(1999, 3000)]
