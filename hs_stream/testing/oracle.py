@@ -22,7 +22,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.fold_states import INITIAL
 from hs_stream.core.stream import StreamId, difference
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
-from hs_stream.core.tool import FoldTool, Sources
+from hs_stream.core.tool import FoldTool, OnGrid, Sources
 from hs_stream.core.value import Value
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.graph import Graph
@@ -99,8 +99,10 @@ class Scratch:
         self._store = store
         self._graph = graph
         # Later than all that anybody knows of there is nothing but the endless ticks of clocks.
-        last = max((_last(stream) for stream in graph.streams.values()), default=MIN_TIME)
-        self._window = TimeIntervals.of(start, max(min(end, max(last, horizon)), start + 1))
+        last = max(max((_last(stream) for stream in graph.streams.values()), default=MIN_TIME), horizon)
+        self._window = TimeIntervals.of(start, max(min(end, last), start + 1))
+        ahead = max((stream.ahead for stream in graph.streams.values()), default=0)
+        self._last = shift(max(last, self._window.end), ahead)
         self._states: dict[int, tuple[int, Any]] = {}
         self.contents: dict[int, Batch] = {}
         self.known: dict[int, TimeIntervals] = {}
@@ -160,6 +162,9 @@ class Scratch:
             self._states[stream.id] = begin if found is None else (found.time, found.state)
 
     def _evaluate(self, stream: Stream, start: int, end: int, begins: dict[str, int]) -> None:
+        if end >= MAX_TIME and isinstance(stream.drive, OnGrid):
+            # Who looks on to the next instance asks for all times. Of what is not known yet the next tick is enough.
+            end = stream.drive.grid.next(max(self._last, start))
         if start >= end:
             return
         if not stream.inputs:

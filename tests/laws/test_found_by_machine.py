@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
+from hs_stream.core.calendar import Cells
 from hs_stream.core.errors import ToolError
 from hs_stream.core.plate import Plate
 from hs_stream.core.stream import StreamId
-from hs_stream.core.time import MIN_TIME, TimeIntervals
+from hs_stream.core.time import MIN_TIME, Grid, TimeIntervals
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Append, Reading, Store
@@ -452,4 +455,30 @@ async def test_what_comes_next_of_a_mean_counts_once_the_slowest_room_is_known(p
     await history.pass_time(600_000)
     await played.publish(("power", "b", -600_000, 1.0), ("power", "c", -600_000, 1.0))
     await history.check(everything=False)
+    await played.finish()
+
+
+@pytest.mark.parametrize("steps", [(), (("count", "sliding_count@^1", {"width": "20s", "every": "10s"}),)])
+async def test_who_looks_on_over_a_clock_is_not_checked_for_ever(
+    played: Played, monkeypatch: pytest.MonkeyPatch, steps: tuple[tuple[str, str, dict[str, Any]], ...]
+) -> None:
+    """What comes next may be at any time, and a clock ticks at all times: the check took all memory that there was."""
+    for grid in (Grid, Cells):
+
+        def few(
+            self: Grid, start: int, end: int, times: Callable[..., npt.NDArray[np.int64]] = grid.times
+        ) -> npt.NDArray[np.int64]:
+            assert end - start < 86_400_000
+            return times(self, start, end)
+
+        monkeypatch.setattr(grid, "times", few)
+    nodes, last = [node("random", "random", every="10s")], "random"
+    for name, pin, parameters in steps:
+        nodes.append(node(name, pin, [last], **parameters))
+        last = name
+    nodes.append(node("mean", "sliding_mean@^2", [last], width="60s", every="10s", weight="time"))
+    history = await played.begin(*nodes, wanted={"online": True})
+    await played.publish(("power", "a", 0, 1.0))
+    await history.pass_time(600_000)
+    assert len(await history.engine.read(StreamId("mean"), NOW, NOW + 600_000)) > 50
     await played.finish()
