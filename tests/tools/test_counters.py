@@ -396,6 +396,22 @@ def test_the_rate_of_increments_and_of_a_net_meter() -> None:
     assert rates([(0, 1.0), (HOUR, 0.0)], counter=True, net=True) == [(HOUR, -1.0)]
 
 
+def test_the_rate_is_0_where_no_reading_follows() -> None:
+    items: list[tuple[int, Any]] = [(0, 1.0), (HOUR, 2.0), (2 * HOUR, 3.0), (5 * HOUR, 6.0), (6 * HOUR, 6.0)]
+    told = [(HOUR, 1.0), (2 * HOUR, 1.0), (3 * HOUR, 0.0), (5 * HOUR, 1.0), (6 * HOUR, 0.0)]
+    assert rates(items, timeout="1h") == told
+    assert rates(items, timeout="1h", counter=True) == told
+    # The first reading has no rate; a missing one ends what lasts, but not of a counter.
+    assert rates(items[:1], timeout="1h") == [(HOUR, 0.0)]
+    missing = [(0, 1.0), (HOUR, 2.0), (HOUR + 1, None)]
+    assert rates(missing, timeout="1h") == [(HOUR, 1.0)]
+    assert rates(missing, timeout="1h", counter=True) == [(HOUR, 1.0), (2 * HOUR, 0.0)]
+    assert rates([(0, 1.0), (2 * HOUR, 2.0)], timeout="30m", max_gap="1h") == [
+        (HOUR // 2, 0.0),
+        (2 * HOUR + HOUR // 2, 0.0),
+    ]
+
+
 # --- sliding windows ---
 
 

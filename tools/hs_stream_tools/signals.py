@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hs_stream.core.time import format_duration
-from hs_stream.core.tool import SKIP, Duration, FoldTool, PreviousTool
+from hs_stream.core.time import Grid, format_duration
+from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, PreviousTool
 from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, reading
 from hs_stream_tools._exact import added, rounded
@@ -65,6 +65,8 @@ class Derivative2(CounterModel, FoldTool):
 
     ``(v1 - v0) / ((t1 - t0) / unit)``. ``unit``: the time that the rate is per (default 1s: kWh become kWh per second;
     with 1h kW). ``max_gap``: no output where the two readings are further apart than this (exactly this far is fine).
+    ``timeout``: where no reading follows within so long, the rate is 0 from then on. Silence tells that, once: the flow
+    of a gas meter that is sent on change only. The next reading has its rate since the one before all the same.
 
     ``counter: true``: the readings are those of a counter, and v1 - v0 is what it grew by. A fall to less than
     ``reset`` (a share, default 0.1) of the highest reading is a reset to 0; a smaller one is a dip, a rate of 0, as is
@@ -73,8 +75,9 @@ class Derivative2(CounterModel, FoldTool):
     ``segments`` are as for ``utility_meter``. No output at an increase faster than ``max_rate``, nor at the first
     reading of another device.
 
-    Output: float at each reading but the first. Of a counter a missing reading (``None``, NaN, an infinity) is as if it
-    were not there; otherwise nothing comes out at it, nor at the next one. ``TypeError`` for what is no number.
+    Output: float at each reading but the first; 0.0 at ``timeout`` after a reading whose rate is not 0. Of a counter a
+    missing reading (``None``, NaN, an infinity) is as if it were not there; otherwise nothing comes out at it, nor at
+    the next one. ``TypeError`` for what is no number.
 
     >>> tool = Derivative2(unit=3_600_000, counter=True)
     >>> state, _ = tool.step(tool.initial(), 0, 100.0)
@@ -93,16 +96,23 @@ class Derivative2(CounterModel, FoldTool):
         {"counter": True, "wrap": 64, "max_rate": "2/s", "segments": ["2015-02-04T17:51:00Z"]},
         {"counter": True, "net": True, "max_rate": "2/s"},
         {"counter": True, "delta": True},
+        {"timeout": "5s"},
+        {"unit": "1h", "counter": True, "reset": 0.5, "glitch": "10s", "timeout": "3s", "max_gap": "20s"},
     )
     unit: Duration = Duration(1000)
     max_gap: Duration | None = None
+    timeout: Duration | None = None
     counter: bool = False
 
     def __post_init__(self) -> None:
-        _positive(unit=self.unit, max_gap=self.max_gap)
+        _positive(unit=self.unit, max_gap=self.max_gap, timeout=self.timeout)
         self.check_counter()
         if not self.counter and (self.net or self.delta or self.wrap or self.max_rate is not None or self.segments):
             raise ValueError("net, delta, wrap, max_rate and segments are of a counter: write counter: true with them")
+
+    def drive(self) -> Drive:
+        """The input's times; with ``timeout`` any time."""
+        return FromInput(0) if self.timeout is None else OnGrid(Grid(1))
 
     def initial(self) -> Value:
         """``None``: nothing read yet."""
@@ -111,8 +121,38 @@ class Derivative2(CounterModel, FoldTool):
     def step(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
         """The state is ``[line, time, sure]``: of the counter, the last reading, and the last one that is no doubt.
 
-        Without a counter the line is the last reading.
+        Without a counter the line is the last reading. With ``timeout`` it has a fourth, what is told at ``time``.
         """
+        if self.timeout is None:
+            return self._advance(state, time, value)
+        before = state
+        state, rate = self._advance(None if before is None else before[:3], time, value)
+        if state is None:
+            return None, SKIP
+        if before is not None and state[1] == before[1]:
+            return before, SKIP
+        return [*state, None if rate is SKIP else rate], SKIP
+
+    def quiet(self, state: Value, start: int, end: int) -> Iterable[tuple[int, Value]]:
+        """The rate at the last reading, and 0 ``timeout`` after it."""
+        if state is None or self.timeout is None:
+            return
+        _, last, _, rate = state
+        if rate is not None and start < last <= end:
+            yield last, rate
+        if rate != 0 and start < last + self.timeout <= end:
+            yield last + self.timeout, 0.0
+
+    def due(self, state: Value, after: int) -> int | None:
+        """The last reading, and ``timeout`` after it."""
+        if state is None or self.timeout is None:
+            return None
+        last = int(state[1])
+        if after < last:
+            return last
+        return last + self.timeout if state[3] != 0 and after < last + self.timeout else None
+
+    def _advance(self, state: Value, time: int, value: Value) -> tuple[Value, Value]:
         found = reading(self.name, value)
         if found is None:
             return state if self.counter else None, SKIP
