@@ -75,6 +75,11 @@ class Node:
         self._workflow.publish(self, options)
         return self
 
+    def means(self, kind: str | None = None, unit: str | None = None) -> Self:
+        """Say of which kind and in which unit its values are, as ``kind`` and ``unit`` of the workflow file do."""
+        self._workflow.means(self, kind, unit)
+        return self
+
     def keep(self, retention: str) -> Self:
         """Keep instances this long (``"30d"``) before the watermark, and not for ever."""
         self._workflow.keep(self, retention)
@@ -177,12 +182,15 @@ class Workflow:
         *,
         plates: Iterable[Plate | str] = (),
         time: tuple[str, str] | Mapping[str, Any] | str | None = None,
+        kind: str | None = None,
+        unit: str | None = None,
         **options: Any,
     ) -> Node:
         """Declare a raw node. ``options`` are the connector's (``mqtt``, ``codec``, ``fields``, ...).
 
         ``time`` is ``(field, unit)``, ``"arrival"``, or a mapping as in the file. ``plates`` must be those that the
-        topic or path binds; without a connector they say on which plates imported readings are.
+        topic or path binds; without a connector they say on which plates imported readings are. ``kind`` and ``unit``
+        say what a bare value means; ``fields`` may be a mapping that says it of each field.
         """
         self._check_free(name)
         names = [_plate_name(plate) or "" for plate in plates]
@@ -199,7 +207,7 @@ class Workflow:
         elif names:
             source["plates"] = names
         self._sources[name] = source
-        return Node(self, name)
+        return Node(self, name).means(kind, unit)
 
     def factor(
         self,
@@ -212,7 +220,10 @@ class Workflow:
         into: Plate | str | None = None,
         **parameters: Any,
     ) -> Node:
-        """The output of ``tool`` applied to the nodes in ``arguments``; ``w.factor("clock", every="1m")`` has none."""
+        """The output of ``tool`` applied to the nodes in ``arguments``; ``w.factor("clock", every="1m")`` has none.
+
+        What its values mean is said with `Node.means`.
+        """
         inputs = [argument for argument in arguments if isinstance(argument, Node)]
         pin = f"{tool}@{version}" if version else tool
         positional = [item for item in arguments if not isinstance(item, Node)]
@@ -239,7 +250,17 @@ class Workflow:
 
     def keep(self, node: Node, retention: str) -> None:
         """The same as ``node.keep(retention)``."""
-        (self._sources if node.name in self._sources else self._nodes)[node.name]["retention"] = retention
+        self._document_of(node)["retention"] = retention
+
+    def means(self, node: Node, kind: str | None = None, unit: str | None = None) -> None:
+        """The same as ``node.means(kind, unit)``."""
+        self._document_of(node).update(
+            {key: value for key, value in (("kind", kind), ("unit", unit)) if value is not None}
+        )
+
+    def _document_of(self, node: Node) -> dict[str, Any]:
+        found: dict[str, Any] = (self._sources if node.name in self._sources else self._nodes)[node.name]
+        return found
 
     def _check_free(self, name: str) -> None:
         if name in self._sources or name in self._nodes:

@@ -10,7 +10,7 @@ import typer
 from hs_stream.cli.common import Config, guarded, say, say_error, settings_of, show_table
 from hs_stream.cli.new_tool import new
 from hs_stream.core.errors import LawViolation, MissingPackage
-from hs_stream.service.tool_docs import tool_json
+from hs_stream.service.tool_docs import kinds_of, tool_json
 from hs_stream.service.wiring import load_registry
 
 __all__ = ["app"]
@@ -38,6 +38,8 @@ def show(name: str, config: Config = None) -> None:
     newest = registry.resolve(name)
     versions = registry.versions(newest.name)
     say(f"{newest.name}@{newest.version} ({newest.kind}); versions: {', '.join(t.version for t in versions)}")
+    if kinds := kinds_of(newest):
+        say(f"kinds: {kinds}")
     say("")
     say(inspect.getdoc(newest) or "")
     say("")

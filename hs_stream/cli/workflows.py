@@ -78,8 +78,10 @@ def check(file: Path, config: Config = None) -> None:
 
 
 def _warn(settings: Settings, workflow: WorkflowDefinition) -> int:
-    """Say what is doubtful about ``workflow``, a line each; how many lines."""
+    """Say what is probably not meant in ``workflow``, a line each below a heading; how many lines."""
     doubts = doubts_about(settings, [workflow])
+    if doubts:
+        say("probably not meant:", err=True)
     for doubt in doubts:
         say(f"warning: {doubt}", err=True)
     return len(doubts)

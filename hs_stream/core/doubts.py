@@ -1,17 +1,19 @@
 """What a workflow may say and its author hardly means: each a warning with its place and what to write instead.
 
-1. A doubt is derived from what tools declare (support, drive, `Tool.keys_named`, `Tool.keys_made`) and from what is
-   known of sources (`SourceFacts`). No tool is known by its name here.
+1. A doubt is derived from what tools declare (support, drive, `Tool.keys_named`, `Tool.keys_made`, `Tool.unmeant`) and
+   from what is known of sources (`SourceFacts`). No tool is known by its name here.
 2. What is not known gives no doubt. Nothing is refused because of one: readings may come another way, by an import.
 3. A field: a node names a field that no object of its input can have.
 4. Instants: a tool puts together what has exactly the same time, of streams that each have times of their own. Streams
    share instants where they lie on grids, or where their times come from one stream of events.
+5. A kind: a tool reads what is of a kind that it is not meant for (`Tool.unmeant`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.plate import in_order
@@ -43,6 +45,8 @@ class _Events:
     apart: frozenset[str]
 
 
+_AN: Final = ("amount", "event")
+
 _Times = Grid | _Events | None
 """``None``: not known."""
 
@@ -68,6 +72,7 @@ class _Doubter:
             node = self._workflow.nodes[name]
             yield from self._fields(node)
             yield from self._instants(node)
+            yield from self._kinds(node)
             self._keys[name] = node.tool.keys_made(self._keys[node.inputs[0]] if node.inputs else None)
             self._times[name] = self._times_of(node)
 
@@ -147,6 +152,16 @@ class _Doubter:
                     "grid first, with resample and every: 1m",
                 )
                 return
+
+    # --- rule 5 ---
+
+    def _kinds(self, node: NodeDefinition) -> Iterator[ConfigurationError]:
+        for slot, name in enumerate(node.inputs):
+            kind = self._workflow.meanings[name].kind
+            found = None if kind is None else node.tool.unmeant(slot, kind)
+            if found is not None:
+                why, instead = found
+                yield self._error(node, f"{name} is {'an' if kind in _AN else 'a'} {kind}, and {why}", instead)
 
 
 def _share(one: _Times, other: _Times) -> bool:

@@ -42,6 +42,7 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.kinds import NO_UNIT, UNKNOWN, Carried, Kind, Meaning, UnitRule, unit_of_time
 from hs_stream.core.parameters import Duration, coerce, plain, types_of
 from hs_stream.core.support import (
     Drive,
@@ -148,6 +149,12 @@ class Tool(ABC):
     """Which input is the alignment stream, the one that says when there are outputs; ``None`` where there is none."""
     samples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """Parameter sets that the checker and the documentation use: all interesting combinations."""
+    input_kinds: ClassVar[Sequence[Kind]] = ()
+    """Of which kinds its first input is meant to be (see `hs_stream.core.kinds`); none: of any."""
+    output_kind: ClassVar[Carried] = "unknown"
+    """Of which kind its output is."""
+    output_unit: ClassVar[UnitRule] = "unknown"
+    """What the unit of its output is."""
 
     @abstractmethod
     def support(self, slot: int) -> Support:
@@ -178,6 +185,37 @@ class Tool(ABC):
         ``None``, for both: not known. For doubts about a workflow file.
         """
         return None
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """What its output means, where its inputs mean ``inputs``: by `output_kind` and `output_unit`.
+
+        Override it where parameters decide, or where the output is an object. It is asked when a workflow is loaded.
+        """
+        first = inputs[0] if inputs else UNKNOWN
+        if self.output_kind == "same" and self.output_unit == "same":
+            return first
+        carried = self.output_kind
+        kind = first.kind if carried == "same" else None if carried == "unknown" else carried
+        return Meaning(kind, self._unit(first))
+
+    def _unit(self, first: Meaning) -> str | None:
+        if self.output_unit == "same":
+            return first.unit
+        if self.output_unit == "parameter":
+            given = getattr(self, "unit", None)
+            return unit_of_time(given) if isinstance(given, int) else None
+        return NO_UNIT if self.output_unit == "none" else None
+
+    def unmeant(self, slot: int, kind: Kind) -> tuple[str, str] | None:
+        """Why input ``slot`` is probably not meant to be of ``kind``, and what to write instead; ``None``: it may be.
+
+        By `input_kinds`. Override it for words that fit better, or where parameters decide. For doubts about a
+        workflow file.
+        """
+        if slot or not self.input_kinds or kind in self.input_kinds:
+            return None
+        wanted = " or ".join(f"{'an' if one[0] in 'ae' else 'a'} {one}" for one in self.input_kinds)
+        return f"{self.name} reads {wanted}", f"read {wanted}, or correct the kind"
 
     @classmethod
     def takes_at(cls, slot: int) -> Takes:
@@ -564,6 +602,8 @@ class SelectorTool(AggregateTool):
     """Of the streams of a plate those that it selects by plate value; the others are not looked at or waited for."""
 
     kind = "selector"
+    output_kind = "same"
+    output_unit = "same"
     together = False
 
     @abstractmethod
@@ -623,6 +663,8 @@ class PlateTool(FoldTool):
     """
 
     kind = "plate-creation"
+    output_kind = "event"
+    output_unit = "none"
 
     @abstractmethod
     def values_in(self, value: Value) -> Iterable[str]:

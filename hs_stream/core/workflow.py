@@ -9,6 +9,8 @@
 5. A graph has no circle, and every name is used once. Names are global in a store: two workflows that have one name
    share what it names, and must define it equally (`check_shared`).
 6. Wanted without being asked for is what is ``online``, from ``start`` on, and what lies in ``requested_intervals``.
+7. What values mean (`hs_stream.core.kinds`) is said by a source or a node, or carried by a tool from its inputs. No
+   result depends on it.
 
 The Python builder and the YAML file both end here. `Workflow` checks itself when it is made.
 """
@@ -25,6 +27,7 @@ from typing import Any
 from semantic_version import Version
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream.core.plate import Plate, check_plates, closure, in_order
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
@@ -35,18 +38,23 @@ __all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition", "check_sh
 
 @dataclass(frozen=True, slots=True)
 class SourceDefinition:
-    """A raw node. ``options`` are the connector's: topic template, codec, time, fields. ``plates`` in any order."""
+    """A raw node. ``options`` are the connector's: topic template, codec, time, fields. ``plates`` in any order.
+
+    ``meaning``: what is said of its values, and of their fields.
+    """
 
     name: str
     plates: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    meaning: Meaning = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class NodeDefinition:
     """One factor and its output. ``publish`` is ``None`` for a node that is not published.
 
-    ``over``, ``on`` and ``into`` name plates, the first two sub-plates too; see the module's rules 2 to 4.
+    ``over``, ``on`` and ``into`` name plates, the first two sub-plates too; see the module's rules 2 to 4. ``meaning``
+    is what is said of its output, over what its tool carries.
     """
 
     name: str
@@ -57,6 +65,7 @@ class NodeDefinition:
     pin: str = ""
     on: tuple[str, ...] = ()
     into: str | None = None
+    meaning: Meaning = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,8 @@ class WorkflowDefinition:
     fingerprints: Mapping[str, str] = field(init=False, default_factory=dict)
     """What each source's and node's results depend on, as ``"<major>.<minor>"``: two digests that cover the major, or
     the major and minor, versions of all tools involved. Equal fingerprints mean equal results."""
+    meanings: Mapping[str, Meaning] = field(init=False, default_factory=dict)
+    """What the values of each source and node mean, as far as it is known (rule 7)."""
 
     def __post_init__(self) -> None:
         try:
@@ -108,6 +119,7 @@ class WorkflowDefinition:
         object.__setattr__(self, "order", self._ordered())
         object.__setattr__(self, "node_plates", self._resolve_plates())
         object.__setattr__(self, "fingerprints", self._fingerprints())
+        object.__setattr__(self, "meanings", self._meanings())
 
     def error(self, place: str, message: str, hint: str = "") -> ConfigurationError:
         """A `ConfigurationError` at ``place`` (``"nodes.smooth"``), with path and line where they are known."""
@@ -340,6 +352,13 @@ class WorkflowDefinition:
                 )
         return over
 
+    def _meanings(self) -> dict[str, Meaning]:
+        result = {name: source.meaning for name, source in self.sources.items()}
+        for name in self.order:
+            node = self.nodes[name]
+            result[name] = node.meaning.over(node.tool.meaning([result[other] for other in node.inputs]))
+        return result
+
     def _fingerprints(self) -> dict[str, str]:
         return {
             name: f"{major}.{minor}"
@@ -369,7 +388,8 @@ def check_shared(workflow: WorkflowDefinition, other: WorkflowDefinition) -> Non
     """`ConfigurationError` for a name that both have and define differently, at its place in ``workflow``.
 
     Equal are sources with equal options, and nodes with equal tools that read the same nodes; both on plates that are
-    defined equally, and that grow equally where a node splits into one.
+    defined equally, and that grow equally where a node splits into one. What one of them says of the meaning, the other
+    need not say, but it must not say something else.
     """
     for name in [*workflow.sources, *workflow.order]:
         if name not in other.sources and name not in other.nodes:
@@ -390,6 +410,8 @@ def _difference(one: WorkflowDefinition, other: WorkflowDefinition, name: str) -
     for plate in plates:
         if one.plates[plate] != other.plates[plate]:
             return f"their plates {plate} differ"
+    if conflict := _said(one, name).conflict(_said(other, name)):
+        return conflict
     if name in one.sources and name in other.sources:
         mine, its = one.sources[name].options, other.sources[name].options
         return next((f"their {key} differ" for key in {**mine, **its} if mine.get(key) != its.get(key)), "")
@@ -406,6 +428,10 @@ def _difference(one: WorkflowDefinition, other: WorkflowDefinition, name: str) -
     if not left.inputs and (one.demand or other.demand) and _begin(one) != _begin(other):
         return "without inputs they begin with their workflows, and these begin differently"
     return ""
+
+
+def _said(workflow: WorkflowDefinition, name: str) -> Meaning:
+    return (workflow.sources.get(name) or workflow.nodes[name]).meaning
 
 
 def _sources_on(workflow: WorkflowDefinition, plate: str) -> set[str]:

@@ -13,7 +13,7 @@ from nicegui import ui
 from hs_stream.core.errors import HsStreamError
 from hs_stream.core.time import format_time
 from hs_stream.core.visible import visible
-from hs_stream.service.tool_docs import tool_json
+from hs_stream.service.tool_docs import kinds_of, tool_json
 from hs_stream.viewer.frame import empty, frame, section, verbatim
 from hs_stream.viewer.pages import Pages
 
@@ -209,6 +209,8 @@ class ListPages(Pages):
             document = tool_json(found)
             with section("What it does"):
                 ui.restructured_text(inspect.cleandoc(found.__doc__ or "")).classes("w-full overflow-x-auto")
+                if kinds := kinds_of(found):
+                    ui.label(f"Kinds: {kinds}").classes("text-sm opacity-70")
             with section("Parameters"):
                 if not document["parameters"]:
                     ui.label("None.").classes("text-sm opacity-70")

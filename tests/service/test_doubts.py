@@ -207,7 +207,8 @@ def test_check_warns_and_is_content(in_site: Any) -> None:
     Path("w.yaml").write_text(text % "device_class: energy, state_class: measurement", encoding="utf-8")
     result = CliRunner().invoke(app, ["workflow", "check", "w.yaml"])
     assert result.exit_code == 0
-    first, second = result.stderr.splitlines()
+    head, first, second = result.stderr.splitlines()
+    assert head == "probably not meant:"
     assert first.startswith(f"warning: w.yaml:{FIRST}: node x: climate never has a field 'temperatur'")
     assert second.startswith(f"warning: w.yaml:{FIRST + 2}: publish x: homeassistant: device_class energy goes with no")
     assert "w.yaml: it loads, with 2 warnings. Workflow w: " in result.stdout

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hs_stream import Workflow
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.kinds import KINDS, Meaning
 from hs_stream.core.plate import Plate
 from hs_stream.core.time import TimeInterval, TimeIntervals, from_ms
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
@@ -72,6 +73,11 @@ PARTS = [
 ]
 
 
+MEANINGS = st.builds(
+    Meaning, st.none() | st.sampled_from(KINDS), st.none() | st.sampled_from(["W", "°C", "1", "EUR/kWh", "%"])
+)
+
+
 @st.composite
 def sources_like(draw: st.DrawFn, source: SourceDefinition) -> SourceDefinition:
     options: dict[str, Any] = {
@@ -81,8 +87,11 @@ def sources_like(draw: st.DrawFn, source: SourceDefinition) -> SourceDefinition:
     if draw(st.booleans()):
         options["time"] = draw(st.sampled_from(["arrival", {"field": "ts", "unit": "ms"}]))
     if draw(st.booleans()):
-        options["fields"] = draw(st.lists(texts, min_size=1, max_size=3))
-    return dataclasses.replace(source, options=draw(st.just({}) | st.just(options)))
+        options["fields"] = draw(st.lists(texts, min_size=1, max_size=3, unique=True))
+    options = draw(st.just({}) | st.just(options))
+    fields = draw(st.dictionaries(st.sampled_from(options["fields"]), MEANINGS)) if "fields" in options else {}
+    meaning = dataclasses.replace(draw(MEANINGS), fields={name: one for name, one in fields.items() if one})
+    return dataclasses.replace(source, options=options, meaning=meaning)
 
 
 @st.composite
@@ -116,7 +125,19 @@ def nodes_like(draw: st.DrawFn, workflow: WorkflowDefinition, node: NodeDefiniti
     pin = f"{node.tool.name}@^1"
     if REGISTRY.resolve(pin) is not type(node.tool) or draw(st.booleans()):
         pin = ""  # it is saved with its exact version
-    return dataclasses.replace(node, publish=publish, pin=pin, on=on, over=over)
+    return dataclasses.replace(node, publish=publish, pin=pin, on=on, over=over, meaning=draw(MEANINGS))
+
+
+def fields_of(source: SourceDefinition) -> dict[str, Any]:
+    """The fields, each with its kind and unit, where one has any."""
+    said = source.meaning.fields
+    if not said:
+        return {}
+    pairs = {
+        name: {"kind": said[name].kind, "unit": said[name].unit} if name in said else {}
+        for name in source.options["fields"]
+    }
+    return {"fields": {name: {key: value for key, value in pair.items() if value} for name, pair in pairs.items()}}
 
 
 def build(workflow: WorkflowDefinition) -> WorkflowDefinition:
@@ -142,7 +163,13 @@ def build(workflow: WorkflowDefinition) -> WorkflowDefinition:
         for plate in workflow.plates.values()
     }
     nodes = {
-        source.name: made.source(source.name, plates=[plates[name] for name in source.plates], **source.options)
+        source.name: made.source(
+            source.name,
+            plates=[plates[name] for name in source.plates],
+            kind=source.meaning.kind,
+            unit=source.meaning.unit,
+            **{**source.options, **fields_of(source)},
+        )
         for source in workflow.sources.values()
     }
     for node in workflow.nodes.values():
@@ -156,6 +183,7 @@ def build(workflow: WorkflowDefinition) -> WorkflowDefinition:
             into=None if node.into is None else plates[node.into],
             **node.tool.parameters(),
         )
+        nodes[node.name].means(node.meaning.kind, node.meaning.unit)
         if node.publish is not None:
             nodes[node.name].publish(**node.publish)
     return made.definition

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.kinds import NO_UNIT, Meaning
 from hs_stream.core.time import TimeInterval, format_duration
 from hs_stream.core.tool import SKIP, AggregateTool, Duration, Pointwise, Previous, Sources, Support, Window, batch_of
 from hs_stream.core.value import Value
@@ -73,9 +74,15 @@ class Aggregate(AggregateTool):
 
     name = "aggregate"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = tuple({"function": name} for name in Function.__args__)  # type: ignore[attr-defined]
     function: Function
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """That of the streams; how many there are, and whether, has no unit."""
+        return Meaning("state", NO_UNIT) if self.function in ("count", "any", "all") else inputs[0]
 
     def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
         """The function of the values that are not missing, or SKIP."""
@@ -134,6 +141,8 @@ class AggregateOfStates(AggregateTool):
 
     name = "aggregate"
     version = "2.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = (
         *({"function": name} for name in Function.__args__),  # type: ignore[attr-defined]
@@ -160,6 +169,10 @@ class AggregateOfStates(AggregateTool):
             raise ValueError(f"require must be at least 1, but is {self.require}")
         if self.hold is None and self._share is not None:
             raise ValueError("require with all or a share needs hold: who else had a reading is not known without it")
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """That of the streams; how many there are, and whether, has no unit."""
+        return Meaning("state", NO_UNIT) if self.function in ("count", "any", "all") else inputs[0]
 
     @property
     def _share(self) -> float | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.json_form import encode
+from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.core.tool import Drive, FromInput, MapTool, Pointwise, Support, Tool
 from hs_stream.core.value import Value
@@ -32,6 +33,8 @@ class Copy(MapTool):
 
     name = "copy"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """The same."""
@@ -59,6 +62,8 @@ class Jsonify(MapTool):
 
     name = "jsonify"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
 
     def map_at(self, time: int, value: Value) -> Value:
         """The text."""
@@ -79,8 +84,15 @@ class Product(Tool):
 
     name = "product"
     version = "1.0.0"
+    output_unit = "product"
     arity = 2
     takes = "number"
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Of an amount, such as kWh by a price, an amount; of two of a kind the same."""
+        kinds = {one.kind for one in inputs}
+        kind: Kind | None = "amount" if "amount" in kinds else kinds.pop() if len(kinds) == 1 else None
+        return Meaning("sample" if kind == "counter" else kind)
 
     def support(self, slot: int) -> Support:
         """The instances at t."""

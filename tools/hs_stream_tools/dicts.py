@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream.core.tool import SKIP, MapTool
 from hs_stream.core.value import Value, same
 from hs_stream_tools._values import wrong
@@ -26,9 +28,15 @@ class Component(MapTool):
 
     name = "component"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "object"
     samples = ({"key": "a"}, {"key": "temperature"})
     key: str | int
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """That of the field."""
+        return inputs[0].field(self.key) if isinstance(self.key, str) else UNKNOWN
 
     def keys_named(self) -> tuple[str, ...]:
         """``key``."""
@@ -65,6 +73,8 @@ class ComponentFilter(MapTool):
 
     name = "component_filter"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "object"
     ignores = (".",)
     samples = ({"key": "a", "values": [1, 2, "x"]}, {"key": "temperature", "values": [None], "complement": True})

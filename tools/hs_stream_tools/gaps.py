@@ -55,6 +55,8 @@ class GapDetect(PreviousTool):
 
     name = "gap_detect"
     version = "1.0.0"
+    output_kind = "event"
+    output_unit = "parameter"
     samples = ({"max_gap": "10s"}, {"max_gap": "1m", "unit": "1h"})
     max_gap: Duration
     unit: Duration = Duration(1000)
@@ -94,6 +96,8 @@ class OfflineDetect(Tool):
     name = "offline_detect"
     version = "1.0.0"
     kind = "previous"
+    output_kind = "state"
+    output_unit = "none"
     samples = (
         {"after": "10s", "every": "5s"},
         {"after": "2s", "every": "10s", "forget": "1m"},
@@ -157,6 +161,7 @@ class SessionWindow(Tool):
     name = "session_window"
     version = "1.0.0"
     kind = "window"
+    output_kind = "event"
     samples = (
         {"gap": "10s"},
         {"gap": "2s", "max_length": "5s", "values": True},
@@ -237,6 +242,8 @@ class SessionWhile(Lasting):
     name = "session_window"
     version = "2.0.0"
     kind = "fold"
+    input_kinds = ("state", "sample")
+    output_kind = "event"
     takes = "number"
     ignores = ("",)
     samples = (

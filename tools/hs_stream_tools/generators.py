@@ -34,6 +34,8 @@ class Clock(Tool):
     name = "clock"
     version = "1.0.0"
     kind = "generator"
+    output_kind = "event"
+    output_unit = "none"
     arity = 0
     samples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"every": "1s"},

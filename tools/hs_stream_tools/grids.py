@@ -9,8 +9,10 @@ from typing import Final, Literal
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.kinds import Kind
 from hs_stream.core.time import Grid, TimeInterval, format_duration
 from hs_stream.core.tool import Drive, Duration, OnGrid, Support, Tool, Window, WindowTool, batch_of, grid_times_near
+from hs_stream_tools._kinds import Unmeant, not_a_mean, not_an_extreme
 from hs_stream_tools._sliding import Ints
 from hs_stream_tools.windows import SlidingLast, SlidingMax, SlidingMean, SlidingMin
 
@@ -59,6 +61,8 @@ class Resample(Tool):
     name = "resample"
     version = "1.0.0"
     kind = "window"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"every": "10s", "method": "mean"},
@@ -74,6 +78,14 @@ class Resample(Tool):
 
     def __post_init__(self) -> None:
         _check(self.every, self.tz)
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """As for the statistics of the same name."""
+        if self.method == "mean":
+            return not_a_mean(self.name, kind, "write sliding_mean@^2 with period and weight: time")
+        if self.method in ("min", "max"):
+            return not_an_extreme(f"sliding_{self.method}", kind, held=False)
+        return None
 
     def support(self, slot: int) -> Window:
         """The cell, or a bound of it; for ``nearest`` half of ``every`` on both sides."""
@@ -166,6 +178,8 @@ class Interpolate(Tool):
     name = "interpolate"
     version = "1.0.0"
     kind = "window"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"every": "10s", "max_gap": "1m"},

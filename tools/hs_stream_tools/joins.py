@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ToolError
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.time import Grid, TimeInterval, format_duration
 from hs_stream.core.tool import (
     Drive,
@@ -27,6 +28,7 @@ from hs_stream.core.tool import (
     grid_times_near,
 )
 from hs_stream.core.value import Value
+from hs_stream_tools._kinds import named
 from hs_stream_tools._lasting import Missing, at, check_age, held
 
 __all__ = ["AlignedMerge", "AsOfJoin", "CombineLatest", "JoinOfStates", "LastValue"]
@@ -87,6 +89,10 @@ class AlignedMerge(Tool):
             check_names(self.names)
             # Whoever connects the inputs then sees how many there must be.
             object.__setattr__(self, "arity", len(self.names))
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Of an object, that of each input."""
+        return named(self.names, inputs)
 
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
@@ -159,6 +165,10 @@ class AsOfJoin(Tool):
     def __post_init__(self) -> None:
         check_names(self.names, 2)
         check_age(self.max_age)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Of an object, that of each input."""
+        return named(self.names, inputs)
 
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
@@ -270,6 +280,10 @@ class JoinOfStates(Tool):
         if self.strict and self.driven_by == "either":
             raise ValueError("strict needs driven_by: left: at its own reading input 1 would have its value before it")
 
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Of an object, that of each input."""
+        return named(self.names, inputs)
+
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
         return frozenset(self.names)
@@ -340,6 +354,10 @@ class CombineLatest(Tool):
             # Whoever connects the inputs then sees how many there must be.
             object.__setattr__(self, "arity", len(self.names))
 
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Of an object, that of each input."""
+        return named(self.names, inputs)
+
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
         return None if self.names is None else frozenset(self.names)
@@ -379,6 +397,8 @@ class LastValue(Tool):
     name = "last_value"
     version = "1.0.0"
     kind = "merge"
+    output_kind = "same"
+    output_unit = "same"
     arity = None
     alignment = 0
     samples = (
@@ -404,6 +424,10 @@ class LastValue(Tool):
             raise ValueError("tz needs every: it says on whose clock the grid lies")
         # Whoever connects the inputs then sees how many there must be.
         object.__setattr__(self, "arity", 2 if self.every is None else 1)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """That of the stream whose last value it is."""
+        return inputs[-1]
 
     def support(self, slot: int) -> Support:
         """The driving input at t; of the other the last instance, or those younger than max_age."""

@@ -218,6 +218,8 @@ class LearnClassifier(Learner):
 
     name = "learn_classifier"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     samples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"features": ["t", "h"], "label": "room", "classes": ["hall", "bath", "attic"]},
         {"features": ["t"], "label": "on", "classes": [0, 1], "model": "svm", "rate": 0.1, "alpha": 0.01},
@@ -389,6 +391,8 @@ class Predict(Tool):
     name = "predict"
     version = "1.0.0"
     kind = "merge"
+    output_kind = "same"
+    output_unit = "none"
     arity = 2
     takes = "examples"
 
@@ -487,6 +491,8 @@ class AnomalyScore(Learner):
 
     name = "anomaly_score"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     packages = ("scipy", "river")
     samples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"features": ["t"]},
@@ -548,6 +554,8 @@ class Cluster(Learner):
 
     name = "cluster"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     packages = ("sklearn",)
     samples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {"features": ["t"], "clusters": 2},

@@ -68,6 +68,8 @@ class ListLength(MapTool):
 
     name = "list_length"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     takes = "[number]"
 
     def map(self, value: Value) -> Value:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final, Literal
 
 from hs_stream.core.calendar import Cells, Period, Weekday
+from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import MAX_TIME, Grid, format_duration, from_ms, to_ms, zone
 from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, Prefix, Support
 from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, Step, reading
 from hs_stream_tools._exact import Number, Sum, added, empty, negative, rounded, together
+from hs_stream_tools._kinds import Unmeant, not_a_counter, of_window
 from hs_stream_tools._values import number
 
 __all__ = ["Increase", "UtilityMeter", "UtilityMeter2"]
@@ -56,6 +58,9 @@ class UtilityMeter(FoldTool):
 
     name = "utility_meter"
     version = "1.0.0"
+    input_kinds = ("counter",)
+    output_kind = "amount"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"every": "10s"},
@@ -80,6 +85,15 @@ class UtilityMeter(FoldTool):
         if self.max_step is not None and self.max_step < 0:
             raise ValueError(f"max_step must not be negative, but is {self.max_step}")
         self.grid  # noqa: B018 - looks the zone up now, so that a wrong one is found before the first reading
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """Anything but a counter."""
+        return not_a_counter(self.name, kind)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """A total that still runs is a counter."""
+        found = super().meaning(inputs)
+        return replace(found, kind="counter") if self.running else found
 
     @cached_property
     def grid(self) -> Grid:
@@ -208,6 +222,9 @@ class UtilityMeter2(CounterModel, FoldTool):
 
     name = "utility_meter"
     version = "2.0.0"
+    input_kinds = ("counter",)
+    output_kind = "amount"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"every": "10s", "reset": 0.5, "glitch": "20s"},
@@ -247,6 +264,17 @@ class UtilityMeter2(CounterModel, FoldTool):
                 raise ValueError("period: none has no periods: give no tz, offset, week_start, fill and split with it")
         self.cells  # noqa: B018 - looks the zone up now, so that a wrong one is found before the first reading
         self.check_counter()
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """Anything but a counter, or with ``delta`` an amount."""
+        if not self.delta:
+            return not_a_counter(self.name, kind)
+        return None if kind == "amount" else (f"{self.name} with delta: true reads amounts", "remove delta: true")
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """A total that still runs is a counter."""
+        found = super().meaning(inputs)
+        return replace(found, kind="counter") if self.running or self.period == "none" else found
 
     @cached_property
     def cells(self) -> Cells | None:
@@ -425,6 +453,9 @@ class Increase(CounterModel, FoldTool):
 
     name = "increase"
     version = "1.0.0"
+    input_kinds = ("counter",)
+    output_kind = "amount"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"width": "1m", "every": "10s", "reset": 0.5, "glitch": "20s"},
@@ -445,6 +476,16 @@ class Increase(CounterModel, FoldTool):
                 f"not {format_duration(self.width)}"
             )
         self.check_counter()
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """Anything but a counter, or with ``delta`` an amount."""
+        if not self.delta:
+            return not_a_counter(self.name, kind)
+        return None if kind == "amount" else (f"{self.name} with delta: true reads amounts", "remove delta: true")
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
 
     def drive(self) -> Drive:
         """The grid."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.tool import SKIP, MapTool
 from hs_stream.core.value import Value
 from hs_stream_tools._values import number, wrong
@@ -33,9 +34,15 @@ class ComponentSet(MapTool):
 
     name = "component_set"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "object"
     samples = ({"keys": ["a", "temperature"]}, {"keys": []})
     keys: tuple[str, ...]
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """That of the fields that are kept."""
+        return Meaning(fields={key: one for key, one in inputs[0].fields.items() if key in self.keys})
 
     def keys_named(self) -> tuple[str, ...]:
         """``keys``."""
@@ -65,6 +72,8 @@ class DictArgmax(MapTool):
 
     name = "dict_argmax"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     takes = "{number}"
 
     def map(self, value: Value) -> Value:

@@ -215,6 +215,8 @@ class SlidingSink(GivenWindows):
 
     name = "sliding_sink"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def over(self, data: Batch, low: Ints, high: Ints, times: Ints) -> Batch:
         """Nothing."""

@@ -69,6 +69,8 @@ class FollowedBy(Tool):
     name = "followed_by"
     version = "1.0.0"
     kind = "pattern"
+    output_kind = "event"
+    output_unit = "none"
     arity = 2
     ignores = ("",)
     samples = ({"within": "5s"}, {"within": "1m", "first": True, "names": ["a", "b"]}, {"within": "10s", "second": 1})
@@ -135,6 +137,8 @@ class MergeEvents(Tool):
     name = "merge_events"
     version = "1.0.0"
     kind = "merge"
+    output_kind = "event"
+    output_unit = "same"
     arity = None
     samples = ({"names": ["a", "b"]}, {"names": ["a", "b", "c"]})
     names: tuple[str, ...]
@@ -189,6 +193,8 @@ class Absence(FoldTool):
     name = "absence"
     version = "1.0.0"
     kind = "pattern"
+    output_kind = "event"
+    output_unit = "none"
     takes = "object"
     samples = (
         {"after": "a", "of": "b", "within": "5s"},

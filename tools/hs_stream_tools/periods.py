@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import format_time
 from hs_stream.core.tool import SKIP, Duration, Tool
 from hs_stream.core.value import Value
 from hs_stream_tools._exact_sums import exact_sum, exact_sums
+from hs_stream_tools._kinds import Unmeant, not_a_mean, not_a_sum, not_an_extreme, of_window
 from hs_stream_tools._periods import SAMPLES, SOME, Fills, Holds, InPeriods, Kept, Spans
 from hs_stream_tools._running import RunningCount, RunningMax, RunningMean, RunningMin, RunningSum, Runs
 from hs_stream_tools._sliding import UNSURE, Floats, Ints, segments
@@ -207,11 +209,17 @@ class SlidingMean2(Runs, Holds):
 
     name = "sliding_mean"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     runs: ClassVar[type[Tool] | None] = RunningMean
     takes = "number"
     samples = (*SAMPLES, *_WEIGHED, _RUNNING[0])
     asked: ClassVar[str] = "weight: time"
     weight: Literal["time"] | None = None
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, None if self.weight else "write weight: time")
 
     @property
     def lasts(self) -> bool:
@@ -284,9 +292,20 @@ class SlidingSum2(Fills, Runs, InPeriods):
 
     name = "sliding_sum"
     version = "2.0.0"
+    input_kinds = ("amount", "sample", "event")
+    output_kind = "amount"
+    output_unit = "same"
     runs: ClassVar[type[Tool] | None] = RunningSum
     takes = "number"
     samples = (*SAMPLES, *_FILLED, *_RUNNING, *_RUNNING_FILLED)
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """What is no amount is not added."""
+        return not_a_sum(self.name, kind)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
 
     def single(self, source: Batch, low: int, high: int, end: int) -> Value:
         """The sum; of long windows the general way is the quick one."""
@@ -323,8 +342,14 @@ class SlidingCount2(Fills, Runs, InPeriods):
 
     name = "sliding_count"
     version = "2.0.0"
+    output_kind = "amount"
+    output_unit = "none"
     runs: ClassVar[type[Tool] | None] = RunningCount
     samples = (*SOME, *_FILLED, *_RUNNING_FILLED)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """Differences of positions among those that are there."""
@@ -350,6 +375,8 @@ class SlidingStd2(Holds):
 
     name = "sliding_std"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     takes = "number"
     samples = (*SOME, *_WEIGHED[1:3], {"width": "10s", "ddof": 0}, {"width": "60s", "every": "10s", "ddof": 2})
     asked: ClassVar[str] = "weight: time"
@@ -362,6 +389,10 @@ class SlidingStd2(Holds):
             raise ValueError(f"ddof must not be negative, but is {self.ddof}")
         if self.ddof is not None and self.lasts:
             raise ValueError("weight: time divides by the time: there is no ddof")
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, None if self.weight else "write weight: time")
 
     @property
     def lasts(self) -> bool:
@@ -428,6 +459,10 @@ class _Extreme(Holds):
     held: bool = False
     with_time: bool = False
 
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A state that held as the window began is a value of it."""
+        return not_an_extreme(self.name, kind, self.held)
+
     @property
     def lasts(self) -> bool:
         """With ``held: true``."""
@@ -486,6 +521,8 @@ class SlidingMin2(Runs, _Extreme):
 
     name = "sliding_min"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     runs: ClassVar[type[Tool] | None] = RunningMin
 
 
@@ -503,6 +540,8 @@ class SlidingMax2(Runs, _Extreme):
 
     name = "sliding_max"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     runs: ClassVar[type[Tool] | None] = RunningMax
     _sign: ClassVar[int] = -1
 
@@ -537,6 +576,8 @@ class SlidingFirst2(_Held):
 
     name = "sliding_first"
     version = "2.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """What held, or the first one."""
@@ -561,6 +602,8 @@ class SlidingLast2(_Held):
 
     name = "sliding_last"
     version = "2.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def results(self, source: Batch, spans: Spans) -> Results:
         """The last one, or what held."""
@@ -588,9 +631,21 @@ class SlidingChange(Holds):
 
     name = "sliding_change"
     version = "1.0.0"
+    output_kind = "amount"
+    output_unit = "same"
     takes = "number"
     samples = (*SOME, *_HELD, {"width": "10s", "held": False})
     held: bool = True
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter that is reset has not changed by so much."""
+        if kind == "counter":
+            return f"{self.name} takes a reset for a fall", "write utility_meter@^2, or increase"
+        return None
 
     @property
     def lasts(self) -> bool:
@@ -622,6 +677,10 @@ class _Ranked2(InPeriods):
     """Statistics that version 1 has of the numbers of each window."""
 
     takes = "number"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, "put it on a grid first, with last_value and every: 1m")
 
     @property
     def kernel(self) -> Any:
@@ -655,6 +714,8 @@ class SlidingMedian2(_Ranked2):
 
     name = "sliding_median"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     samples = SOME
 
     @property
@@ -679,6 +740,8 @@ class SlidingPercentile2(_Ranked2):
 
     name = "sliding_percentile"
     version = "2.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     samples = tuple({**sample, "percentile": share} for sample, share in zip(SOME, (90, 0, 100), strict=True))
     percentile: float
 

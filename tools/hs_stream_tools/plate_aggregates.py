@@ -164,6 +164,8 @@ class HistogramsToCsv(_ToCsv):
 
     name = "histograms_to_csv"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     takes = "[number]"
 
     def cells(self, key: str, value: Value) -> list[list[Value]]:
@@ -192,6 +194,8 @@ class PercentilesToCsv(_ToCsv):
 
     name = "percentiles_to_csv"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "none"
     takes = "[number]"
 
     def cells(self, key: str, value: Value) -> list[list[Value]]:

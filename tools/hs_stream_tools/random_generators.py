@@ -68,6 +68,8 @@ class RandomGenerator(Tool):
     """
 
     kind = "generator"
+    output_kind = "sample"
+    output_unit = "none"
     alignment = 0
     by_plates: ClassVar[bool] = True
     """Whether the plate values of the stream count (rule 1 of the module)."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import Grid, format_duration
 from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, PreviousTool
 from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, reading
 from hs_stream_tools._exact import added, rounded
+from hs_stream_tools._kinds import NOT_AN_INTEGRAL, Unmeant, not_a_mean
 from hs_stream_tools._per_period import PerPeriod
 from hs_stream_tools._values import number
 
@@ -39,6 +41,9 @@ class Derivative(PreviousTool):
 
     name = "derivative"
     version = "1.0.0"
+    input_kinds = ("state", "sample", "counter")
+    output_kind = "sample"
+    output_unit = "per time"
     takes = "number"
     samples = ({}, {"unit": "1h"}, {"unit": "1m", "max_gap": "10s"})
     unit: Duration = Duration(1000)
@@ -46,6 +51,12 @@ class Derivative(PreviousTool):
 
     def __post_init__(self) -> None:
         _positive(unit=self.unit, max_gap=self.max_gap)
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter that is reset has no rate here."""
+        if kind == "counter":
+            return f"{self.name} is negative over a reset", "write derivative@^2 with counter: true"
+        return super().unmeant(slot, kind)
 
     def combine(self, previous: Sequence[tuple[int, Value]], time: int) -> Value:
         """The rate between the two readings, or SKIP."""
@@ -88,6 +99,9 @@ class Derivative2(CounterModel, FoldTool):
 
     name = "derivative"
     version = "2.0.0"
+    input_kinds = ("state", "sample", "counter")
+    output_kind = "state"
+    output_unit = "per time"
     takes = "number"
     samples = (
         {},
@@ -113,6 +127,12 @@ class Derivative2(CounterModel, FoldTool):
     def drive(self) -> Drive:
         """The input's times; with ``timeout`` any time."""
         return FromInput(0) if self.timeout is None else OnGrid(Grid(1))
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter that is not read as one."""
+        if kind == "counter" and not self.counter:
+            return f"{self.name} is negative over a reset", "write counter: true"
+        return super().unmeant(slot, kind)
 
     def initial(self) -> Value:
         """``None``: nothing read yet."""
@@ -200,6 +220,9 @@ class Integral(FoldTool):
 
     name = "integral"
     version = "1.0.0"
+    input_kinds = ("state", "sample")
+    output_kind = "counter"
+    output_unit = "times time"
     takes = "number"
     samples = ({}, {"unit": "1h", "scale": 0.001, "rule": "left"}, {"max_gap": "10s"})
     unit: Duration = Duration(1000)
@@ -209,6 +232,10 @@ class Integral(FoldTool):
 
     def __post_init__(self) -> None:
         _positive(unit=self.unit, max_gap=self.max_gap)
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """What is a total, or belongs to an interval, already."""
+        return NOT_AN_INTEGRAL.get(kind) or super().unmeant(slot, kind)
 
     def initial(self) -> Value:
         """``None``: nothing read yet."""
@@ -261,6 +288,9 @@ class IntegralOfState(PerPeriod):
 
     name = "integral"
     version = "2.0.0"
+    input_kinds = ("state", "sample")
+    output_kind = "amount"
+    output_unit = "times time"
     takes = "number"
     samples = (
         {},
@@ -281,6 +311,15 @@ class IntegralOfState(PerPeriod):
         _positive(unit=self.unit)
         if self.rule == "trapezoid" and self.cells is not None:
             raise ValueError("rule: trapezoid has no periods: what lies between two readings is known at the second")
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """What is a total, or belongs to an interval, already."""
+        return NOT_AN_INTEGRAL.get(kind) or super().unmeant(slot, kind)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """A total that still runs is a counter."""
+        found = super().meaning(inputs)
+        return replace(found, kind="counter") if self.cells is None else found
 
     def rate(self, value: Value) -> float:
         """The number itself; `told` has the units."""
@@ -320,6 +359,8 @@ class Ewma(FoldTool):
 
     name = "ewma"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = ({"half_life": "10s"}, {"time_constant": "1m"})
     half_life: Duration | None = None
@@ -329,6 +370,10 @@ class Ewma(FoldTool):
         if (self.half_life is None) == (self.time_constant is None):
             raise ValueError("give one of half_life and time_constant")
         _positive(half_life=self.half_life, time_constant=self.time_constant)
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything."""
+        return not_a_mean(self.name, kind, None)
 
     def initial(self) -> Value:
         """``None``: nothing read yet."""

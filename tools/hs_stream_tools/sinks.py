@@ -22,6 +22,8 @@ class Sink(MapTool):
 
     name = "sink"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     samples = ({},)
 
     def map_batch(self, batch: Batch) -> Batch:

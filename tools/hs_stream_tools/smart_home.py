@@ -9,9 +9,11 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.kinds import Kind
 from hs_stream.core.time import Grid, TimeInterval, format_duration
 from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, Support, Tool, Window
 from hs_stream.core.value import Value
+from hs_stream_tools._kinds import Unmeant
 from hs_stream_tools._sliding import Floats, Ints
 from hs_stream_tools.states import equal
 
@@ -43,6 +45,8 @@ class ChangeDetect(FoldTool):
 
     name = "change_detect"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "any"
     samples = ({}, {"tolerance": 0.5})
     tolerance: float = 0.0
@@ -50,6 +54,12 @@ class ChangeDetect(FoldTool):
     def __post_init__(self) -> None:
         if self.tolerance < 0:
             raise ValueError(f"tolerance must not be negative, but is {self.tolerance}")
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """Of what is added or counted each one counts."""
+        if kind in ("amount", "event"):
+            return f"{self.name} leaves out those that are equal", "read it as it is"
+        return None
 
     def initial(self) -> Value:
         """Nothing came out. A list, as ``None`` inside of a list is no value."""
@@ -94,6 +104,9 @@ class StateDuration(FoldTool):
 
     name = "state_duration"
     version = "1.0.0"
+    input_kinds = ("state", "sample")
+    output_kind = "sample"
+    output_unit = "parameter"
     takes = "any"
     ignores = ("",)
     samples = (
@@ -198,6 +211,8 @@ class OutlierFilter(Tool):
     name = "outlier_filter"
     version = "1.0.0"
     kind = "filter"
+    output_kind = "same"
+    output_unit = "same"
     takes = "number"
     samples = (
         {"width": "10s"},

@@ -105,6 +105,8 @@ class Splitter(SplitTool):
 
     name = "splitter"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "examples"
     samples = ({"element": "a"}, {"element": "temperature", "mapping": {"1": "a", "x": "b"}})
     plate_values = ("a", "b", "1")
@@ -167,6 +169,8 @@ class SplitterFromStream(_PairTool):
 
     name = "splitter_from_stream"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "examples"
     samples = ({"element": "a"},)
     element: str
@@ -339,6 +343,8 @@ class SplitterTimeAware(SplitTool):
 
     name = "splitter_time_aware"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     samples = ({"time_intervals": {"a": [0, 60_000], "b": ["2015-02-04T17:00:00Z", "2015-10-25T01:30:00Z"]}},)
     time_intervals: Any
 
@@ -372,6 +378,8 @@ class SplitterTimeAwareFromStream(_PairTool):
 
     name = "splitter_time_aware_from_stream"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = ("any", "{interval}")
     samples = ({},)
 
@@ -401,6 +409,8 @@ class StreamBroadcaster(SplitTool):
 
     name = "stream_broadcaster"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     samples = ({},)
 
     def part(self, time: int, value: Value) -> Value:
@@ -424,6 +434,8 @@ class StreamBroadcasterFromStream(_PairTool):
 
     name = "stream_broadcaster_from_stream"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = ("any", "examples")
     samples = ({}, {"use_keys_not_values": True})
     use_keys_not_values: bool = False

@@ -39,6 +39,8 @@ class Threshold(FoldTool):
 
     name = "threshold"
     version = "1.0.0"
+    output_kind = "state"
+    output_unit = "none"
     takes = "number"
     samples = (
         {"above": 0.5},
@@ -97,6 +99,8 @@ class Debounce(FoldTool):
 
     name = "debounce"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "any"
     samples = ({"hold": "0s"}, {"hold": "2s"}, {"hold": "5m"})
     hold: Duration
@@ -145,6 +149,8 @@ class ThresholdOfState(Lasting):
 
     name = "threshold"
     version = "2.0.0"
+    output_kind = "state"
+    output_unit = "none"
     takes = "number"
     samples = (
         {"above": 0.5},
@@ -221,6 +227,8 @@ class DebounceInSilence(Lasting):
 
     name = "debounce"
     version = "2.0.0"
+    output_kind = "same"
+    output_unit = "same"
     takes = "any"
     samples = (
         {"hold": "0s"},
@@ -319,6 +327,9 @@ class TimeInState(PerPeriod):
 
     name = "time_in_state"
     version = "1.0.0"
+    input_kinds = ("state", "sample")
+    output_kind = "amount"
+    output_unit = "parameter"
     takes = "any"
     ignores = ("",)
     samples = (

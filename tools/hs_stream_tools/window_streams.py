@@ -50,6 +50,8 @@ class SlidingWindow(Tool):
     name = "sliding_window"
     version = "1.0.0"
     kind = "generator"
+    output_kind = "event"
+    output_unit = "none"
     arity = 0
     samples = (
         {},
@@ -133,6 +135,8 @@ class AligningWindow(MapTool):
 
     name = "aligning_window"
     version = "1.0.0"
+    output_kind = "event"
+    output_unit = "none"
     alignment = 0
     samples = ({}, {"lower": "-1m", "upper": "-10s"}, {"lower": "-10s", "upper": "20s"})
     lower: Duration = Duration(-1000)

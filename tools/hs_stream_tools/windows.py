@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.tool import SKIP
 from hs_stream.core.value import Value
+from hs_stream_tools._kinds import Unmeant, not_a_mean, not_a_sum, not_an_extreme, of_window
 from hs_stream_tools._sliding import SAMPLES, Floats, Ints, Numbers, Ranked, Sliding, chunks, segment, segments
 
 __all__ = [
@@ -57,6 +59,12 @@ class SlidingMean(Numbers):
 
     name = "sliding_mean"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, f"write {self.name}@^2 with weight: time")
 
     def one(self, numbers: Floats) -> float:
         """Sum / count."""
@@ -83,6 +91,17 @@ class SlidingSum(Numbers):
 
     name = "sliding_sum"
     version = "1.0.0"
+    input_kinds = ("amount", "sample", "event")
+    output_kind = "amount"
+    output_unit = "same"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """What is no amount is not added."""
+        return not_a_sum(self.name, kind)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
 
     def one(self, numbers: Floats) -> float:
         """The sum."""
@@ -108,6 +127,12 @@ class SlidingMin(Numbers):
 
     name = "sliding_min"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A state that held as the window began is a value of it."""
+        return not_an_extreme(self.name, kind, held=False)
 
     def one(self, numbers: Floats) -> float:
         """The smallest."""
@@ -133,6 +158,12 @@ class SlidingMax(Numbers):
 
     name = "sliding_max"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A state that held as the window began is a value of it."""
+        return not_an_extreme(self.name, kind, held=False)
 
     def one(self, numbers: Floats) -> float:
         """The largest."""
@@ -161,6 +192,8 @@ class SlidingStd(Numbers):
 
     name = "sliding_std"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     samples = (*SAMPLES, {"width": "10s", "ddof": 0}, {"width": "60s", "every": "10s", "ddof": 2})
     ddof: int = 1
 
@@ -168,6 +201,10 @@ class SlidingStd(Numbers):
         super().__post_init__()
         if self.ddof < 0:
             raise ValueError(f"ddof must not be negative, but is {self.ddof}")
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, f"write {self.name}@^2 with weight: time")
 
     @property
     def needed(self) -> int:
@@ -222,6 +259,12 @@ class SlidingMedian(Ranked):
 
     name = "sliding_median"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, "put it on a grid first, with last_value and every: 1m")
 
     def ranks(self, size: int) -> list[int]:
         """The one in the middle, or both."""
@@ -253,6 +296,8 @@ class SlidingPercentile(Ranked):
 
     name = "sliding_percentile"
     version = "1.0.0"
+    output_kind = "sample"
+    output_unit = "same"
     samples = (
         *({**sample, "percentile": 90} for sample in SAMPLES),
         {"width": "10s", "percentile": 0},
@@ -264,6 +309,10 @@ class SlidingPercentile(Ranked):
         super().__post_init__()
         if not 0 <= self.percentile <= 100:
             raise ValueError(f"percentile must be 0 to 100, but is {self.percentile}")
+
+    def unmeant(self, slot: int, kind: Kind) -> Unmeant:
+        """A counter has no mean that says anything, and a state is weighed by time."""
+        return not_a_mean(self.name, kind, "put it on a grid first, with last_value and every: 1m")
 
     def ranks(self, size: int) -> list[int]:
         """The neighbours of (n - 1) * percentile / 100."""
@@ -297,6 +346,12 @@ class SlidingCount(Sliding):
 
     name = "sliding_count"
     version = "1.0.0"
+    output_kind = "amount"
+    output_unit = "none"
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Windows that overlap, or leave time out, have no amounts to add."""
+        return replace(super().meaning(inputs), kind=of_window(self))
 
     def quick(self, source: Batch) -> bool:
         """Any values."""
@@ -351,6 +406,8 @@ class SlidingFirst(Sliding):
 
     name = "sliding_first"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def quick(self, source: Batch) -> bool:
         """Any values."""
@@ -382,6 +439,8 @@ class SlidingLast(Sliding):
 
     name = "sliding_last"
     version = "1.0.0"
+    output_kind = "same"
+    output_unit = "same"
 
     def quick(self, source: Batch) -> bool:
         """Any values."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.plate import Plate
 from hs_stream.core.time import format_duration, format_time
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.service.json_values import intervals
 
-__all__ = ["plate_document", "to_document"]
+__all__ = ["meaning_document", "plate_document", "to_document"]
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict
     document["sources"] = {
         source.name: dict(source.options)
         | ({} if source.options else {"plates": list(source.plates)})
+        | _source_meaning(source)
         | kept.get(source.name, {})
         for source in workflow.sources.values()
     }
@@ -63,6 +65,20 @@ def plate_document(plate: Plate) -> dict[str, Any]:
     return document
 
 
+def meaning_document(meaning: Meaning) -> dict[str, Any]:
+    """``kind`` and ``unit``, as far as they are known; of the value, not of its fields."""
+    said = {"kind": meaning.kind, "unit": meaning.unit}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _source_meaning(source: SourceDefinition) -> dict[str, Any]:
+    document = meaning_document(source.meaning)
+    if source.meaning.fields:
+        named = source.options.get("fields") or source.meaning.fields
+        document["fields"] = {key: meaning_document(source.meaning.field(key)) for key in named}
+    return document
+
+
 def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
     exact = f"{node.tool.name}@=={node.tool.version}"
     document: dict[str, Any] = {"tool": exact if resolved else node.pin or exact}
@@ -73,4 +89,4 @@ def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
         document["into"] = node.into
     if parameters := node.tool.parameters():
         document["with"] = parameters
-    return document
+    return document | meaning_document(node.meaning)

@@ -17,6 +17,7 @@
       climate: {mqtt: "home/{house}/{room}/climate", codec: json, time: {field: ts, unit: ms}}
       tariff: {csv: "data/{house}.csv", time: {field: date, zone: UTC}, retention: 400d}    # a key names the connector
       history: {plates: [house]}    # no connector: fed by hs-stream import and hs-stream assets
+      power: {mqtt: "home/{house}/power", codec: number, kind: state, unit: W}      # what it means; also of each field
     nodes:
       smooth: {tool: sliding_mean@^1, from: climate, with: {width: 5m}}
       damp: {tool: threshold@^1, from: smooth, on: wet, with: {above: 70}}          # only these rooms

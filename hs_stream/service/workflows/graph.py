@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.workflows.document import plate_document
+from hs_stream.service.workflows.document import meaning_document, plate_document
 
 __all__ = ["dot", "graph_json", "mermaid"]
 
 
 def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
-    """``{workflow, plates, nodes, edges}``; nodes in topological order, ``slot`` of an edge is the input's position."""
+    """``{workflow, plates, nodes, edges}``; nodes in topological order, ``slot`` of an edge is the input's position.
+
+    ``meaning`` is what is known of a node's values: ``{kind, unit, fields}``, each only where it is.
+    """
     nodes: list[dict[str, Any]] = [
         {"id": source.name, "kind": "source", "plates": list(workflow.node_plates[source.name])}
-        | {"options": dict(source.options)}
+        | {"options": dict(source.options), "meaning": _meaning(workflow.meanings[source.name])}
         for source in workflow.sources.values()
     ]
     edges = []
@@ -32,6 +36,7 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
                 "on": list(node.on),
                 "into": node.into,
                 "published": node.publish is not None,
+                "meaning": _meaning(workflow.meanings[name]),
             }
         )
         edges += [{"from": other, "to": name, "slot": slot} for slot, other in enumerate(node.inputs)]
@@ -45,6 +50,11 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
         "nodes": nodes,
         "edges": edges,
     }
+
+
+def _meaning(meaning: Meaning) -> dict[str, Any]:
+    fields = {name: meaning_document(one) for name, one in meaning.fields.items()}
+    return meaning_document(meaning) | ({"fields": fields} if fields else {})
 
 
 def mermaid(workflow: WorkflowDefinition) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
+from hs_stream.core.kinds import KINDS, UNKNOWN, Kind, Meaning
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import Meta, check_plate_value
@@ -47,7 +48,9 @@ class Checks:
 _TOP: Final = (
     *("workflow", "description", "online", "start", "requested_intervals", "plates", "sources", "nodes", "publish"),
 )
-_NODE: Final = ("tool", "from", "over", "on", "into", "with")
+_NODE: Final = ("tool", "from", "over", "on", "into", "with", "kind", "unit")
+_MEANING: Final = ("kind", "unit")
+_LONGEST_UNIT: Final = 40
 _PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
 _PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
@@ -237,7 +240,19 @@ class WorkflowParser(Reader):
 
     def _source(self, name: str, item: Item, plates: Mapping[str, Plate]) -> SourceDefinition:
         children = self.mapping(item, f"source {name}")
-        given = {key: child.plain() for key, child in children.items() if key not in ("plates", "retention")}
+        meaning, fields = self._meaning(f"source {name}", children), None
+        if "fields" in children and isinstance(children["fields"].value, dict):
+            parts = self.mapping(children["fields"], f"source {name}: fields")
+            if not parts:
+                raise self.error(f"source {name}: fields names none", children["fields"], "write a list of keys")
+            found = {key: self._field(f"source {name}: field {key}", part) for key, part in parts.items()}
+            meaning = replace(meaning, fields={key: one for key, one in found.items() if one})
+            fields = list(parts)
+        given = {
+            key: fields if key == "fields" and fields else child.plain()
+            for key, child in children.items()
+            if key not in ("plates", "retention", *_MEANING)
+        }
         kinds = [key for key in given if key in self._connectors]
         if kinds and "plates" in children:
             raise self.error(
@@ -269,7 +284,27 @@ class WorkflowParser(Reader):
                     line,
                     hint if "?" in hint else f"add '{plate}: {{}}' to plates",
                 )
-        return SourceDefinition(name, bound, source_options(given))
+        return SourceDefinition(name, bound, source_options(given), meaning)
+
+    def _field(self, what: str, item: Item) -> Meaning:
+        return UNKNOWN if item.value is None else self._meaning(what, self.mapping(item, what, _MEANING))
+
+    def _meaning(self, what: str, children: Mapping[str, Item]) -> Meaning:
+        """What ``kind`` and ``unit`` say, where they are given."""
+        kind: Kind | None = None
+        if "kind" in children:
+            given = self.text(children["kind"], f"{what}: kind")
+            kind = next((one for one in KINDS if one == given), None)
+            if kind is None:
+                hint = did_you_mean(given, KINDS, "the kinds are")
+                raise self.error(f"{what}: there is no kind {given!r}", children["kind"], hint)
+        if "unit" not in children:
+            return Meaning(kind)
+        unit = self.text(children["unit"], f"{what}: unit")
+        if not unit.strip() or unit != unit.strip() or not unit.isprintable() or len(unit) > _LONGEST_UNIT:
+            hint = "write for example unit: kWh; unit: '1' for what has none"
+            raise self.error(f"{what}: {unit!r} is not a unit", children["unit"], hint)
+        return Meaning(kind, unit)
 
     def _has(self, children: Mapping[str, Item], key: str) -> bool:
         return key in children and children[key].value not in (None, [])
@@ -317,7 +352,8 @@ class WorkflowParser(Reader):
                     hint = did_you_mean(word, candidates)
                     raise self.error(f"{what}: there is no {kind} {word!r}", children[key], hint)
         tool = self._tool(what, pin, children)
-        return NodeDefinition(name, tool, inputs, over, publish, pin, on, into[0] if into else None)
+        meaning = self._meaning(what, children)
+        return NodeDefinition(name, tool, inputs, over, publish, pin, on, into[0] if into else None, meaning)
 
     def _tool(self, what: str, pin: str, children: Mapping[str, Item]) -> Tool:
         try:
