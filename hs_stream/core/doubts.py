@@ -1,12 +1,13 @@
 """What a workflow may say and its author hardly means: each a warning with its place and what to write instead.
 
-1. A doubt is derived from what tools declare (support, drive, `Tool.keys_named`, `Tool.keys_made`, `Tool.unmeant`) and
-   from what is known of sources (`SourceFacts`). No tool is known by its name here.
+1. A doubt is derived from what tools declare (support, drive, `Tool.keys_named`, `Tool.keys_made`, `Tool.unmeant`,
+   `Tool.meets`) and from what is known of sources (`SourceFacts`). No tool is known by its name here.
 2. What is not known gives no doubt. Nothing is refused because of one: readings may come another way, by an import.
 3. A field: a node names a field that no object of its input can have.
 4. Instants: a tool puts together what has exactly the same time, of streams that each have times of their own. Streams
    share instants where they lie on grids, or where their times come from one stream of events.
 5. A kind: a tool reads what is of a kind that it is not meant for (`Tool.unmeant`).
+6. A unit: a tool puts together what is in different units (`Tool.meets`), as if it were in one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from hs_stream.core.errors import ConfigurationError, did_you_mean
 from hs_stream.core.plate import in_order
 from hs_stream.core.time import Grid, format_duration
 from hs_stream.core.tool import AggregateTool, FromInput, OnGrid, Pointwise
-from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition
+from hs_stream.core.units import SAME, conversion
+from hs_stream.core.workflow import NodeDefinition, WorkflowDefinition, shown_units
 
 __all__ = ["SourceFacts", "doubts"]
 
@@ -73,6 +75,7 @@ class _Doubter:
             yield from self._fields(node)
             yield from self._instants(node)
             yield from self._kinds(node)
+            yield from self._units(node)
             self._keys[name] = node.tool.keys_made(self._keys[node.inputs[0]] if node.inputs else None)
             self._times[name] = self._times_of(node)
 
@@ -162,6 +165,21 @@ class _Doubter:
             if found is not None:
                 why, instead = found
                 yield self._error(node, f"{name} is {'an' if kind in _AN else 'a'} {kind}, and {why}", instead)
+
+    # --- rule 6 ---
+
+    def _units(self, node: NodeDefinition) -> Iterator[ConfigurationError]:
+        for met in node.tool.meets([self._workflow.meanings[name] for name in node.inputs]):
+            if conversion(met.unit, met.other_unit) == SAME:
+                continue
+            one, other = shown_units(node, met)
+            source = f"from: {node.inputs[met.other]}, " if isinstance(met.other, int) else ""
+            convert = f"{{tool: convert, {source}with: {{of: {met.other_unit}, to: {met.unit}}}}}"
+            yield self._error(
+                node,
+                f"{node.tool.name} puts together {one} and {other} as if they were in one unit",
+                met.instead or f"put a node between that converts one of them: {convert}",
+            )
 
 
 def _share(one: _Times, other: _Times) -> bool:

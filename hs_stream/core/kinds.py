@@ -19,16 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
-__all__ = ["KINDS", "NO_UNIT", "UNKNOWN", "Carried", "Kind", "Meaning", "UnitRule", "unit_of_time"]
+__all__ = ["KINDS", "NO_UNIT", "UNKNOWN", "Carried", "Kind", "Meaning", "Met", "UnitRule", "unit_of_time"]
 
 Kind = Literal["sample", "state", "counter", "amount", "event"]
 Carried = Kind | Literal["same", "unknown"]
 """What kind a tool's output has; ``same``: that of its first input."""
-UnitRule = Literal["same", "times time", "per time", "product", "none", "parameter", "unknown"]
-"""What unit a tool's output has: that of its first input; that, times or per the time that its parameter ``unit`` is;
-the product of its inputs' units; none (counts, booleans); its parameter ``unit``."""
+UnitRule = Literal["same", "difference", "times time", "per time", "product", "none", "parameter", "unknown"]
+"""What unit a tool's output has: that of its first input; that of a difference of it (K of °C); that, times or per the
+time that its parameter ``unit`` is; the product of its inputs' units; none (counts, booleans); that of a parameter,
+``unit`` where it is a time."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 NO_UNIT: Final = "1"
@@ -66,6 +67,19 @@ class Meaning:
             if mine is not None and its is not None and mine != its:
                 return f"the {what} {mine} and the {what} {its}"
         return ""
+
+
+class Met(NamedTuple):
+    """Two values that a tool puts together and that must be in one unit: which input or field each is, and its unit.
+
+    ``instead``: what to write where they are not, if there is something better than to convert one.
+    """
+
+    one: int | str
+    unit: str
+    other: int | str
+    other_unit: str
+    instead: str = ""
 
 
 UNKNOWN: Final = Meaning()

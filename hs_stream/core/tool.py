@@ -42,7 +42,7 @@ import numpy.typing as npt
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.kinds import NO_UNIT, UNKNOWN, Carried, Kind, Meaning, UnitRule, unit_of_time
+from hs_stream.core.kinds import NO_UNIT, UNKNOWN, Carried, Kind, Meaning, Met, UnitRule, unit_of_time
 from hs_stream.core.parameters import Duration, coerce, plain, types_of
 from hs_stream.core.support import (
     Drive,
@@ -56,6 +56,7 @@ from hs_stream.core.support import (
     Window,
 )
 from hs_stream.core.time import MIN_TIME, Grid, TimeInterval, format_duration
+from hs_stream.core.units import difference, per, scaled, times
 from hs_stream.core.value import Value
 
 __all__ = [
@@ -201,10 +202,24 @@ class Tool(ABC):
     def _unit(self, first: Meaning) -> str | None:
         if self.output_unit == "same":
             return first.unit
+        if self.output_unit == "difference":
+            return difference(first.unit)
+        if self.output_unit in ("times time", "per time"):
+            time = unit_of_time(getattr(self, "unit", 0))
+            if self.output_unit == "per time":
+                return per(difference(first.unit), time)
+            return scaled(times(first.unit, time), getattr(self, "scale", 1.0))
         if self.output_unit == "parameter":
             given = getattr(self, "unit", None)
             return unit_of_time(given) if isinstance(given, int) else None
         return NO_UNIT if self.output_unit == "none" else None
+
+    def meets(self, inputs: Sequence[Meaning]) -> Iterable[Met]:
+        """What it puts together as if it were in one unit, where its inputs mean ``inputs``.
+
+        Equal units may be left out. Where one cannot become the other the workflow is refused; otherwise it is doubted.
+        """
+        return ()
 
     def unmeant(self, slot: int, kind: Kind) -> tuple[str, str] | None:
         """Why input ``slot`` is probably not meant to be of ``kind``, and what to write instead; ``None``: it may be.

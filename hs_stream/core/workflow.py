@@ -10,7 +10,7 @@
    share what it names, and must define it equally (`check_shared`).
 6. Wanted without being asked for is what is ``online``, from ``start`` on, and what lies in ``requested_intervals``.
 7. What values mean (`hs_stream.core.kinds`) is said by a source or a node, or carried by a tool from its inputs. No
-   result depends on it.
+   result depends on it. What is put together is in units of which one becomes the other.
 
 The Python builder and the YAML file both end here. `Workflow` checks itself when it is made.
 """
@@ -27,13 +27,14 @@ from typing import Any
 from semantic_version import Version
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.kinds import UNKNOWN, Meaning
+from hs_stream.core.kinds import UNKNOWN, Meaning, Met
 from hs_stream.core.plate import Plate, check_plates, closure, in_order
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import AggregateTool, PlateTool, SplitTool, Tool
+from hs_stream.core.units import conversion
 
-__all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition", "check_shared"]
+__all__ = ["NodeDefinition", "SourceDefinition", "WorkflowDefinition", "check_shared", "shown_units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +357,16 @@ class WorkflowDefinition:
         result = {name: source.meaning for name, source in self.sources.items()}
         for name in self.order:
             node = self.nodes[name]
-            result[name] = node.meaning.over(node.tool.meaning([result[other] for other in node.inputs]))
+            inputs = [result[other] for other in node.inputs]
+            for met in node.tool.meets(inputs):
+                if conversion(met.unit, met.other_unit) is None:
+                    one, other = shown_units(node, met)
+                    raise self.error(
+                        f"nodes.{name}",
+                        f"node {name}: {node.tool.name} puts together {one} and {other}: neither becomes the other",
+                        "correct the unit of one of them, or what is put together",
+                    )
+            result[name] = node.meaning.over(node.tool.meaning(inputs))
         return result
 
     def _fingerprints(self) -> dict[str, str]:
@@ -382,6 +392,13 @@ class WorkflowDefinition:
                 ]
             )
         return result
+
+
+def shown_units(node: NodeDefinition, met: Met) -> tuple[str, str]:
+    """``("power (W)", "solar (kW)")``: both with their units, inputs by their names."""
+    pairs = ((met.one, met.unit), (met.other, met.other_unit))
+    one, other = (f"{node.inputs[what] if isinstance(what, int) else what} ({unit})" for what, unit in pairs)
+    return one, other
 
 
 def check_shared(workflow: WorkflowDefinition, other: WorkflowDefinition) -> None:

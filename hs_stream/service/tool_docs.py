@@ -14,11 +14,12 @@ __all__ = ["kinds_of", "tool_json"]
 
 _UNITS: Final[dict[UnitRule, str]] = {
     "same": "in the unit of its input",
+    "difference": "in the unit of a difference of its input",
     "times time": "in the unit of its input times the time `unit`",
     "per time": "in the unit of its input per the time `unit`",
     "product": "in the product of the units of its inputs",
     "none": "without a unit",
-    "parameter": "in the time `unit`",
+    "parameter": "in the unit of a parameter",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +23,7 @@ from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.service.workflows.graph import graph_json
 from hs_stream.service.workflows.loading import checks_of
+from tests.service.conftest import ROOT
 
 HEAD = """\
 workflow: w
@@ -35,6 +38,13 @@ sources:
   raw: {mqtt: "h/{room}/raw", codec: number}
 nodes:
 """
+SOLAR = HEAD.replace(
+    "nodes:\n",
+    """  solar: {mqtt: "h/{room}/solar", codec: number, kind: state, unit: kW}
+  price: {mqtt: "h/{room}/price", codec: number, kind: state, unit: EUR/kWh}
+nodes:
+""",
+)
 FIRST = HEAD.count("\n") + 1
 
 
@@ -43,8 +53,10 @@ def loaded(*nodes: str, head: str = HEAD) -> WorkflowDefinition:
     return parse_workflow(text, default_registry(), "w.yaml", checks_of(Settings()))
 
 
-def said(*nodes: str) -> list[str]:
-    return [str(doubt) for doubt in doubts_about(Settings(), [loaded(*nodes)])]
+def said(*nodes: str, head: str = HEAD) -> list[str]:
+    """Without what is said of instants, which other tests are about."""
+    doubts = doubts_about(Settings(), [loaded(*nodes, head=head)])
+    return [str(doubt) for doubt in doubts if "by chance only" not in str(doubt)]
 
 
 def test_kinds_and_units_are_carried_from_sources_to_outputs() -> None:
@@ -170,6 +182,91 @@ def test_what_a_kind_is_probably_not_meant_for(node: str, words: str) -> None:
 )
 def test_what_may_well_be_meant_gives_no_doubt(node: str) -> None:
     assert said(f"x: {node}") == []
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (
+            "{tool: expression, from: [power, solar], with: {expression: a + b}}",
+            "(put a node between that converts one of them: {tool: convert, from: solar, with: {of: kW, to: W}})",
+        ),
+        (
+            "{tool: expression, from: [power, solar], with: {expression: 'a if a > 2 * b else b'}}",
+            "power (W) and solar (kW)",
+        ),
+        ("{tool: expression, from: [power, solar], with: {expression: 'max(abs(a), b)'}}", "abs(a) (W) and solar (kW)"),
+        ("{tool: expression, from: both, with: {expression: p - s > 5}}", "p (W) and s (kW)"),
+        (
+            "{tool: convert, from: power, with: {of: kW, to: W}}",
+            "convert puts together power (W) and of (kW) as if they were in one unit (write of: W)",
+        ),
+    ],
+)
+def test_units_that_differ_meet(node: str, words: str) -> None:
+    both = "both: {tool: combine_latest, from: [power, solar], with: {names: [p, s]}}"
+    [line] = said(both, f"x: {node}", head=SOLAR)
+    assert line.startswith(f"w.yaml:{SOLAR.count(chr(10)) + 2}: node x: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (
+            "{tool: expression, from: [power, meter], with: {expression: a + b}}",
+            "expression puts together power (W) and meter (kWh): neither becomes the other",
+        ),
+        ("{tool: expression, from: climate, with: {expression: temperature > rain}}", "temperature (°C) and rain (mm)"),
+        ("{tool: convert, from: power, with: {of: °C, to: °F}}", "power (W) and of (°C)"),
+        ("{tool: convert, from: power, with: {of: W, to: °F}}", "no W becomes °F"),
+    ],
+)
+def test_units_that_do_not_become_each_other_are_refused(node: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded("fine: {tool: copy, from: lux}", f"x: {node}")
+    assert str(caught.value).startswith(f"w.yaml:{FIRST + 1}: node x: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "unit"),
+    [
+        ("{tool: expression, from: power, with: {expression: value + 5}}", "W"),
+        ("{tool: expression, from: power, with: {expression: value / 1000}}", None),
+        ("{tool: expression, from: climate, with: {expression: (temperature - 32) / 1.8}}", None),
+        ("{tool: expression, from: climate, with: {expression: temperature + 273.15}}", None),
+        ("{tool: expression, from: [t, t], with: {expression: a - b}}", "K"),
+        ("{tool: expression, from: [t, t, t], with: {expression: a + (b - c)}}", "°C"),
+        ("{tool: expression, from: power, with: {expression: value > 5}}", "1"),
+        ("{tool: expression, from: [meter, price], with: {expression: a * b}}", "EUR"),
+        ("{tool: product, from: [meter, price]}", "EUR"),
+        ("{tool: integral@^2, from: power, with: {unit: 1h, period: day}}", "Wh"),
+        ("{tool: integral@^2, from: power, with: {unit: 1h, scale: 0.001}}", "kWh"),
+        ("{tool: integral@^1, from: power}", "J"),
+        ("{tool: integral@^1, from: power, with: {unit: 7s}}", None),
+        ("{tool: derivative@^2, from: meter, with: {unit: 1h, counter: true}}", "kW"),
+        ("{tool: derivative@^1, from: t, with: {unit: 1h}}", "K/h"),
+        ("{tool: sliding_std@^2, from: t, with: {width: 1h, every: 1h, weight: time}}", "K"),
+        ("{tool: convert, from: power, with: {of: W, to: kW}}", "kW"),
+    ],
+)
+def test_units_of_what_tools_make(node: str, unit: str | None) -> None:
+    t = "t: {tool: component, from: climate, with: {key: temperature}}"
+    assert loaded(t, f"x: {node}", head=SOLAR).meanings["x"].unit == unit
+
+
+def test_pint_is_imported_when_units_meet_first() -> None:
+    """And not by who names units that need nobody to know what they mean."""
+    code = """if True:
+        import sys
+        from tests.service.test_kinds import loaded
+        loaded("x: {tool: sliding_max@^2, from: power, with: {period: day, held: true}}")
+        assert "pint" not in sys.modules
+        loaded("x: {tool: integral, from: power, with: {unit: 1h}}")
+        assert "pint" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=50)
 
 
 def test_a_node_that_says_its_kind_is_believed() -> None:

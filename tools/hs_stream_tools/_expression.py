@@ -21,9 +21,11 @@ from typing import Any, Final
 import simpleeval
 
 from hs_stream.core.errors import ConfigurationError, ToolError
+from hs_stream.core.kinds import Met
 from hs_stream.core.time import format_time, from_ms, zone
 from hs_stream.core.tool import SKIP
 from hs_stream.core.value import Value, canonical
+from hs_stream_tools._expression_units import units_of
 from hs_stream_tools._values import describe
 
 __all__ = ["Formula"]
@@ -250,6 +252,10 @@ class Formula:
             raise self._wrong(time, names, error) from None
         finally:
             evaluator.names = {}
+
+    def units(self, units: Mapping[str, tuple[int | str, str | None]]) -> tuple[str | None, list[Met]]:
+        """The result's unit, and what meets that must be in one: see `hs_stream_tools._expression_units`."""
+        return units_of(self._body, units)
 
     def _wrong(self, time: int, names: Mapping[str, Any], error: Exception) -> TypeError:
         used = ", ".join(f"{name} = {describe(names[name])}" for name in sorted(self.names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.kinds import NO_UNIT, Meaning
 from hs_stream.core.time import TimeInterval, format_duration
 from hs_stream.core.tool import SKIP, AggregateTool, Duration, Pointwise, Previous, Sources, Support, Window, batch_of
+from hs_stream.core.units import difference
 from hs_stream.core.value import Value
 from hs_stream_tools._lasting import Missing, at, held
 from hs_stream_tools._values import number
@@ -55,6 +56,12 @@ _FUNCTIONS: Final[dict[str, Callable[[list[float]], Value]]] = {
 }
 
 
+def _meaning(function: Function, one: Meaning) -> Meaning:
+    if function in ("count", "any", "all"):
+        return Meaning("state", NO_UNIT)
+    return replace(one, unit=difference(one.unit)) if function == "std" else one
+
+
 @dataclass(frozen=True, kw_only=True)
 class Aggregate(AggregateTool):
     """One value over all streams of a plate, at each time at which any of them has an instance.
@@ -82,7 +89,7 @@ class Aggregate(AggregateTool):
 
     def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
         """That of the streams; how many there are, and whether, has no unit."""
-        return Meaning("state", NO_UNIT) if self.function in ("count", "any", "all") else inputs[0]
+        return _meaning(self.function, inputs[0])
 
     def aggregate(self, values: Sequence[Value], keys: Sequence[str]) -> Value:
         """The function of the values that are not missing, or SKIP."""
@@ -172,7 +179,7 @@ class AggregateOfStates(AggregateTool):
 
     def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
         """That of the streams; how many there are, and whether, has no unit."""
-        return Meaning("state", NO_UNIT) if self.function in ("count", "any", "all") else inputs[0]
+        return _meaning(self.function, inputs[0])
 
     @property
     def _share(self) -> float | None:

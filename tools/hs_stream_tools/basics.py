@@ -14,6 +14,7 @@ from hs_stream.core.json_form import encode
 from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import TimeInterval, format_time
 from hs_stream.core.tool import Drive, FromInput, MapTool, Pointwise, Support, Tool
+from hs_stream.core.units import times
 from hs_stream.core.value import Value
 from hs_stream_tools.joins import check_count, common_times
 
@@ -92,7 +93,7 @@ class Product(Tool):
         """Of an amount, such as kWh by a price, an amount; of two of a kind the same."""
         kinds = {one.kind for one in inputs}
         kind: Kind | None = "amount" if "amount" in kinds else kinds.pop() if len(kinds) == 1 else None
-        return Meaning("sample" if kind == "counter" else kind)
+        return Meaning("sample" if kind == "counter" else kind, times(inputs[0].unit, inputs[1].unit))
 
     def support(self, slot: int) -> Support:
         """The instances at t."""

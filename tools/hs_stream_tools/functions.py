@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import ConfigurationError, ToolError
+from hs_stream.core.kinds import Meaning, Met
 from hs_stream.core.time import TimeInterval, format_time, from_ms
 from hs_stream.core.tool import SKIP, Drive, FromInput, MapTool, Pointwise, Support, Tool
 from hs_stream.core.value import Value, canonical
@@ -192,6 +193,23 @@ class Expression(Tool):
     def keys_named(self) -> tuple[str, ...]:
         """The names in the formula that must be fields where there is one input."""
         return () if self.names is not None else tuple(sorted(self.formula.names - {"a", "value", "time"}))
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """The unit that follows from the formula; of which kind its result is nobody knows."""
+        return Meaning(unit=self._units(inputs)[0])
+
+    def meets(self, inputs: Sequence[Meaning]) -> Iterable[Met]:
+        """What the formula adds, compares or chooses from."""
+        return self._units(inputs)[1]
+
+    def _units(self, inputs: Sequence[Meaning]) -> tuple[str | None, list[Met]]:
+        units: dict[str, tuple[int | str, str | None]] = {}
+        if len(inputs) == 1:
+            units.update({name: (name, field.unit) for name, field in inputs[0].fields.items()})
+            units["value"] = (0, inputs[0].unit)
+        names = self.names or "abcdefghijklmnopqrstuvwxyz"
+        units.update({name: (slot, one.unit) for slot, (name, one) in enumerate(zip(names, inputs, strict=False))})
+        return self.formula.units(units)
 
     def support(self, slot: int) -> Support:
         """The instances at t."""

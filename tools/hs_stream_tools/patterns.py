@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from hs_stream.core.batch import NOTHING, Batch
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.time import Grid, TimeInterval, format_duration, from_ms
 from hs_stream.core.tool import (
     SKIP,
@@ -24,6 +25,7 @@ from hs_stream.core.tool import (
     Window,
 )
 from hs_stream.core.value import Value
+from hs_stream_tools._kinds import named
 from hs_stream_tools._lasting import at, unknown, unknowns
 from hs_stream_tools._values import wrong
 from hs_stream_tools.joins import check_count, check_names
@@ -138,7 +140,6 @@ class MergeEvents(Tool):
     version = "1.0.0"
     kind = "merge"
     output_kind = "event"
-    output_unit = "same"
     arity = None
     samples = ({"names": ["a", "b"]}, {"names": ["a", "b", "c"]})
     names: tuple[str, ...]
@@ -151,6 +152,10 @@ class MergeEvents(Tool):
     def keys_made(self, keys: frozenset[str] | None) -> frozenset[str] | None:
         """``names``."""
         return frozenset(self.names)
+
+    def meaning(self, inputs: Sequence[Meaning]) -> Meaning:
+        """Events, and each field as its input."""
+        return replace(named(self.names, inputs), kind="event")
 
     def support(self, slot: int) -> Support:
         """The instances at t."""

@@ -376,7 +376,7 @@ class SlidingStd2(Holds):
     name = "sliding_std"
     version = "2.0.0"
     output_kind = "sample"
-    output_unit = "same"
+    output_unit = "difference"
     takes = "number"
     samples = (*SOME, *_WEIGHED[1:3], {"width": "10s", "ddof": 0}, {"width": "60s", "every": "10s", "ddof": 2})
     asked: ClassVar[str] = "weight: time"
@@ -632,7 +632,7 @@ class SlidingChange(Holds):
     name = "sliding_change"
     version = "1.0.0"
     output_kind = "amount"
-    output_unit = "same"
+    output_unit = "difference"
     takes = "number"
     samples = (*SOME, *_HELD, {"width": "10s", "held": False})
     held: bool = True

@@ -193,7 +193,7 @@ class SlidingStd(Numbers):
     name = "sliding_std"
     version = "1.0.0"
     output_kind = "sample"
-    output_unit = "same"
+    output_unit = "difference"
     samples = (*SAMPLES, {"width": "10s", "ddof": 0}, {"width": "60s", "every": "10s", "ddof": 2})
     ddof: int = 1
 
