@@ -182,7 +182,7 @@ async def test_what_the_readme_says_to_ask_works_beside_the_service(in_site: Any
     for line in commands:
         code, out, errors = await said(*shlex.split(line, comments=True)[1:])
         assert (code, errors) == (0, ""), (line, out, errors)
-    assert len(commands) == 3
+    assert len(commands) == 4
     # What a comment says is tried, too.
     [options] = [line.partition("#")[2] for line in commands if " query " in line]
     values = {"--from": ["-1d"], "--to": ["now"], "--format": ["csv"]}

@@ -40,6 +40,11 @@ SERIES = """() => {
   const option = getElement(Number(element.id.slice(1))).chart.getOption();
   return {points: option.series[0].data, low: option.xAxis[0].min, high: option.xAxis[0].max};
 }"""
+COVERED = """() => {
+  const bar = document.querySelector('[role=img][aria-label^=coverage]'), known = bar?.querySelector('i');
+  return known?.title.startsWith('computed: ') && known.clientWidth > 0.9 * bar.clientWidth;
+}"""
+"""A source is covered up to its watermark. The bar is drawn anew every few seconds."""
 LATE = """
 const send = WebSocket.prototype.send;
 WebSocket.prototype.send = function (data) {
@@ -134,11 +139,8 @@ def test_search_and_filters(visit: Visit) -> None:
     page.get_by_label("Search").fill("no such stream")
     page.get_by_text("No stream matches.").wait_for()
     page.get_by_label("Search").fill("climate[house=1,room=kitchen]")
-    bar = page.get_by_role("img", name="coverage")
-    bar.wait_for()
-    known = bar.locator("i").nth(0)  # a source is covered up to its watermark
-    assert (known.get_attribute("title") or "").startswith("computed: ")
-    assert known.evaluate("e => e.clientWidth") > 0.9 * bar.evaluate("e => e.clientWidth")
+    page.get_by_role("img", name="coverage").wait_for()
+    page.wait_for_function(COVERED)
 
 
 def test_a_node_of_the_graph_opens_its_streams(visit: Visit) -> None:
