@@ -1,11 +1,11 @@
 """Why a stream has the value that it has at an instant: what was read for it, from stream to stream down to readings.
 
 1. Each stream that it rests on is a `Level`, once, outputs before inputs. Its ``spans`` are what the supports of those
-   that read it let them read, for what is explained of them. So the whole costs a few reads for each stream, however
-   many instances there are, and a change outside of the spans changes nothing.
+   that read it let them read, for what is explained of them. A change outside of the spans changes nothing.
 2. ``spans`` begin with the instance that counts (`Previous`, ``before``) and end with it (``after``); where there is
    none yet, they go on for ever, as any that comes would count.
-3. It reads what is committed, and only shows the first and the last few instances of each stream.
+3. It reads what is committed. The first and the last few instances of each stream are shown, and counted are so many of
+   them as one bounded read has. So the whole costs a few such reads for each stream, however much is stored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.errors import NotFound
+from hs_stream.core.size import is_full
 from hs_stream.core.stream import StreamId
 from hs_stream.core.support import Pointwise, Prefix, Previous, Support, Window
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals, format_time, shift
@@ -28,6 +29,9 @@ __all__ = ["LIMITS", "Explanation", "Level", "Limits", "explain"]
 
 _MOST_SPANS: Final = 16
 """A stream of which more pieces matter has them as one, from the first to the last."""
+_COUNTED: Final = 1_000
+_COUNTED_BYTES: Final = 1 << 20
+"""So many instances of a stream are counted, and no more than fill so many bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,10 @@ LIMITS: Final = Limits()
 class Level:
     """One stream, and what of it is read: ``count`` instances in ``spans``, of which ``first`` and ``last`` are shown.
 
-    ``last`` is empty where ``first`` has all. ``reads``: each input with the support, as text; not where it is raw, or
-    as deep as was asked for. ``changes``: of a raw stream, where a reading that is still taken would change the value.
-    ``retention`` in ms. ``floor``: what lies up to it is forgotten.
+    ``more``: there are at least so many, and nobody went on counting. ``last`` is empty where ``first`` has all.
+    ``reads``: each input with the support, as text; not where it is raw, or as deep as was asked for. ``changes``: of a
+    raw stream, where a reading that is still taken would change the value. ``retention`` in ms. ``floor``: what lies up
+    to it is forgotten.
     """
 
     record: StreamRecord
@@ -63,6 +68,7 @@ class Level:
     reads: tuple[tuple[StreamId, str], ...]
     aggregate: bool
     count: int
+    more: bool
     first: Batch
     last: Batch
     revisions: Mapping[int, int]
@@ -156,8 +162,8 @@ class _Explainer:
                 source, support = stream.inputs[slot], stream.support(slot)
                 reads.append((source.stream, str(support)))
                 self._wait(source, await self._read_by(support, spans, source), depth + 1)
-        count = sum([await self._store.count(stream.id, *pair) for pair in spans.pairs])
-        first, last = await self._shown(stream, spans, count)
+        count, more = await self._count(stream, spans)
+        first, last = await self._shown(stream, spans, count, more=more)
         times = [*first.times.tolist(), *last.times.tolist()]
         changes = spans - TimeIntervals.of(MIN_TIME, stream.limit) if stream.kind == "raw" else EMPTY
         return Level(
@@ -167,6 +173,7 @@ class _Explainer:
             tuple(reads),
             stream.aggregate,
             count,
+            more,
             first,
             last,
             await self._store.revisions(stream.id, times) if stream.kind == "derived" and times else {},
@@ -206,9 +213,20 @@ class _Explainer:
         found = await self._store.last(source.id, time, count)
         return found.first_time - 1 if len(found) == count else MIN_TIME
 
-    async def _shown(self, stream: Stream, spans: TimeIntervals, count: int) -> tuple[Batch, Batch]:
+    async def _count(self, stream: Stream, spans: TimeIntervals) -> tuple[int, bool]:
+        """How many instances there are in ``spans``, and whether there may be more."""
+        count = 0
+        for pair in spans.pairs:
+            limit = _COUNTED - count
+            page = await self._store.read(stream.id, *pair, limit=limit + 1, budget=_COUNTED_BYTES)
+            if is_full(page, limit + 1, _COUNTED_BYTES):
+                return count + min(len(page), limit), True
+            count += len(page)
+        return count, False
+
+    async def _shown(self, stream: Stream, spans: TimeIntervals, count: int, *, more: bool) -> tuple[Batch, Batch]:
         rows = self._limits.rows
-        if count <= 2 * rows:
+        if not more and count <= 2 * rows:
             return await self._some(stream, spans, 2 * rows, newest=False), NOTHING
         first = await self._some(stream, spans, rows, newest=False)
         return first, await self._some(stream, spans, rows, newest=True)

@@ -77,6 +77,7 @@ def _level(level: Level, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "depth": level.depth,
         "spans": intervals(level.spans),
         "instances": level.count,
+        "more": level.more,
         "first": [_row(time, value, level.revisions) for time, value in level.first],
         "last": [_row(time, value, level.revisions) for time, value in level.last],
         "forgotten": None if record.floor is None else format_time(record.floor),
@@ -174,7 +175,8 @@ def _revision(row: Mapping[str, Any]) -> str:
 
 def _count(level: Mapping[str, Any]) -> str:
     what = "reading" if level["kind"] == "raw" else "value"
-    return f"{level['instances']} {what}{'' if level['instances'] == 1 else 's'}"
+    count = f"{level['instances']} or more" if level["more"] else str(level["instances"])
+    return f"{count} {what}{'' if count == '1' else 's'}"
 
 
 def _rows(level: Mapping[str, Any]) -> Iterator[str]:

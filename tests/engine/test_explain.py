@@ -127,6 +127,25 @@ async def test_it_is_bounded(bench: Bench) -> None:
     assert len(levels(total)["double"].first) == 3
 
 
+async def test_nobody_counts_all_that_there_ever_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total of ten years rests on ten years of readings. Who asks about it, again and again, holds up no store."""
+    monkeypatch.setattr("hs_stream.engine.explain._COUNTED", 4)
+    await bench.start(bench.workflow(bench.node("total", "integral@^1", ["power"])))
+    await bench.publish(*((step * 1000, float(step)) for step in range(5)))
+
+    async def counted(time: int) -> tuple[int, bool]:
+        found = levels(await told(bench, "total", time))["power"]
+        return found.count, found.more
+
+    assert await counted(3000) == (4, False)
+    assert await counted(4000) == (4, True)
+    document = explanation_json(await told(bench, "total", 4000, rows=1), bench.workflows)
+    assert "power[room=a]: 4 or more readings up to 2020-09-13T12:26:44Z" in explanation_text(document)
+    assert [row["value"] for part in ("first", "last") for row in document["levels"][1][part]] == [0.0, 4.0]
+    monkeypatch.setattr("hs_stream.engine.explain._COUNTED_BYTES", 10)
+    assert await counted(3000) == (1, True)
+
+
 async def test_a_long_value_is_cut(bench: Bench) -> None:
     await bench.start(bench.workflow(bench.node("n", "copy@^1", ["power"])))
     await bench.publish((0, "x" * 5000))
