@@ -19,7 +19,7 @@ from hs_stream.service.embedded.mongod import EmbeddedMongod, find_mongod
 
 @contextlib.contextmanager
 def running(replica_set: str | None = None) -> Iterator[EmbeddedMongod]:
-    """A mongod in a directory of its own."""
+    """A mongod in a directory of its own. It deletes nothing by itself: histories of tests may be dated long ago."""
     named = os.environ.get("HS_STREAM_TEST_MONGOD")
     binary = Path(named) if named else find_mongod()
     if binary is None:
@@ -31,6 +31,8 @@ def running(replica_set: str | None = None) -> Iterator[EmbeddedMongod]:
         process = EmbeddedMongod(directory, binary=binary, replica_set=replica_set)
         asyncio.run(process.start())
         try:
+            with MongoClient[dict[str, Any]](process.url) as client:
+                client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
             yield process
         finally:
             asyncio.run(process.stop())

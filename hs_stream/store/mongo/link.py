@@ -29,6 +29,8 @@ LAZY: Final = WriteConcern(w=1)
 SYNC: Final = WriteConcern(w="majority", j=True)
 MOMENT: Final = 0.02
 """Seconds."""
+_REFUSED: Final = 0.15
+"""Seconds in which a connection that nobody takes is given up, also on a busy machine."""
 _SOCKET_MS: Final = 60_000
 _FAREWELL: Final = 1.0
 
@@ -95,8 +97,8 @@ class Link:
                 hello = await client.get_default_database("hs_stream").command("hello")
             except BaseException:
                 # PyMongo gives up at the very moment at which its monitor connects once more, and does not close the
-                # socket of a connection that is cut off while it is made.
-                await asyncio.sleep(MOMENT)
+                # socket of a connection that is cut off while it is made. The next one it makes half a second later.
+                await asyncio.sleep(_REFUSED)
                 await self._leave()
                 raise
             if not self._take(client):
