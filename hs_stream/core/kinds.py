@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, get_args
 
-__all__ = ["KINDS", "NO_UNIT", "UNKNOWN", "Carried", "Kind", "Meaning", "Met", "UnitRule", "unit_of_time"]
+__all__ = ["KINDS", "NO_UNIT", "UNKNOWN", "Carried", "Kind", "Meaning", "Met", "UnitRule", "is_unit", "unit_of_time"]
 
 Kind = Literal["sample", "state", "counter", "amount", "event"]
 Carried = Kind | Literal["same", "unknown"]
@@ -35,6 +35,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 NO_UNIT: Final = "1"
 """UCUM's unit of what has none."""
 
+_LONGEST: Final = 40
 _TIMES: Final = {1: "ms", 1000: "s", 60_000: "min", 3_600_000: "h", 86_400_000: "d"}
 
 
@@ -83,6 +84,11 @@ class Met(NamedTuple):
 
 
 UNKNOWN: Final = Meaning()
+
+
+def is_unit(text: str) -> bool:
+    """Whether ``text`` may be a unit: up to 40 characters that can be seen, without a space at an end."""
+    return 0 < len(text) <= _LONGEST and text.isprintable() and text == text.strip()
 
 
 def unit_of_time(duration: int) -> str | None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -82,8 +83,10 @@ def scaled(unit: str | None, factor: float) -> str | None:
     """The unit of values in ``unit`` after they were multiplied by ``factor``: kWh of Wh by 0.001. As `times`."""
     if unit is None or factor == 1:
         return unit
+    if not factor or not math.isfinite(factor):
+        return None
     found = _of_difference(unit)
-    return None if found is None or not factor else _name(found.dimension, found.factor / Fraction(repr(factor)))
+    return _name(found.dimension, found.factor / Fraction(repr(factor)))
 
 
 def difference(unit: str | None) -> str | None:

@@ -48,8 +48,8 @@ class Connector(Protocol):
         """Check what stands in the workflow file under ``source``, and return the plates that its readings are on.
 
         Raises `ConfigurationError` without path and line, whose message names the option that is wrong. ``options``
-        hold everything of the source but ``retention``; ``plates`` where a connector binds none itself is not among
-        them.
+        hold everything of the source but ``retention``, ``kind`` and ``unit``; ``fields`` that are a mapping of names
+        to what they mean are the list of these names. ``plates`` where a connector binds none itself is not among them.
         """
 
     def connect(self, sources: Mapping[str, Mapping[str, Any]]) -> Source:

@@ -101,6 +101,12 @@ def test_what_does_not_become_the_other_is_refused(of: str, to: str) -> None:
         Convert.build({"of": of, "to": to})
 
 
+@pytest.mark.parametrize("unit", ["", " W", "W\n", "W*" * 30 + "W"])
+def test_what_is_no_unit_is_refused(unit: str) -> None:
+    with pytest.raises(ConfigurationError, match="to is no unit"):
+        Convert.build({"of": "W", "to": unit})
+
+
 def test_products_and_quotients_have_the_names_that_people_use() -> None:
     assert times("W", "h") == "Wh"
     assert scaled(times("W", "h"), 0.001) == "kWh"
@@ -110,6 +116,7 @@ def test_products_and_quotients_have_the_names_that_people_use() -> None:
     assert per("L", "min") == "L/min"
     assert per("°C", "h") == "°C/h"
     assert times("lx", "h") is None
+    assert [scaled("Wh", factor) for factor in (0.0, math.inf, math.nan, 0.3)] == [None] * 4
     assert times("W", None) is None
     assert (difference("°C"), difference("°F"), difference("W"), difference(None)) == ("K", None, "W", None)
 

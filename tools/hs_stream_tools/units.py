@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from hs_stream.core.kinds import Meaning, Met
+from hs_stream.core.kinds import Meaning, Met, is_unit
 from hs_stream.core.tool import SKIP, MapTool
 from hs_stream.core.units import Conversion, conversion
 from hs_stream.core.value import Value
@@ -46,6 +47,9 @@ class Convert(MapTool):
     to: str
 
     def __post_init__(self) -> None:
+        for name, unit in (("of", self.of), ("to", self.to)):
+            if not is_unit(unit):
+                raise ValueError(f"{name} is no unit: {reprlib.repr(unit)}")
         self._conversion  # noqa: B018 - works it out now, so that a mistake is found before the first reading
 
     @cached_property

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from hs_stream.core.kinds import UNKNOWN, Kind, Meaning
+from hs_stream.core.kinds import UNKNOWN, Kind, Meaning, is_unit
 from hs_stream_connectors.discovery.payloads import decoded, objects
 from hs_stream_connectors.discovery.survey import Seen
 
@@ -35,7 +35,6 @@ _SAME: Final = r"(?:\|\s*(?:float|int|round|default|is_defined)\s*(?:\([^()]*\)\
 _BARE: Final = re.compile(rf"\{{\{{\s*value\s*{_SAME}\}}\}}")
 _KEY: Final = r"""(?:\.[A-Za-z_]\w*|\[\s*(?:'[^']+'|"[^"]+")\s*\])"""
 _PATH: Final = re.compile(rf"\{{\{{\s*value_json(?P<path>{_KEY}+)\s*{_SAME}\}}\}}")
-_LONGEST_UNIT: Final = 40
 _DEEPEST: Final = 8
 
 
@@ -79,8 +78,7 @@ def _field(item: Any, *names: str) -> Any:
 
 def _unit(text: Any) -> str | None:
     """A unit as a workflow file takes it."""
-    usable = isinstance(text, str) and text.strip() == text and 0 < len(text) <= _LONGEST_UNIT and text.isprintable()
-    return text if usable else None
+    return text if isinstance(text, str) and is_unit(text) else None
 
 
 def _described(item: dict[str, Any], component: str) -> Iterator[tuple[str, tuple[str, ...], Meaning]]:

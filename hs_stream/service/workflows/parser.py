@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from hs_stream.core.errors import ConfigurationError, did_you_mean
-from hs_stream.core.kinds import KINDS, UNKNOWN, Kind, Meaning
+from hs_stream.core.kinds import KINDS, UNKNOWN, Kind, Meaning, is_unit
 from hs_stream.core.plate import Plate
 from hs_stream.core.registry import ToolRegistry
 from hs_stream.core.stream import Meta, check_plate_value
@@ -50,7 +50,6 @@ _TOP: Final = (
 )
 _NODE: Final = ("tool", "from", "over", "on", "into", "with", "kind", "unit")
 _MEANING: Final = ("kind", "unit")
-_LONGEST_UNIT: Final = 40
 _PLATE: Final = ("parent", "max", "values", "of", "complement", "from")
 _VARIABLE: Final = re.compile(r"\{([^{}#]*)#?\}")
 _PARAMETER: Final = re.compile(r"parameter '?(\w+)'?")
@@ -301,7 +300,7 @@ class WorkflowParser(Reader):
         if "unit" not in children:
             return Meaning(kind)
         unit = self.text(children["unit"], f"{what}: unit")
-        if not unit.strip() or unit != unit.strip() or not unit.isprintable() or len(unit) > _LONGEST_UNIT:
+        if not is_unit(unit):
             hint = "write for example unit: kWh; unit: '1' for what has none"
             raise self.error(f"{what}: {unit!r} is not a unit", children["unit"], hint)
         return Meaning(kind, unit)
