@@ -152,7 +152,9 @@ class _Publications:
         for change in entry.changes:
             newest = self._is_newest(change, stream)
             for outlet, plates in zip(outlets, values, strict=True):
-                yield Publication(stream.stream, outlet.workflow, plates, tool, change, newest, outlet.options)
+                yield Publication(
+                    stream.stream, outlet.workflow, plates, tool, change, newest, outlet.options, outlet.meaning
+                )
 
     def _is_newest(self, change: Change, stream: Stream) -> bool:
         """A retraction of the newest instance is newest too: what is retained must not outlive it."""

@@ -26,6 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from hs_stream.compute.task import Result, Task
 from hs_stream.core.batch import Batch
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream.core.records import (
     Append,
     Change,
@@ -264,7 +265,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One change on its way out. ``newest``: no later instance of the stream was ever published."""
+    """One change on its way out. ``newest``: no later instance of the stream was ever published.
+
+    ``meaning``: of which kind and in which unit its value is, as far as that is known.
+    """
 
     stream: StreamId
     workflow: str
@@ -273,6 +277,7 @@ class Publication:
     change: Change
     newest: bool
     options: Mapping[str, Any]
+    meaning: Meaning = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,13 +318,14 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublishedStream:
-    """A stream that a workflow publishes, with the options of ``publish``."""
+    """A stream that a workflow publishes, with the options of ``publish``; ``meaning`` as in `Publication`."""
 
     stream: StreamId
     workflow: str
     plates: tuple[str, ...]
     tool: str
     options: Mapping[str, Any]
+    meaning: Meaning = UNKNOWN
 
 
 class Results(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, TimeIntervals
 from hs_stream.core.tool import AggregateTool, FoldTool, FromInput, FromUnion, OnGrid, Support, Tool
@@ -19,6 +20,7 @@ class Outlet(NamedTuple):
     workflow: str
     plates: tuple[str, ...]
     options: Mapping[str, Any]
+    meaning: Meaning
 
 
 class Wiring:
@@ -111,7 +113,9 @@ class Wiring:
         self.demand |= workflow.demand
         self.grows = self.grows or any(plate.source == name for plate in workflow.plates.values())
         if node.publish is not None:
-            self.outlets.append(Outlet(workflow.name, workflow.node_plates[name], node.publish))
+            self.outlets.append(
+                Outlet(workflow.name, workflow.node_plates[name], node.publish, workflow.meanings[name])
+            )
 
     def know_tool(self, inputs: int) -> None:
         """Take over what its tool says of so many inputs."""

@@ -159,7 +159,8 @@ class Outputs:
                 for status in self._engine.status(name):
                     meta = dict(status.stream.meta)
                     values = tuple(meta[plate] for plate in plates)
-                    yield PublishedStream(status.stream, workflow.name, values, status.tool, node.publish)
+                    meaning = workflow.meanings[name]
+                    yield PublishedStream(status.stream, workflow.name, values, status.tool, node.publish, meaning)
 
     async def newest(self, stream: StreamId) -> Value:
         """A store that is away is waited for, as everybody else does."""

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.workflow import WorkflowDefinition
 from hs_stream.engine.ports import Change, Publication
 from hs_stream.plugins import default_registry
 from hs_stream.service.settings import Settings
+from hs_stream.service.workflows.doubts import doubts_about
 from hs_stream.service.workflows.file import parse_workflow
 from hs_stream.service.workflows.loading import checks_of
 from hs_stream_connectors.discovery import survey as survey_module
@@ -290,6 +292,84 @@ def test_times_are_found(payload: str, time: dict[str, str] | None) -> None:
 )
 def test_patterns(topics: list[str], templates: list[str]) -> None:
     assert sorted(one["mqtt"] for one in sources((topic, "21.5") for topic in topics).values()) == templates
+
+
+def config(entity: str, topic: str, **words: Any) -> tuple[str, str]:
+    """A description for Home Assistant, with its short words."""
+    return f"homeassistant/{entity}/config", json.dumps({"name": "x", "stat_t": topic, **words})
+
+
+CELSIUS = {"unit_of_measurement": "°C", "state_class": "measurement", "value_template": "{{ value_json.temperature }}"}
+PERCENT = {"unit_of_meas": "%", "stat_cla": "measurement", "val_tpl": "{{ value_json['humidity'] | round(1) }}"}
+EXPOSES: list[dict[str, Any]] = [
+    {"type": "switch", "features": [{"type": "binary", "property": "state"}]},
+    {"type": "numeric", "property": "power", "unit": "W"},
+    {"type": "numeric", "property": "energy", "unit": "kWh"},
+]
+CLIMATE = '{"temperature": 21.5, "humidity": 40, "raw": 10130}'
+SAID = [
+    config("sensor/hall_t", "hall/climate", **CELSIUS),
+    config("sensor/hall_h", "hall/climate", **PERCENT),
+    config("sensor/hall_x", "hall/climate", val_tpl="{{ value_json.raw / 10 }}", unit_of_meas="hPa"),
+    config("sensor/node/meter", "~/energy", **{"~": "meters/attic"}, unit_of_meas="kWh", stat_cla="total_increasing"),
+    config("binary_sensor/door", "hall/door", value_template="{{ value_json.open }}"),
+    ("homeassistant/sensor/own/config", "no JSON"),
+    (
+        "zigbee2mqtt/bridge/devices",
+        json.dumps([{"friendly_name": "plug", "definition": {"exposes": EXPOSES}}, {"friendly_name": "x"}]),
+    ),
+    ("zigbee2mqtt/plug", '{"power": 5.5, "energy": 3, "linkquality": 80, "state": "ON"}'),
+    ("hall/climate", CLIMATE),
+    ("hall/door", '{"open": 1}'),
+    ("meters/attic/energy", "1234.5"),
+]
+
+
+def test_kinds_and_units_are_what_gateways_say() -> None:
+    made = workflow(heard(SAID))
+    found = {name: one for name, one in made.meanings.items() if one}
+    assert found == {
+        "energy": Meaning("counter", "kWh"),
+        "climate.temperature": Meaning("state", "°C"),
+        "climate.temperature_5m": Meaning("sample", "°C"),
+        "climate.humidity": Meaning("state", "%"),
+        "door.open": Meaning("state"),
+        "door.open_5m": Meaning("sample"),
+        "zigbee.power": Meaning("state", "W"),
+        "zigbee.power_5m": Meaning("sample", "W"),
+    }
+    assert doubts_about(Settings(), [made]) == []
+    assert made.nodes["zigbee.power_5m"].tool.parameters()["weight"] == "time"
+    assert not any(name.startswith("energy_") for name in made.nodes), "a counter has no mean"
+
+
+def test_what_gateways_say_differently_is_not_known() -> None:
+    rooms = [f"home/{room}/climate" for room in ("hall", "attic", "bath")]
+    units = {topic: {**CELSIUS, "unit_of_measurement": unit} for topic, unit in zip(rooms, ("°C", "°F"), strict=False)}
+    messages = [config(f"sensor/t{at}", topic, **units[topic]) for at, topic in enumerate(units)]
+    messages += [config("sensor/h", rooms[2], **PERCENT), *((topic, CLIMATE) for topic in rooms)]
+    made = workflow(heard(messages))
+    assert set(made.sources) == {"climate"}
+    assert made.meanings["climate.temperature"] == Meaning()
+    assert made.meanings["climate.humidity"] == Meaning("state", "%")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"stat_t": 5},
+        {"val_tpl": 7},
+        {"val_tpl": "{{ value_json.temperature | multiply(0.1) }}", "unit_of_meas": "K"},
+        {"unit_of_meas": " "},
+        {"unit_of_meas": "x" * 50},
+        {"stat_cla": ["total"]},
+        {"~": 3, "stat_t": "~"},
+    ],
+)
+def test_what_others_announce_wrongly_is_left_alone(words: dict[str, Any]) -> None:
+    template = {"val_tpl": CELSIUS["value_template"]}
+    made = workflow(heard([config("sensor/x", **{"topic": "hall/climate", **template, **words}), *SAID[8:]]))
+    assert made.meanings["climate.temperature"] == Meaning()
 
 
 def test_what_is_no_reading_and_what_is_unknown_is_counted() -> None:

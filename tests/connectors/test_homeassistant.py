@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import aiomqtt
 import pytest
 
 from hs_stream.core.errors import ConfigurationError
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.value import Value
 from hs_stream.engine.ports import Change, Publication, PublishedStream
@@ -119,6 +121,45 @@ async def test_what_is_published_is_announced_and_nothing_else(broker: EmbeddedB
         ])  # fmt: skip
         await seen.until(lambda seen: seen.last[STATE] == "22.5")
     assert set(seen.last) == {STATE, CONFIG}
+
+
+@pytest.mark.parametrize(
+    ("meaning", "options", "expected"),
+    [
+        (Meaning("state", "°C"), {}, ("°C", "measurement")),
+        (Meaning("sample", "W"), {"device_class": "power"}, ("W", "measurement")),
+        (Meaning("counter", "kWh"), {"device_class": "energy"}, ("kWh", "total_increasing")),
+        (Meaning("amount", "kWh"), {"device_class": "energy"}, ("kWh", None)),
+        (Meaning("state", "kWh"), {"device_class": "energy"}, ("kWh", None)),
+        (Meaning("state", "W"), {"unit_of_measurement": "kW"}, ("kW", "measurement")),
+        (Meaning("counter", "kWh"), {"state_class": "total"}, ("kWh", "total")),
+        (Meaning("state", "kWh"), {"device_class": "temperature"}, (None, None)),
+        (Meaning("counter"), {"unit_of_measurement": "L"}, ("L", "total_increasing")),
+        (Meaning("state"), {}, (None, None)),
+        (Meaning("state", "1"), {}, (None, None)),
+        (Meaning("state", "W"), {"component": "binary_sensor"}, (None, None)),
+        (Meaning("state", "W"), {"value_template": "{{ value_json.p }}"}, (None, None)),
+        (Meaning(), {}, (None, None)),
+    ],
+)
+def test_what_is_known_of_the_values_need_not_be_given(
+    meaning: Meaning, options: dict[str, str], expected: tuple[str | None, str | None]
+) -> None:
+    document = json.loads(replace(entity(), options=options, meaning=meaning).config("hs/status", "0.1.0"))
+    assert (document.get("unit_of_measurement"), document.get("state_class")) == expected
+
+
+async def test_what_is_published_is_announced_with_its_meaning(broker: EmbeddedBroker) -> None:
+    of = entity()
+    meaning = Meaning("state", "°C")
+    asked = PublishedStream(of.stream, "comfort", of.plates, of.tool, {"homeassistant": None}, meaning)
+    async with home(broker) as (seen, _), ours(broker, published=[asked], kitchen=21.5):
+        await seen.until(lambda seen: CONFIG in seen.last)
+    assert json.loads(seen.last[CONFIG])["unit_of_measurement"] == "°C"
+    async with home(broker) as (seen, _), ours(broker) as assistant:
+        one = publication(21.5)
+        assistant.observe([replace(one, options={"homeassistant": None}, meaning=meaning)])
+        await seen.until(lambda seen: '"measurement"' in seen.last.get(CONFIG, ""))
 
 
 async def test_an_entity_is_described_and_has_its_stored_state(broker: EmbeddedBroker) -> None:

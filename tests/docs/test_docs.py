@@ -128,7 +128,7 @@ def test_the_readme_shows_the_file_and_builds_the_same_in_python(registry: ToolR
     exec(blocks(readme, "python")[0], names)
     built = names["w"].definition
     for other in (shown, built):
-        for field in ("name", "description", "online", "start", "plates", "order", "fingerprints"):
+        for field in ("name", "description", "online", "start", "plates", "order", "fingerprints", "meanings"):
             assert getattr(other, field) == getattr(file, field), field
         assert {name: source.plates for name, source in other.sources.items()} == {
             name: source.plates for name, source in file.sources.items()

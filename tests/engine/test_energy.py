@@ -173,3 +173,11 @@ async def test_what_the_house_takes_gives_and_costs(bench: Bench) -> None:
     corrected = {end: kwh * (0.9 if end - HOUR == wrong else price_at(end - HOUR)) for end, kwh in hours.items()}
     await check("spot_cost_day", summed(corrected))
     assert (await bench.verify()).clean
+
+
+def test_its_units_follow_from_what_the_meters_say() -> None:
+    meanings = load_workflow(WORKFLOW, REGISTRY).meanings
+    found = {name: (one.kind, one.unit) for name, one in meanings.items()}
+    assert found["taken_hour"] == found["plug_day"] == found["plug_day_by_power"] == ("amount", "kWh")
+    assert found["taken_today"] == ("counter", "kWh")
+    assert found["band_cost_day"] == found["spot_cost_day"] == found["bill_month"] == ("amount", "EUR")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hs_stream.core.batch import Batch
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY
 from hs_stream.core.workflow import WorkflowDefinition
@@ -44,6 +46,25 @@ async def test_what_is_computed_without_a_sink_is_published_by_the_next_engine_t
         await bench.engine.read(DOUBLE, bench.clock.now() - 60_000, bench.clock.now())
     )
     assert len(bench.subscriber.contents[DOUBLE]) == 4
+
+
+async def test_a_sink_is_told_what_values_mean(bench: Bench) -> None:
+    seen: list[Publication] = []
+
+    class Reading(Subscriber):
+        async def publish(self, publications: Sequence[Publication]) -> list[Unpublished]:
+            seen.extend(publications)
+            await super().publish(publications)
+            return []
+
+    bench.subscriber = Reading()
+    plain = bench.node("double", "expression", ["power"], expression="value * 2", publish={})
+    await bench.start(bench.workflow(replace(plain, meaning=Meaning("state", "W"))))
+    bench.clock.advance(10_000)
+    await bench.publish((0, 1.0))
+    async with asyncio.timeout(5):
+        await bench.engine.published()
+    assert [one.meaning for one in seen] == [Meaning("state", "W")]
 
 
 async def test_without_a_sink_nothing_waits_in_memory_and_nobody_waits(bench: Bench) -> None:

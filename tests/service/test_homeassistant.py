@@ -75,6 +75,27 @@ async def test_from_a_reading_to_an_entity_and_back(tmp_path: Path, broker: Embe
         await asyncio.gather(following, return_exceptions=True)
 
 
+async def test_a_unit_and_a_kind_that_are_known_need_not_be_given(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    """With the first reading, and in a second run without any, as what is stored is announced."""
+    said = HOME.replace("with: {key: temperature}}", "with: {key: temperature}, kind: state, unit: °C}")
+    said = said.replace('{device_class: temperature, unit_of_measurement: "°C"}', "{device_class: temperature}")
+    assert "unit_of_measurement" not in said
+    home = Home(broker)
+    following = asyncio.create_task(home.follow())
+    try:
+        for values in ([(-30, 20.0)], []):
+            home.last.clear()
+            async with running(tmp_path, broker, said) as it:
+                it.base = time.time_ns() // 1_000_000
+                await it.publish(*values)
+                await home.until(lambda last: bool(last.get(f"{TEMPERATURE}/config")))
+                document = json.loads(home.last[f"{TEMPERATURE}/config"])
+                assert (document["unit_of_measurement"], document["state_class"]) == ("°C", "measurement")
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 async def test_what_was_removed_while_it_was_down_is_removed(tmp_path: Path, broker: EmbeddedBroker) -> None:
     home = Home(broker)
     following = asyncio.create_task(home.follow())

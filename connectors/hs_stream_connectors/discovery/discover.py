@@ -4,7 +4,8 @@
 2. What services of ours publish is left out (`ours`). The discovery topics of Home Assistant, and topics that only say
    ``online`` or ``offline``, are no readings. What no codec reads is unknown. All are counted, and named in the head.
 3. What other workflows read already is left to them: a topic, and a source of a gateway of which they read every topic.
-4. A number in an object becomes a node, so that it can be looked at and computed with at once. Each source has one
+4. What gateways say of kinds and units is taken from them (`announced`).
+5. A number in an object becomes a node, so that it can be looked at and computed with at once. Each source has one
    example at most that is published (`examples`).
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from hs_stream.core.visible import visible
+from hs_stream_connectors.discovery.announced import announced
 from hs_stream_connectors.discovery.examples import MEAN, Example, choose, is_averaged
 from hs_stream_connectors.discovery.gateways import GATEWAYS, Context, Found
 from hs_stream_connectors.discovery.ours import ours
@@ -129,7 +131,7 @@ def discover(
     names that other workflows have, which are global; ``read`` are the topic templates of what they read.
     """
     left = list(survey)
-    context = Context(Names(taken), zone, [TopicTemplate(template) for template in read])
+    context = Context(Names(taken), zone, [TopicTemplate(template) for template in read], announced(survey))
     own = ours(left, own_prefix, log_topic)
     left = _without(left, own)
     silent = [seen.topic for seen in left if _is_silent(seen)]

@@ -1,6 +1,6 @@
 """One small example of what a source is good for: nodes, the last of which is published.
 
-1. Of numbers a mean of five minutes; of switches and reports how many came within an hour.
+1. Of numbers a mean of five minutes, of states over time; of switches and reports how many came within an hour.
 2. Of an object's numbers the one is taken that people ask for first: a temperature or a power before a battery's
    voltage. Counters, times and identifiers are never averaged.
 3. Only what held a number (or nothing) in every sample is a number.
@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream_connectors.discovery.patterns import Names
 
-__all__ = ["COUNT", "MEAN", "Example", "choose", "is_averaged", "nodes_of"]
+__all__ = ["COUNT", "MEAN", "Example", "choose", "is_averaged", "nodes_of", "said"]
 
 _FIRST: Final = (
     *("temperature", "power", "apower", "act_power", "tc", "local_temperature", "humidity", "co2", "illuminance"),
@@ -81,34 +82,49 @@ def _leaves(item: Mapping[str, Any], depth: int) -> Iterator[tuple[tuple[str, ..
             yield (key,), value
 
 
+def said(meaning: Meaning) -> dict[str, str]:
+    """``kind`` and ``unit`` as a workflow file has them, where they are known."""
+    pairs = {"kind": meaning.kind, "unit": meaning.unit}
+    return {key: value for key, value in pairs.items() if value is not None}
+
+
 def nodes_of(
-    source: str, numbers: Iterable[str], example: Example | None, names: Names
+    source: str,
+    numbers: Iterable[str],
+    example: Example | None,
+    names: Names,
+    meaning: Callable[[tuple[str, ...]], Meaning] = lambda _: UNKNOWN,
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """Nodes by name: a component for each of the first ``numbers``, and the ``example``, whose last one is returned."""
+    """Nodes by name: a component for each of the first ``numbers``, and the ``example``, whose last one is returned.
+
+    ``meaning``: what is known of the value at a path. A state is weighed by time, and a counter has no mean.
+    """
     nodes: dict[str, dict[str, Any]] = {}
     made: dict[tuple[str, ...], str] = {(): source}
 
     def component(path: tuple[str, ...]) -> None:
         before = made[path[:-1]]
         made[path] = names.node(f"{before}.{_plain(path[-1])}")
-        nodes[made[path]] = {"tool": "component@^1", "from": before, "with": {"key": path[-1]}}
+        nodes[made[path]] = {"tool": "component@^1", "from": before, "with": {"key": path[-1]}} | said(meaning(path))
 
     wanted = [*numbers][:_MOST_NODES]
     for key in wanted:
         if _plain(key) not in {_plain(other[0]) for other in made if other}:
             component((key,))
-    if example is None:
+    kind = None if example is None else meaning(example.path).kind
+    if example is None or (kind == "counter" and "mean" in example.tool):
         return nodes, ""
     for length in range(1, len(example.path) + 1):
         if example.path[:length] not in made:
             component(example.path[:length])
     before = made[example.path]
-    node: dict[str, Any] = {"tool": example.tool, "from": before}
+    weighed = kind == "state" and example.tool == MEAN.tool
+    node: dict[str, Any] = {"tool": "sliding_mean@^2" if weighed else example.tool, "from": before}
     if example.part is not None:
         node["on"] = names.part(*example.part)
         before = f"{before}.{_plain(example.part[1])}"
     last = names.node(before + example.suffix)
-    nodes[last] = node | {"with": {"width": example.width}}
+    nodes[last] = node | {"with": {"width": example.width} | ({"weight": "time"} if weighed else {})}
     return nodes, last
 
 

@@ -21,13 +21,15 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from hs_stream.core.clocks import fixed_zone, offset_near
 from hs_stream.core.time import to_ms
 from hs_stream_connectors.codecs.states import Shelly1Codec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
-from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of
+from hs_stream_connectors.discovery.announced import Announced, meaning_of
+from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of, said
 from hs_stream_connectors.discovery.patterns import Names, word
 from hs_stream_connectors.discovery.payloads import decoded, objects
 from hs_stream_connectors.discovery.survey import Seen
@@ -71,11 +73,16 @@ class Found:
 
 @dataclass(slots=True)
 class Context:
-    """What the functions share. ``zone``: of Tasmota devices, if it is known. ``read``: what others read already."""
+    """What the functions share.
+
+    ``zone``: of Tasmota devices, if it is known. ``read``: what others read already. ``announced``: what
+    gateways say of values.
+    """
 
     names: Names
     zone: str | None = None
     read: Sequence[TopicTemplate] = ()
+    announced: Announced = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     """Topics that are left to those others."""
@@ -99,7 +106,9 @@ class Context:
             self.known.update(read)
         else:
             name = self.names.source(name)
-            nodes, published = nodes_of(name, numbers, example, self.names)
+            meaning = partial(meaning_of, self.announced, read)
+            options = options | said(meaning(()))
+            nodes, published = nodes_of(name, numbers, example, self.names, meaning)
             if "zone" in options and any(one.note == note for one in self.found):
                 note = ""
             self.found.append(Found(name, options, read, nodes, published, note))

@@ -17,7 +17,9 @@
 5. A description of ours that is still retained and belongs to no stream any more is removed. Ours are those whose
    availability is our status topic.
 6. What is sent follows from what is stored: nothing needs to be remembered over a crash.
-7. Whatever others retain below ``homeassistant`` is theirs: what is longer than `_LONGEST_CONFIG` or cannot be read is
+7. Where it is not given, ``unit_of_measurement`` is the unit of the node's values, and ``state_class`` follows from
+   their kind, as far as they are known and go with ``device_class``.
+8. Whatever others retain below ``homeassistant`` is theirs: what is longer than `_LONGEST_CONFIG` or cannot be read is
    left alone. What a broker will not have of us is counted and left out; the others go on.
 """
 
@@ -36,6 +38,7 @@ from typing import Any, Final
 import msgspec
 
 from hs_stream.core.errors import ConfigurationError, PayloadError, did_you_mean
+from hs_stream.core.kinds import NO_UNIT, UNKNOWN, Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import parse_duration
 from hs_stream.core.value import Value
@@ -67,6 +70,12 @@ _TEXTS: Final = (
 _SWITCHES: Final = ("enabled_by_default", "force_update")
 _KEYS: Final = ("component", *_TEXTS, *_SWITCHES, "expire_after", "suggested_display_precision")
 _UNKNOWN: Final = "None"
+_STATE_CLASS: Final[Mapping[str, str]] = {
+    "sample": "measurement",
+    "state": "measurement",
+    "counter": "total_increasing",
+}
+"""By kind."""
 _BIRTH_JITTER: Final = 1.0
 _LONGEST_CONFIG: Final = 64 * 1024
 """Bytes of a description that may be ours."""
@@ -199,13 +208,14 @@ def _state(value: Value, component: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """One stream as an entity. ``options`` are those under ``homeassistant``."""
+    """One stream as an entity. ``options`` are those under ``homeassistant``; ``meaning`` is that of its values."""
 
     stream: StreamId
     workflow: str
     plates: tuple[str, ...]
     tool: str
     options: Mapping[str, Any]
+    meaning: Meaning = UNKNOWN
 
     @property
     def component(self) -> str:
@@ -240,7 +250,27 @@ class Entity:
             },
             "origin": {"name": ORIGIN, "sw_version": version},
         }
-        return _json.encode(document | given)
+        return _json.encode(document | _measured(self.meaning, given, self.component) | given)
+
+
+def _measured(meaning: Meaning, given: Mapping[str, Any], component: str) -> dict[str, str]:
+    """What follows from the meaning, where it is not given: what does not go with the given ``device_class`` does not.
+
+    An amount, such as the kWh of a day, has no state class: Home Assistant takes totals to go on.
+    """
+    device, found = given.get("device_class"), {}
+    unit = given.get("unit_of_measurement")
+    if component != "sensor" or "value_template" in given:
+        return {}
+    if unit is None and meaning.unit not in (None, NO_UNIT):
+        units = None if device is None else UNITS.get(device)
+        if units is None or _plain_unit(meaning.unit) in units:
+            unit = found["unit_of_measurement"] = meaning.unit
+    state = _STATE_CLASS.get(meaning.kind or "")
+    # What has no unit may be no number, and then no class goes with it.
+    if unit is not None and state is not None and state in STATE_CLASSES_OF.get(device or "", STATE_CLASSES):
+        found["state_class"] = state
+    return found
 
 
 def _identifier(parts: Sequence[str]) -> str:
@@ -312,7 +342,9 @@ class HomeAssistant:
             key = item.workflow, item.stream
             entity = self._entities.get(key)
             if entity is None:
-                entity = self._entities[key] = Entity(item.stream, item.workflow, item.plates, item.tool, options)
+                entity = self._entities[key] = Entity(
+                    item.stream, item.workflow, item.plates, item.tool, options, item.meaning
+                )
                 self._topics.add(entity.topic("config"))
                 self._describe(entity)
             topic = entity.topic("state")
@@ -325,7 +357,7 @@ class HomeAssistant:
         self._report = connected
         if self._published is not None:
             self.announce(
-                Entity(one.stream, one.workflow, one.plates, one.tool, one.options["homeassistant"] or {})
+                Entity(one.stream, one.workflow, one.plates, one.tool, one.options["homeassistant"] or {}, one.meaning)
                 for one in self._published()
                 if "homeassistant" in one.options
             )
