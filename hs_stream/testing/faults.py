@@ -50,8 +50,8 @@ class Crash(BaseException):
 class Gate:
     """What one process passes at each *point* of its writes; at the ``at``-th from now on (0: never) it stands still.
 
-    From then on everything of it that comes to a point, or calls its store, waits until `open`. Use it in one event
-    loop.
+    It does so once, whatever ``at`` is afterwards. From then on everything of it that comes to a point, or calls its
+    store, waits until `open`. Use it in one event loop.
     """
 
     def __init__(self, at: int = 0) -> None:
@@ -65,7 +65,7 @@ class Gate:
 
     async def point(self, where: str) -> None:
         """Before or after something durable."""
-        if self.at:
+        if self.at and not self.where:
             self.at -= 1
             if not self.at:
                 self.where = where

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +21,7 @@ from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDe
 from hs_stream.engine.engine import EngineSettings
 from hs_stream.engine.ports import Reading, Store
 from hs_stream.plugins import default_registry
+from hs_stream.testing.faults import Gate
 from hs_stream.testing.history import History
 from tests.laws.gated import GatedMongo, GatedSqlite, fenced_often
 
@@ -100,6 +102,17 @@ async def play(make: Make, points: int, *, quiet: bool) -> bool:
     finally:
         await history.abandon()
     return stood
+
+
+async def test_whoever_stood_still_does_not_do_so_again() -> None:
+    gate = Gate(at=1)
+    passing = asyncio.ensure_future(gate.point("here"))
+    await gate.still()
+    gate.at = 1
+    gate.open()
+    await passing
+    await gate.point("there")
+    assert gate.where == "here"
 
 
 async def test_whoever_stood_still_changes_nothing(storage: tuple[Callable[[], Make], int]) -> None:
