@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from benchmarks.steady.parts import Contender, Cost, Parts
 __all__ = ["FULL", "QUICK", "Size", "idle", "latency", "rate", "stored"]
 
 ROOMS: Final = 50
+STORES: Final[tuple[Literal["mongodb", "sqlite"], ...]] = ("mongodb", "sqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Run:
 
 async def _warm_up(parts: Parts, contender: Contender) -> int:
     """Rooms are known, connections open, code is warm; returns how many instances there should be now."""
-    before = parts.stored(contender.database)
+    before = contender.stored()
     result = await parts.load(contender, rooms=ROOMS, readings=20 * ROOMS)
     expected = before + result.sent * contender.per_reading
     await parts.until_stored(contender, expected)
@@ -102,19 +103,29 @@ async def rate(parts: Parts, size: Size) -> dict[str, Any]:
 # --- 2: latency ---
 
 
-async def latency(parts: Parts, size: Size, per_second: int = 1_000) -> dict[str, Any]:
-    """Of the service and, to compare, of the bare loop."""
-    found: dict[str, Any] = {"per_second": per_second, "seconds": size.latency_seconds}
-    async with parts.bare_loop() as contender:
-        found["bare"] = await _paced(parts, contender, size.latency_seconds, per_second)
-    database = parts.new_name("ours")
-    async with parts.service(database) as contender:
-        found["ours"] = await _paced(parts, contender, size.latency_seconds, per_second)
-    parts.drop(database)
-    return found
+async def latency(parts: Parts, size: Size) -> dict[str, Any]:
+    """Below saturation: of the bare loop, which writes to MongoDB, and of the service on either store, in turn."""
+    runs: dict[tuple[int, str], list[dict[str, float]]] = {}
+    for _ in range(size.flat_runs):
+        for per_second in (1_000, 100):
+            async with parts.bare_loop() as contender:
+                one = await _paced(parts, contender, size.latency_seconds, per_second)
+                runs.setdefault((per_second, "bare loop"), []).append(one)
+            for store in STORES:
+                database = parts.new_name("ours")
+                async with parts.service(database, store=store) as contender:
+                    one = await _paced(parts, contender, size.latency_seconds, per_second)
+                    runs.setdefault((per_second, store), []).append(one)
+                parts.drop(database)
+    levels = [
+        {"per_second": per_second, "who": who, "runs": found}
+        | {key: median(one[key] for one in found) for key in found[0]}
+        for (per_second, who), found in runs.items()
+    ]
+    return {"seconds": size.latency_seconds, "levels": levels}
 
 
-async def _paced(parts: Parts, contender: Contender, seconds: int, per_second: int) -> dict[str, Any]:
+async def _paced(parts: Parts, contender: Contender, seconds: int, per_second: int) -> dict[str, float]:
     await _warm_up(parts, contender)
     before = contender.cost
     result = await parts.load(

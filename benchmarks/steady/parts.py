@@ -8,16 +8,18 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from pymongo import MongoClient
 
@@ -87,6 +89,8 @@ class Contender:
     database: str
     per_reading: int
     started_in: float
+    stored: Callable[[], int]
+    """How many instances there are."""
 
     @property
     def cost(self) -> Cost:
@@ -148,12 +152,20 @@ class Parts:
             if await asyncio.wait_for(process.stdout.readline(), _START_SECONDS) != b"ready\n":
                 raise RuntimeError(f"the bare loop does not start: {_end_of(self.path / f'{database}.log')}")
             yield Contender(
-                process.pid, baseline.IN, baseline.OUT.format(room="+"), database, 1, time.monotonic() - began
+                process.pid,
+                baseline.IN,
+                baseline.OUT.format(room="+"),
+                database,
+                1,
+                time.monotonic() - began,
+                partial(self._stored, database),
             )
         self.drop(database)
 
     @contextlib.asynccontextmanager
-    async def service(self, database: str, *wrapper: str) -> AsyncIterator[Contender]:
+    async def service(
+        self, database: str, *wrapper: str, store: Literal["mongodb", "sqlite"] = "mongodb"
+    ) -> AsyncIterator[Contender]:
         """``hs-stream serve`` over ``database``. ``wrapper`` (a profiler) comes before the interpreter's arguments.
 
         Each has a topic of its own: the broker keeps the sessions of those before it, and would queue for them.
@@ -163,8 +175,9 @@ class Parts:
         site.mkdir()
         topic = f"{name}/{{room}}/climate"
         (site / "steady.yaml").write_text(_WORKFLOW.replace("{topic}", topic), encoding="utf-8")
-        store = self.mongod.database_url(database)
-        settings = _SETTINGS.format(store=store, broker=self.broker.url, name=database)
+        file = site / "store.db"
+        url = self.mongod.database_url(database) if store == "mongodb" else f"sqlite:///{file}"
+        settings = _SETTINGS.format(store=url, broker=self.broker.url, name=database)
         (site / "hs-stream.toml").write_text(settings, encoding="utf-8")
         arguments = wrapper or (sys.executable, "-m", "hs_stream.cli")
         began = time.monotonic()
@@ -181,6 +194,7 @@ class Parts:
                 database,
                 PER_READING,
                 time.monotonic() - began,
+                partial(self._stored, database) if store == "mongodb" else partial(_rows, file),
             )
 
     # --- load ---
@@ -202,21 +216,26 @@ class Parts:
             raise RuntimeError(f"{contender.database}: {result.results} of {result.sent} results. {result.error}")
         return result
 
-    def stored(self, database: str) -> int:
+    def _stored(self, database: str) -> int:
         """How many instances there are, without counting them."""
         return self.mongo[database]["instances"].estimated_document_count()
 
     async def until_stored(self, contender: Contender, count: int) -> float:
         """Wait for ``count`` instances; the monotonic time at which they were seen, 0 if they were there already."""
-        if self.stored(contender.database) >= count:
+        if contender.stored() >= count:
             return 0.0
         deadline = time.monotonic() + _STORED_SECONDS
         while time.monotonic() < deadline:
-            if self.stored(contender.database) >= count:
+            if contender.stored() >= count:
                 return time.monotonic()
             await asyncio.sleep(0.005)
-        found = self.stored(contender.database)
+        found = contender.stored()
         raise RuntimeError(f"{contender.database}: {found} of {count} instances stored")
+
+
+def _rows(file: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM instances").fetchone()[0])
 
 
 def _environment() -> dict[str, str]:

@@ -38,7 +38,7 @@ def column(values: Sequence[Value] | Times | Values) -> Values:
     if values:
         kind = type(values[0])
         dtype = _DTYPES.get(kind)
-        if dtype is not None and all(type(value) is kind for value in values):
+        if dtype is not None and (len(values) == 1 or all(type(value) is kind for value in values)):
             return np.array(values, dtype)
     return values if isinstance(values, list) else list(values)
 
@@ -78,7 +78,7 @@ class Batch:
         return len(self.times)
 
     def __bool__(self) -> bool:
-        return len(self.times) > 0
+        return self.times.size != 0
 
     def __iter__(self) -> Iterator[tuple[int, Value]]:
         return zip(self.times.tolist(), self.plain(), strict=True)
@@ -155,10 +155,25 @@ class Batch:
                 raise TypeError(f"{value!r} at time {self.times[index]} is not a number")
         return result
 
+    def then(self, later: Batch) -> Batch:
+        """These instances and then those of ``later``, which begins after the last of them."""
+        times, more = self.times, later.times
+        if not more.size:
+            return self
+        if not times.size:
+            return later
+        values, others = self.values, later.values
+        if isinstance(values, list) or isinstance(others, list) or values.dtype != others.dtype:
+            others = others if isinstance(others, list) else others.tolist()
+            return Batch(np.concatenate((times, more)), column([*self.plain(), *others]))
+        return Batch(np.concatenate((times, more)), np.concatenate((values, others)))
+
     @staticmethod
     def concat(parts: Sequence[Batch]) -> Batch:
         """The batches one after the other. Each must end before the next begins."""
-        parts = [part for part in parts if len(part.times)]
+        if len(parts) == 2:
+            return parts[0].then(parts[1])
+        parts = [part for part in parts if part.times.size]
         if len(parts) < 2:
             return parts[0] if parts else NOTHING
         times = np.concatenate([part.times for part in parts])

@@ -46,7 +46,7 @@ class Arrival(NamedTuple):
             changed = TimeIntervals.points(upserts.times.tolist())
             if inserts:
                 changed |= TimeIntervals.of(inserts.first_time - 1, inserts.last_time)
-        late = changed & TimeIntervals.of(MIN_TIME, upper)
+        late = changed & TimeIntervals.of(MIN_TIME, upper) if changed and changed.start < upper else EMPTY
         # An aggregate may cover these times from before the stream was there, and still does in what is durable.
         marks = changed if young else late
         return cls(stream, inserts, upserts, changed, late, bisect_right(placed.times, upper), marks)

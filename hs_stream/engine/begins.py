@@ -152,14 +152,16 @@ class Begins:
 
     # --- what readings say ---
 
+    def may_hold_back(self, stream: Stream, placed: Placed, oldest: int) -> bool:
+        """Whether `hold_back` is to be asked."""
+        return placed.times[0] < max(oldest - self._backdate, stream.state.since)
+
     async def hold_back(self, stream: Stream, readings: Sequence[Came], placed: Placed, oldest: int) -> int | None:
         """Some of ``readings`` may be old: ``oldest`` is the arrival of the first of the round.
 
         Returns `StreamState.since` where the stream's record has to say so, or says too much; it must be durable no
         later than the readings.
         """
-        if placed.times[0] >= max(oldest - self._backdate, stream.state.since):
-            return None
         backdate = self._backdate_of(stream)
         if placed.times[0] >= max(oldest - backdate, stream.state.since):
             return None

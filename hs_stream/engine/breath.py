@@ -23,8 +23,12 @@ class Breath:
         """Nobody waits yet: the others ran just now."""
         self._since = perf_counter()
 
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        return perf_counter() - self._since > _LONG
+
     async def __call__(self) -> None:
         """Let others run, if it is time."""
-        if perf_counter() - self._since > _LONG:
+        if self.is_due():
             await asyncio.sleep(0)
             self._since = perf_counter()

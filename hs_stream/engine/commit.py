@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from hs_stream.core.batch import NOTHING
-from hs_stream.core.stream import difference
 from hs_stream.core.time import MIN_TIME
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.breath import Breath
@@ -82,8 +80,11 @@ class Committer:
         for stream in draft.streams:
             work = draft.of(stream)
             if work.writes:
-                changes.append(await self._change(work, publish=bool(stream.outlets)))
-                await self._breath()
+                if not work.fresh:
+                    await self._number(work)
+                changes.append(work.change(work.merged(), publish=bool(stream.outlets)))
+                if self._breath.is_due():
+                    await self._breath()
         if self._uppers and draft.now >= self._uppers_at + _UPPERS_EVERY:
             await self.write_uppers(draft.now)
         consumed = max(consumed, self._consumed)
@@ -93,14 +94,10 @@ class Committer:
         history = self._tally.take(draft.now)
         await self._write(Commit(self.seq + 1, changes, consumed, self._silence.proven, history), draft, arrival)
 
-    async def _change(self, work: Work, *, publish: bool) -> StreamChange:
-        if not work.differences:
-            return work.change(_NOTHING_CHANGED, publish=publish)
-        merged = work.merged()
-        if merged and not work.fresh:
+    async def _number(self, work: Work) -> None:
+        if merged := work.merged():
             inserted = merged.inserted.times.tolist()
             work.number(await self._numbers(work.id, merged.revised.times.tolist(), merged.retracted, inserted))
-        return work.change(merged, publish=publish)
 
     async def _numbers(
         self, stream: int, revised: Sequence[int], retracted: Sequence[int], inserted: Sequence[int]
@@ -142,14 +139,18 @@ class Committer:
 
     def _count(self, draft: Draft, changes: Sequence[StreamChange]) -> None:
         streams = {stream.id: stream for stream in draft.streams}
+        inserted = revised = retracted = 0
         for change in changes:
-            counts = len(change.inserted), len(change.revised), len(change.retracted)
-            if any(counts):
-                for kind, count in zip(("insert", "revise", "retract"), counts, strict=True):
-                    if count:
-                        self._telemetry.written(kind, count)
-                self.results += sum(counts)
-                streams[change.stream].count(sum(counts), before_newest=not change.fresh)
+            came, other, gone = len(change.inserted.times), len(change.revised.times), len(change.retracted)
+            if count := came + other + gone:
+                inserted += came
+                revised += other
+                retracted += gone
+                streams[change.stream].count(count, before_newest=not change.fresh)
+        for kind, count in (("insert", inserted), ("revise", revised), ("retract", retracted)):
+            if count:
+                self._telemetry.written(kind, count)
+                self.results += count
 
     def note_upper(self, stream: Stream) -> None:
         """A raw stream's watermark rose."""
@@ -159,6 +160,3 @@ class Committer:
         """Let readers of the store see how far raw streams are."""
         uppers, self._uppers, self._uppers_at = self._uppers, {}, now
         await self._store("advance", self._store.store.advance, uppers)
-
-
-_NOTHING_CHANGED: Final = difference(NOTHING, NOTHING)

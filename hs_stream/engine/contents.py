@@ -138,12 +138,24 @@ class Contents:
 
     async def read(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]``."""
+        found = self.at_hand(stream, start, end)
+        if found is None:
+            found, _ = await self.read_some(stream, start, end, limit=None)
+        return found
+
+    def at_hand(self, stream: Stream, start: int, end: int) -> Batch | None:
+        """What `read` gives, where the tail has it."""
         tail = stream.latest_tail
-        if start >= tail.low:
-            self.served_by_tail += 1
-            return tail.batch.slice(start, end)
-        batch, _ = await self.read_some(stream, start, end, limit=None)
-        return batch
+        if start < tail.low:
+            return None
+        self.served_by_tail += 1
+        return tail.batch.slice(start, end)
+
+    def last_at_hand(self, stream: Stream, instant: int, count: int) -> Batch | None:
+        """What `last` gives, where the tail has it."""
+        tail = stream.latest_tail
+        found = tail.batch.last(instant, count)
+        return found if len(found) == count or tail.low <= MIN_TIME else None
 
     async def before(self, stream: Stream, start: int, end: int) -> Batch:
         """All instances in ``(start, end]`` as they were before this step, where the step wrote nothing so far."""
@@ -194,12 +206,12 @@ class Contents:
 
     async def last(self, stream: Stream, instant: int, count: int) -> Batch:
         """The last ``count`` instances at or before ``instant``."""
-        tail = stream.latest_tail
-        found = tail.batch.last(instant, count)
-        if len(found) == count or tail.low <= MIN_TIME:
-            return found
+        at_hand = self.last_at_hand(stream, instant, count)
+        if at_hand is not None:
+            return at_hand
         self.served_by_store += 1
         over = _over_store(stream)
+        tail = stream.latest_tail
         version = tail.version
         if over is None:
             # What this step wrote is in the tail only: the store serves what is older.

@@ -15,7 +15,7 @@ from typing import Final
 from hs_stream.compute.task import NO_STATES, Carried, Result, Task
 from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.time import MIN_TIME
-from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Window
+from hs_stream.core.tool import OnGrid, Pointwise, Previous, Sources, Support, Window
 from hs_stream.core.value import Value
 from hs_stream.engine.contents import Contents
 from hs_stream.engine.ports import Backend
@@ -52,6 +52,36 @@ class Evaluator:
         first, last = due
         sources, low = await self._read(stream, first, last, limit)
         return sources, low if low > first else start
+
+    def at_hand(self, stream: Stream, start: int, end: int) -> Sources | None:
+        """What `gather` gives for all of ``(start, end]``, where the tails have it. Not of an aggregate."""
+        due = self._due(stream, start, end)
+        if due is None:
+            return Sources([NOTHING] * len(stream.inputs))
+        first, last = due
+        pieces = []
+        for source, support in zip(stream.inputs, stream.supports, strict=True):
+            batch = self._at_hand(source, support, first, last)
+            if batch is None:
+                return None
+            pieces.append(batch)
+        return Sources(pieces)
+
+    def _at_hand(self, source: Stream, support: Support, start: int, end: int) -> Batch | None:
+        low, before = start, 0
+        if isinstance(support, Window):
+            if support.after or start <= MIN_TIME:
+                return None
+            low, end, before = start - max(support.lookback - 1, 0), end + support.lookahead, support.before
+        elif isinstance(support, Previous):
+            before = support.n
+        elif not isinstance(support, Pointwise):
+            return None
+        batch = self._contents.at_hand(source, low, end)
+        if batch is None or not before:
+            return batch
+        held = self._contents.last_at_hand(source, low, before)
+        return None if held is None else held.slice(source.state.floor, low).then(batch)
 
     @staticmethod
     def _due(stream: Stream, start: int, end: int) -> tuple[int, int] | None:

@@ -94,7 +94,7 @@ class Executor:
         self._pace = Pace(least=_LEAST_NEW)
         evaluator = Evaluator(self.contents, telemetry, backend, settings.chunk)
         pieces = Pieces(self.contents, evaluator, self.begins, self.tally, telemetry, self._breath)
-        folder = Folder(self.contents, store, evaluator, pieces.accept, pieces.fail, self.schedule.unseen)
+        folder = Folder(self.contents, store, evaluator, pieces, self.schedule.unseen)
         self._processor = Processor(self.contents, pieces, folder, self.schedule, self.begins, silence, clock)
         self.committer = Committer(store, feed, silence, self.tally, telemetry, self._breath, seq=commit_seq)
         self._grow: Grow | None = None
@@ -272,8 +272,12 @@ class Executor:
                     await self._breath()
             else:
                 for stream, changed in streams:
-                    self._processor.finish(stream, await self._processor.process(stream, changed, draft), draft)
-                    await self._breath()
+                    ready = self._processor.at_hand(stream, changed, draft)
+                    if not isinstance(ready, tuple):
+                        ready = await (ready or self._processor.process(stream, changed, draft))
+                    self._processor.finish(stream, ready, draft)
+                    if self._breath.is_due():
+                        await self._breath()
             for stream, _ in streams:
                 if stream.grows and self._grow is not None:
                     found = [part for one in draft.of(stream).differences for part in (one.inserted, one.revised)]
@@ -281,7 +285,9 @@ class Executor:
                         await self._grow(stream, values)
 
     async def _evaluate(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
-        done = await self._processor.process(stream, changed, draft)
+        done = self._processor.at_hand(stream, changed, draft)
+        if not isinstance(done, tuple):
+            done = await (done or self._processor.process(stream, changed, draft))
         await self._breath()
         return done
 

@@ -21,30 +21,24 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from hs_stream.compute.task import NO_STATES, Carried, Result
-from hs_stream.core.batch import Batch
+from hs_stream.core.batch import NOTHING, Batch
 from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import Sources
 from hs_stream.core.value import Value, canonical
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
+from hs_stream.engine.pieces import Pieces
 from hs_stream.plan.draft import Draft
 from hs_stream.plan.state import Head
 from hs_stream.plan.streams import Stream
 from hs_stream.plan.take_back import Invalid
-from hs_stream.plan.work import Spans
 
-__all__ = ["SNAPSHOT_EVERY", "Accept", "Folder"]
+__all__ = ["SNAPSHOT_EVERY", "Folder"]
 
 SNAPSHOT_EVERY: Final = 512
 _MOST_CANDIDATES: Final = 256
 _FEW: Final = 4 * SNAPSHOT_EVERY
-
-Accept = Callable[[Stream, Spans, Batch, Draft, TimeIntervals], Awaitable[None]]
-"""``accept(stream, spans, contents, draft, failed)``: the results inside of ``spans``, and where the tool raised."""
-
-Fail = Callable[[Stream, TimeIntervals, int, str, str, Draft], None]
-"""``fail(stream, failed, count, error, kind, draft)``: the tool raised at ``count`` instants in ``failed``."""
 
 
 class Folder:
@@ -55,16 +49,51 @@ class Folder:
         contents: Contents,
         store: PatientStore,
         evaluator: Evaluator,
-        accept: Accept,
-        fail: Fail,
+        pieces: Pieces,
         unseen: Callable[[Stream], TimeIntervals],
     ) -> None:
         self._contents = contents
-        self._accept = accept
-        self._fail = fail
+        self._pieces = pieces
         self._store = store
         self._evaluator = evaluator
         self._unseen = unseen
+
+    def at_hand(self, stream: Stream, start: int, end: int, draft: Draft) -> Result | Awaitable[Result] | None:
+        """Evaluate ``(start, end]``, later than all there is, from memory; ``None`` where more is needed.
+
+        `accept_at_hand` takes what comes of it.
+        """
+        head = draft.of(stream).fold
+        if head is None or not head.since <= start <= head.until or stream.looks_on:
+            return None
+        batch = self._contents.at_hand(stream.inputs[0], start, end)
+        if batch is None:
+            return None
+        draft.spend(len(batch) + 1)
+        carried = Carried(head.state, head.since, head.passed)
+        return self._evaluator.run(stream, start, end, Sources((batch,)), carried, NO_STATES, SNAPSHOT_EVERY)
+
+    def accept_at_hand(self, stream: Stream, done: Result, end: int, draft: Draft) -> TimeIntervals:
+        """Returns what is left for later steps. ``done`` is not torn."""
+        draft.spend(done.spent)
+        draft.write(stream).snap(done.snapshots)
+        return self._take(stream, done, end, draft)
+
+    async def accept_torn(self, stream: Stream, done: Result, end: int, draft: Draft) -> TimeIntervals:
+        """The same of what is torn: it goes on (rule 4)."""
+        draft.spend(done.spent)
+        draft.write(stream).snap(done.snapshots)
+        batch = await self._contents.read(stream.inputs[0], done.start, end)
+        whole = await self._on(stream, done, end, batch, None, draft, NO_STATES, SNAPSHOT_EVERY)
+        return self._take(stream, whole, end, draft)
+
+    def _take(self, stream: Stream, done: Result, end: int, draft: Draft) -> TimeIntervals:
+        if done.raised:
+            self._pieces.fail(stream, done.failed, done.raised, done.error, done.kind, draft)
+        if done.end > done.start:
+            self._pieces.put(stream, ((done.start, done.end),), NOTHING, done.contents, draft, done.failed)
+        draft.write(stream).carry(_head(done))
+        return TimeIntervals.of(done.end, end)
 
     async def process(
         self,
@@ -113,12 +142,11 @@ class Folder:
         work = draft.write(stream)
         done = await self._through(stream, start, until, batch, carried, invalid, draft, old, SNAPSHOT_EVERY)
         if done.raised:
-            self._fail(stream, done.failed, done.raised, done.error, done.kind, draft)
+            self._pieces.fail(stream, done.failed, done.raised, done.error, done.kind, draft)
         reached = done.end
         if reached > start:
-            await self._accept(stream, ((start, reached),), done.contents, draft, done.failed)
-        assert done.carried is not None
-        new = Head(done.carried.since, reached, done.carried.state, done.carried.passed)
+            await self._pieces.accept(stream, ((start, reached),), done.contents, draft, done.failed)
+        new = _head(done)
         if done.converged:
             return EMPTY, self._converge(stream, end, new, lost, invalid, head, draft)
         work.carry(new)
@@ -148,8 +176,20 @@ class Folder:
             done = await done
         draft.spend(done.spent)
         draft.write(stream).snap(done.snapshots)
-        if not done.torn:
-            return done
+        return await self._on(stream, done, end, batch, invalid, draft, old, every) if done.torn else done
+
+    async def _on(
+        self,
+        stream: Stream,
+        done: Result,
+        end: int,
+        batch: Batch,
+        invalid: Invalid | None,
+        draft: Draft,
+        old: Mapping[int, Value],
+        every: int,
+    ) -> Result:
+        """``done`` is torn: rebuild the state, and go on to ``end`` (rule 4)."""
         stream.agenda.beware()
         assert done.carried is not None
         rebuilt = await self._rebuilt(stream, done.end, invalid, draft)
@@ -262,3 +302,8 @@ class Folder:
         if head is not None and head.since <= until and first < head.until:
             found[min(head.until, until)] = head.state
         return {at: state for at, state in found.items() if lost.covers(at - 1, at)}
+
+
+def _head(done: Result) -> Head:
+    assert done.carried is not None
+    return Head(done.carried.since, done.end, done.carried.state, done.carried.passed)

@@ -212,10 +212,12 @@ class Ingest:
                 if arrival.late_readings:
                     self.late += arrival.late_readings
                     self._telemetry.late(arrival.late_readings)
-                since = await begins.hold_back(stream, readings, placed, oldest)
-                if since is not None:
-                    held.append((stream, stream.state._replace(since=since)))
-            await breath()
+                if begins.may_hold_back(stream, placed, oldest):
+                    since = await begins.hold_back(stream, readings, placed, oldest)
+                    if since is not None:
+                        held.append((stream, stream.state._replace(since=since)))
+            if breath.is_due():
+                await breath()
         if fresh or any(arrival.late for arrival in arrivals):
             await self.forget_strays()
         if held:
@@ -230,7 +232,8 @@ class Ingest:
             arrival.remember(self._lateness)
             schedule.arrived(arrival.stream, arrival.changed, oldest)
             begins.notice(arrival.stream, arrival.changed)
-            await breath()
+            if breath.is_due():
+                await breath()
         if any(arrival.marks for arrival in arrivals):
             # Not before: a step in between takes account of some of them only.
             self._executor.mark(self._appender.seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from hs_stream.compute.task import Result
@@ -42,6 +43,27 @@ class Pieces:
         self._tally = tally
         self._telemetry = telemetry
         self._breath = breath
+
+    def at_hand(self, stream: Stream, start: int, end: int, draft: Draft) -> Result | Awaitable[Result] | None:
+        """Evaluate ``(start, end]``, later than all there is, from memory; ``None`` where more is needed.
+
+        `accept_at_hand` takes what comes of it.
+        """
+        sources = self._evaluator.at_hand(stream, start, end)
+        if sources is None:
+            return None
+        draft.spend(sum(map(len, sources)) + 1)
+        return self._evaluator.run(stream, start, end, sources)
+
+    def accept_at_hand(self, stream: Stream, found: Result, end: int, draft: Draft) -> TimeIntervals:
+        """Returns what is left for later steps, up to ``end``."""
+        start = stream.end()
+        draft.spend(found.spent)
+        done = ((found.start, end),)
+        if failed := found.failed & TimeIntervals(done) if found.failed else EMPTY:
+            self.fail(stream, failed, len(failed), found.error, found.kind, draft)
+        self.put(stream, done, NOTHING, found.contents, draft, failed)
+        return TimeIntervals.of(start, found.start)
 
     async def evaluate_all(self, stream: Stream, owed: TimeIntervals, draft: Draft) -> TimeIntervals:
         """Newest first. Returns what is left for later steps.
@@ -131,13 +153,18 @@ class Pieces:
 
         The tool raised on ``failed`` of them.
         """
-        work = draft.write(stream)
         start, end = spans[0][0], spans[-1][1]
         old = NOTHING
-        if not work.is_new(start):
+        if not draft.write(stream).is_new(start):
             old = (await self._contents.before(stream, start, end)).within(spans)
-        changed = work.put(spans, old, new, failed)
+        self.put(stream, spans, old, new, draft, failed)
+
+    def put(
+        self, stream: Stream, spans: Spans, old: Batch, new: Batch, draft: Draft, failed: TimeIntervals = EMPTY
+    ) -> None:
+        """`accept`, where what was there is known: it is ``old``."""
+        changed = draft.write(stream).put(spans, old, new, failed)
         cause = draft.causes[stream.id]
-        self._tally.add(stream, cause, start, end, len(new), changed)
+        self._tally.add(stream, cause, spans[0][0], spans[-1][1], len(new), changed)
         if cause != "arrival" and new:
             self._telemetry.recomputed(cause, len(new))

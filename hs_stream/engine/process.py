@@ -2,19 +2,20 @@
 
 The rules are those of `hs_stream.engine.executor`. Everything is written to the draft of the step.
 
-`Processor.process` is the part that reads and evaluates. Several streams of one rank may be in it at once: it changes
-nothing that another stream of its rank looks at, but for what of the budget is left. `Processor.finish` tells others.
-It does not wait for anything, and comes in order of rank and id, so that causes and turns do not depend on who was
-ready first.
+`Processor.at_hand`, or else `Processor.process`, is the part that reads and evaluates. Several streams of one rank may
+be in it at once: it changes nothing that another stream of its rank looks at, but for what of the budget is left.
+`Processor.finish` tells others. It does not wait for anything, and comes in order of rank and id, so that causes and
+turns do not depend on who was ready first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
+from hs_stream.compute.task import Result
 from hs_stream.core.affected import affected, counts_after, looks_on
 from hs_stream.core.batch import Batch
 from hs_stream.core.time import EMPTY, TimeIntervals, shift
@@ -62,6 +63,53 @@ class Processor:
         self._begins = begins
         self._silence = silence
         self._clock = clock
+
+    def at_hand(
+        self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft
+    ) -> Done | Coroutine[Any, Any, Done] | None:
+        """`process` in the usual case, where all that it takes is in memory: nothing is awaited.
+
+        ``None`` in any other case; nothing is done then. A coroutine where the backend has the result later.
+        """
+        usual = steady(stream, changed, draft.horizon)
+        if usual is None:
+            return None
+        start, end = usual
+        if draft.of(stream).frontier > start:
+            return None
+        rest = EMPTY
+        if end > start:
+            part = self._folder if stream.is_fold else self._pieces
+            found = part.at_hand(stream, start, end, draft)
+            if found is None:
+                return None
+            if not isinstance(found, Result) or found.torn:
+                return self._wait(found, stream, changed, end, draft)
+            rest = part.accept_at_hand(stream, found, end, draft)
+        return self._done_at_hand(stream, changed, rest, draft)
+
+    async def _wait(
+        self,
+        coming: Result | Awaitable[Result],
+        stream: Stream,
+        changed: dict[int, TimeIntervals],
+        end: int,
+        draft: Draft,
+    ) -> Done:
+        found = coming if isinstance(coming, Result) else await coming
+        part = self._folder if stream.is_fold else self._pieces
+        if found.torn:
+            rest = await self._folder.accept_torn(stream, found, end, draft)
+        else:
+            rest = part.accept_at_hand(stream, found, end, draft)
+        return self._done_at_hand(stream, changed, rest, draft)
+
+    def _done_at_hand(
+        self, stream: Stream, changed: dict[int, TimeIntervals], rest: TimeIntervals, draft: Draft
+    ) -> Done:
+        self._wait_for_rest(stream, changed)
+        draft.of(stream).note_old(None)
+        return rest, EMPTY
 
     async def process(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
         """Take back and evaluate; then it can be finished. ``changed``: per input slot."""
@@ -190,9 +238,13 @@ class Processor:
         """Tell the consumers what changed (rule 3), and that more is covered."""
         if not (work.writes or failed) or not stream.children:
             return
-        changed = failed
-        for found in work.differences:
-            changed |= _changed(found.times(), fresh=work.fresh and len(work.differences) == 1)
+        changed, differences = failed, work.differences
+        if len(differences) == 1 and work.fresh:
+            times = differences[0].inserted.times
+            changed |= TimeIntervals.of(int(times[0]) - 1, int(times[-1]))
+        else:
+            for found in differences:
+                changed |= _changed(found.times())
         cause = draft.causes[stream.id]
         for child, slot in stream.children:
             draft.touch(child, slot, changed, cause)
@@ -213,13 +265,15 @@ class Processor:
             inputs = enumerate(stream.inputs)
             return {slot: one.latest.frontier for slot, one in inputs if one.latest.frontier > end}
 
-        stream.agenda.advance(end, further if stream.aggregate and work.coverage else None)
-        horizon = self._silence.horizon
-        due = find_due(stream, self._begins.of(stream) if not stream.inputs else None, horizon)
+        if stream.aggregate or stream.agenda.waiting:
+            stream.agenda.advance(end, further if stream.aggregate and work.coverage else None)
+        if stream.inputs:
+            due, ahead = find_due(stream, None, self._silence.horizon), stream.ahead
+        else:
+            # It waits for the time itself, not for silence.
+            due, ahead = find_due(stream, self._begins.of(stream), self._silence.horizon), -self._silence.idle
         work.settle(rest, due, wanted_until(stream))
         self.note(stream)
-        # A stream without inputs waits for the time itself, not for silence.
-        ahead = stream.ahead if stream.inputs else -self._silence.idle
         wanted = next_wanted(stream)
         at = None if wanted is None else shift(wanted, ahead)
         # What silence has proven already and is still missing waits for an input (one that fails, or that nobody
@@ -227,8 +281,8 @@ class Processor:
         self._schedule.due_at(stream, None if at is None or at <= draft.horizon else at)
 
 
-def _changed(times: list[int], *, fresh: bool) -> TimeIntervals:
-    if fresh or len(times) > _MOST_POINTS:
+def _changed(times: list[int]) -> TimeIntervals:
+    if len(times) > _MOST_POINTS:
         return TimeIntervals.of(times[0] - 1, times[-1])
     if len(times) > 8:
         instants = np.array(times, np.int64)

@@ -54,7 +54,6 @@ class Draft:
         self.budget = budget
         self.is_turn = is_turn
         self.changed: Mapping[int, TimeIntervals] = {} if changed is None else changed
-        self.works: dict[int, Work] = {}
         self.streams: list[Stream] = []
         """Those that have a work, in order of rank and id."""
         self.spent = 0
@@ -123,9 +122,9 @@ class Draft:
 
     def of(self, stream: Stream) -> Work:
         """What is done to ``stream``; begins with its state."""
-        known = self.works.get(stream.id)
+        known = stream.work
         if known is None:
-            known = self.works[stream.id] = stream.begin_work()
+            known = stream.begin_work()
             self.streams.append(stream)
         return known
 

@@ -29,30 +29,38 @@ def steady(stream: Stream, changed: Mapping[int, TimeIntervals], horizon: int) -
     The usual case: everything is covered up to an end, all that changed is later, and the inputs are regular.
     The answer is the same as the general way gives, without its set algebra.
     """
+    inputs = stream.inputs
+    if not inputs or stream.aggregate:
+        return None
     known = stream.latest
     pairs = known.coverage.pairs
+    if len(pairs) != 1:
+        return None
+    start, end = pairs[0]
     if (
-        len(pairs) != 1
-        or pairs[0][0] > MIN_TIME
+        start > MIN_TIME
         or stream.agenda.retried
-        or stream.aggregate
-        or (stream.looks_on and not _looks_on_to_nothing(stream, pairs[0][1]))
-        or not stream.inputs
+        or (stream.looks_on and not _looks_on_to_nothing(stream, end))
         or stream.demand.pairs != _ALWAYS
     ):
         return None
-    end = pairs[0][1]
-    known_until = end if known.fold is None else max(end, known.fold.until)
+    lookaheads = stream.lookaheads
+    fold = known.fold
+    known_until = end if fold is None or fold.until < end else fold.until
     for slot, spans in changed.items():
-        if slot >= 0 and spans and spans.pairs[0][0] - stream.lookaheads[slot] < known_until:
+        if slot >= 0 and (moved := spans.pairs) and moved[0][0] - lookaheads[slot] < known_until:
             return None
     reach = MAX_TIME
-    for source, lookahead in zip(stream.inputs, stream.lookaheads, strict=True):
+    for slot, source in enumerate(inputs):
+        latest = source.latest
         if source.kind == "derived":
-            covered = source.latest.coverage.pairs
+            covered = latest.coverage.pairs
             if len(covered) != 1 or covered[0][0] > MIN_TIME:
                 return None
-        reach = min(reach, shift(source.reach(horizon), -lookahead))
+        upto = source.reach_of(latest, horizon)
+        if lookaheads[slot]:
+            upto = shift(upto, -lookaheads[slot])
+        reach = min(reach, upto)
     return end, reach
 
 
@@ -87,7 +95,11 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     """
     if not stream.inputs:
         return _next_own_tick(stream, begin)
-    due, hole = _next_output(stream), _next_hole(stream, horizon)
+    due = _next_output(stream)
+    pairs = stream.latest.coverage.pairs
+    if len(pairs) == 1 and pairs[0][0] <= MIN_TIME:
+        return due
+    hole = _next_hole(stream, horizon)
     return due if hole is None else hole if due is None else min(due, hole)
 
 

@@ -137,9 +137,9 @@ class Tail:
         self.version += 1
         if self.low >= MAX_TIME:
             self.low = frontier
-        batch = self.batch
-        self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
-        self._trim()
+        self._hold(self.batch.then(new), new)
+        if self.batch.times.size > 2 * LEAST or self.size > self.room.one:
+            self._trim()
 
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> None:
         """Contents inside of ``spans`` (sorted, disjoint) are now ``new``."""
@@ -150,7 +150,7 @@ class Tail:
         if spans[0][0] < self.low:
             new = new.slice(self.low, MAX_TIME)
         if not batch.times.size or batch.times[-1] <= spans[0][0]:
-            self._hold(Batch.concat((batch, new)) if batch.times.size else new, new)
+            self._hold(batch.then(new), new)
         else:
             inside = [(max(start, self.low), end) for start, end in spans if end > self.low]
             self._hold(batch.replace(inside, new), new, batch.within(inside))

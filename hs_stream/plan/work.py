@@ -150,23 +150,29 @@ class Work:
         Returns at how many instants they differ.
         """
         start, end = spans[0][0], spans[-1][1]
-        found = difference(old, new)
-        if found:
+        there = len(new.times)
+        changed = there
+        if len(old.times):
+            found = difference(old, new)
+            changed = len(found)
+        elif there:
+            found = Difference(new, NOTHING, [])
+        if changed:
             self.differences.append(found)
-            self.fresh = self.fresh and self.is_new(start)
+            self.fresh = self.fresh and start >= self.until
         self.written.append((spans, new))
         if start < self.frontier:
             self._own_tail().replace(spans, new)
-        elif new:
+        elif there:
             self._own_tail().extend(self.frontier, new)
         self._lower(start)
-        if new:
-            self.frontier = max(self.frontier, new.last_time)
+        if there and (last := int(new.times[-1])) > self.frontier:
+            self.frontier = last
         inside = TimeIntervals.of(start, end) if len(spans) == 1 else TimeIntervals(spans)
         self.coverage |= inside
         if failed or (self.failed and start < self.failed.end):
             self.found(inside, failed)
-        return len(found)
+        return changed
 
     def remove(self, start: int, end: int, old: Batch) -> None:
         """Nothing is left of ``old``, the contents of ``(start, end]``."""
@@ -190,7 +196,8 @@ class Work:
 
     def _lower(self, start: int) -> None:
         self.low = min(self.low, start)
-        self._covers = self._covers or self.low < self.tail.low
+        if not self._covers:
+            self._covers = self.low < (self._tail if self.fork is None else self.fork).low
 
     @property
     def covers_store(self) -> bool:
@@ -292,6 +299,8 @@ class Work:
         """All differences as one."""
         if len(self.differences) == 1:
             return self.differences[0]
+        if not self.differences:
+            return _UNCHANGED
         parts = sorted(self.differences, key=_first_time)
         return Difference(
             Batch.concat([part.inserted for part in parts]),
@@ -312,8 +321,11 @@ class Work:
             self.fresh,
             self.snapshots,
             self.snapshots_dropped,
-            publish and bool(difference),
+            publish and bool(self.differences),
         )
+
+
+_UNCHANGED: Final = Difference(NOTHING, NOTHING, [])
 
 
 def _first_time(difference: Difference) -> int:

@@ -120,13 +120,13 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[tuple[str,
     from hs_stream.engine.pieces import Pieces
 
     seen: list[tuple[str, int, int]] = []
-    accept = Pieces.accept
+    put = Pieces.put
 
-    async def spy(self: Pieces, stream: Any, spans: Any, *rest: Any) -> None:
+    def spy(self: Pieces, stream: Any, spans: Any, *rest: Any) -> None:
         seen.extend((stream.name, max(start - START, -(10**9)), end - START) for start, end in spans)
-        await accept(self, stream, spans, *rest)
+        put(self, stream, spans, *rest)
 
-    monkeypatch.setattr(Pieces, "accept", spy)
+    monkeypatch.setattr(Pieces, "put", spy)
 
     def take() -> list[tuple[str, int, int]]:
         taken, seen[:] = list(seen), []

@@ -148,8 +148,10 @@ class Applier:
             replaces += revised
             if change.retracted:
                 deletes += [DeleteMany(where) for where in keys(change.stream, change.retracted)]
-            await self._apply_revisions(change, redo)
-            await self._apply_snapshots(change)
+            if redo or change.retracted or (change.stream in self._retracted and not change.fresh):
+                await self._apply_revisions(change, redo)
+            if change.snapshots or change.snapshots_dropped:
+                await self._apply_snapshots(change)
         replaces += await self._writer.insert("instances", inserts)
         await self._writer.write("instances", deletes)
         await self._writer.lay("instances", replaces, "replace")
