@@ -244,8 +244,9 @@ def counted(house: House, period: str) -> dict[int, Fraction]:
     kept = house.watt_hours >= 0
     times, values = house.meter_times[kept], [Fraction(value / 1000) for value in house.watt_hours[kept].tolist()]
     edges = marks(house, period)
-    found = {end: Fraction(0) for end in edges[1:] if end > times[0]}
     cells = np.array(edges[1:]).searchsorted(times, "left").tolist()
+    # What comes after the last reading nobody knows yet.
+    found = {end: Fraction(0) for end in edges[1 + cells[0] : 2 + cells[-1]]}
     for at in range(1, len(values)):
         if cells[at] >= len(edges) - 1:
             break
@@ -339,6 +340,8 @@ class Year:
 
     def __init__(self, house: House, directory: Path | None) -> None:
         self.house = house
+        self.rss = 0.0
+        """MB of memory at the most so far."""
         self._directory = directory
         self._memory = MemoryStore()
         text = WORKFLOW.replace("ZONE", BERLIN.key).replace("SEGMENT", format_time(house.segment))
@@ -365,11 +368,15 @@ class Year:
         for some in self.house.readings():
             await engine.deliver(Delivery(some, [], self._clock.now(), lambda: None, asked=True))
             await engine.settle()
+            self._look()
 
     async def compute(self, engine: Engine) -> None:
         """What ``hs-stream compute`` does."""
         targets = [StreamId.parse(name) for name in _TARGETS]
-        await engine.compute(targets, self.house.begin, self.house.end, complete=True)
+        await engine.compute(targets, self.house.begin, self.house.end, lambda *_: self._look(), complete=True)
+
+    def _look(self) -> None:
+        self.rss = max(self.rss, _rss())
 
     async def correct(self, engine: Engine, source: str, at: int, value: float) -> float:
         """Milliseconds from a late reading until everything is right."""
@@ -406,7 +413,9 @@ async def correct(year: Year, engine: Engine, runs: int) -> dict[str, list[float
 
 
 def _rss() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MB of memory right now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
 
 
 def _size(directory: Path) -> int:
@@ -422,12 +431,12 @@ async def measure(house: House, directory: Path | None, runs: int) -> dict[str, 
         began = time.perf_counter()
         await year.fill(engine)
         seconds["store"] = time.perf_counter() - began
-        print(f"stored in {seconds['store']:.1f} s, {_rss():.0f} MB", flush=True)
+        print(f"stored in {seconds['store']:.1f} s, {year.rss:.0f} MB", flush=True)
         began = time.perf_counter()
         await year.compute(engine)
         seconds["compute"] = time.perf_counter() - began
-        print(f"computed in {seconds['compute']:.1f} s, {_rss():.0f} MB", flush=True)
-        made["rss"] = _rss()
+        print(f"computed in {seconds['compute']:.1f} s, {year.rss:.0f} MB", flush=True)
+        made["rss"] = year.rss
         made["compared"] = vars(await compare(engine, house))
         made["late"] = await correct(year, engine, runs)
         made["compared_after"] = vars(await compare(engine, house))
@@ -446,7 +455,7 @@ def shown(found: dict[str, Any]) -> str:
         ["readings", f"{readings:,}"],
         ["stored, s", f"{seconds['store']:.1f} ({readings / seconds['store']:,.0f} readings/s)"],
         ["computed, s", f"{seconds['compute']:.1f} ({readings / seconds['compute']:,.0f} readings/s)"],
-        ["peak RSS, MB", f"{found['rss']:.0f}, of them {found['rss_before']:.0f} the readings to send"],
+        ["most memory, MB", f"{found['rss']:.0f}; {found['rss_before']:.0f} of them with the readings to send, before"],
         ["stored bytes", f"{found.get('bytes', 0):,}"],
     ]
     for key, when in (("compared", "computed"), ("compared_after", "corrected"), ("compared_after_start", "cold")):
