@@ -1,9 +1,9 @@
-"""``python -m benchmarks.year [--quick] [--days N] [--store memory] [--profile]``: a year of a house, on request.
+"""``python -m benchmarks.year [--quick] [--days N] [--power] [--profile]``: a year of a house, on request.
 
 A power in W each second (3.15 x 10^7 readings) with gaps, unknown readings and outages; a counter in kWh each minute
 with two new meters; a price for each hour. What comes out per hour, day and month on the clock of Berlin, by tariff
 bands and at the price of each hour, is compared with what numpy finds in whole numbers, by the definitions alone. Then
-a price of three months ago is corrected, and a reading of the power: how long until everything is right again?
+a price of three months ago is corrected: how long until everything is right again?
 """
 
 from __future__ import annotations
@@ -393,9 +393,9 @@ class Year:
             engine.want(StreamId.parse(name), self.house.begin)
 
 
-async def correct(year: Year, engine: Engine, runs: int) -> dict[str, list[float]]:
-    """Prices and readings of the power of a quarter of the time before the end, one after the other."""
-    house, found = year.house, dict[str, list[float]](price=[], power=[])
+async def correct(year: Year, engine: Engine, runs: int, *, power: bool) -> dict[str, list[float]]:
+    """Prices of a quarter of the time before the end, one after the other; and readings of the ``power``."""
+    house, found = year.house, {"price": list[float](), **({"power": list[float]()} if power else {})}
     year.keep(engine)
     await engine.settle()
     back = house.end - (house.end - house.begin) // 4
@@ -404,7 +404,7 @@ async def correct(year: Year, engine: Engine, runs: int) -> dict[str, list[float
         house.prices[at] += 1000
         when, price = int(house.price_times[at]), int(house.prices[at]) / 10_000
         found["price"].append(await year.correct(engine, "price", when, price))
-    for run in range(runs):
+    for run in range(runs if power else 0):
         at = int(house.power_times.searchsorted(back + run * HOUR))
         house.tenths[at] += 10_000
         when, watts = int(house.power_times[at]), int(house.tenths[at]) / 10
@@ -422,7 +422,7 @@ def _size(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.iterdir())
 
 
-async def measure(house: House, directory: Path | None, runs: int) -> dict[str, Any]:
+async def measure(house: House, directory: Path | None, runs: int, *, power: bool) -> dict[str, Any]:
     """All of it; plain data."""
     year = Year(house, directory)
     seconds: dict[str, float] = {}
@@ -438,12 +438,12 @@ async def measure(house: House, directory: Path | None, runs: int) -> dict[str, 
         print(f"computed in {seconds['compute']:.1f} s, {year.rss:.0f} MB", flush=True)
         made["rss"] = year.rss
         made["compared"] = vars(await compare(engine, house))
-        made["late"] = await correct(year, engine, runs)
+        made["late"] = await correct(year, engine, runs, power=power)
         made["compared_after"] = vars(await compare(engine, house))
     if directory is not None:
         made["bytes"] = _size(directory)
         async with year.engine() as engine:
-            made["late_after_start"] = await correct(year, engine, runs)
+            made["late_after_start"] = await correct(year, engine, runs, power=power)
             made["compared_after_start"] = vars(await compare(engine, house))
     return made
 
@@ -480,6 +480,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 days")
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--runs", type=int, default=5, help="corrections of each kind")
+    parser.add_argument("--power", action="store_true", help="correct readings of the power too")
     parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
@@ -487,7 +488,7 @@ def main() -> None:
     house = House.of(10 if options.quick else options.days)
     profile = cProfile.Profile()
     with tempfile.TemporaryDirectory(prefix="hs-stream-benchmark-") as name:
-        work = measure(house, None if options.store == "memory" else Path(name), options.runs)
+        work = measure(house, None if options.store == "memory" else Path(name), options.runs, power=options.power)
         found = profile.runcall(asyncio.run, work) if options.profile else asyncio.run(work)
     if options.profile:
         pstats.Stats(profile).sort_stats("tottime").print_stats(40)

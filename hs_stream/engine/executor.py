@@ -94,7 +94,7 @@ class Executor:
         self._pace = Pace(least=_LEAST_NEW)
         evaluator = Evaluator(self.contents, telemetry, backend, settings.chunk)
         pieces = Pieces(self.contents, evaluator, self.begins, self.tally, telemetry, self._breath)
-        folder = Folder(self.contents, store, evaluator, pieces.accept, pieces.fail, self.schedule.unseen, self._breath)
+        folder = Folder(self.contents, store, evaluator, pieces.accept, pieces.fail, self.schedule.unseen)
         self._processor = Processor(self.contents, pieces, folder, self.schedule, self.begins, silence, clock)
         self.committer = Committer(store, feed, silence, self.tally, telemetry, self._breath, seq=commit_seq)
         self._grow: Grow | None = None

@@ -9,8 +9,7 @@
    state is the same as the old one at that time, and no input changed after it, everything after it is as it was: its
    coverage is given back untouched. So a late reading costs what it really changes. For that, what is covered after a
    known state must rest on it. A reading that is stored and has not arrived may be in a state, and not in what was
-   covered after it before: such a state is forgotten. A step goes on until that is so, also beyond its budget, as what
-   is left to later steps is computed to its end. How far depends on what came of it before (`Agenda.seeks`).
+   covered after it before: such a state is forgotten.
 4. An instance on which the tool raises fails, and the fold goes on from the state before it, as it was
    (`hs_stream.compute.attempt`). That state is not at hand any more, since the tool may have changed it in place: it is
    rebuilt. Where that was needed once, a stream's tasks are wary from then on.
@@ -27,7 +26,6 @@ from hs_stream.core.fold_states import HALTED, INITIAL
 from hs_stream.core.time import EMPTY, MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.core.tool import Sources
 from hs_stream.core.value import Value, canonical
-from hs_stream.engine.breath import Breath
 from hs_stream.engine.contents import Contents, PatientStore
 from hs_stream.engine.evaluate import Evaluator
 from hs_stream.plan.draft import Draft
@@ -60,7 +58,6 @@ class Folder:
         accept: Accept,
         fail: Fail,
         unseen: Callable[[Stream], TimeIntervals],
-        breath: Breath,
     ) -> None:
         self._contents = contents
         self._accept = accept
@@ -68,7 +65,6 @@ class Folder:
         self._store = store
         self._evaluator = evaluator
         self._unseen = unseen
-        self._breath = breath
 
     async def process(
         self,
@@ -85,21 +81,12 @@ class Folder:
             work.invalidate(invalid[0])
         rest = EMPTY
         todo = list(reversed(owed.pairs))
-        few, before = _FEW, draft.spent
         while todo:
             start, end = todo.pop()
             if rest:
                 rest |= TimeIntervals.of(start, end)
                 continue
-            seeks = invalid is not None and bool(lost) and start < lost.end
-            left, again = await self._piece(stream, start, end, lost, invalid, head, draft, few if seeks else 0)
-            if seeks and left and draft.spent - before < stream.agenda.seeks:
-                todo += reversed(left.pairs)
-                few *= 2
-                await self._breath()
-                continue
-            if seeks:
-                stream.agenda.sought(found=not left)
+            left, again = await self._piece(stream, start, end, lost, invalid, head, draft)
             rest |= left
             todo += reversed(again.pairs)
         return rest
@@ -113,16 +100,11 @@ class Folder:
         invalid: Invalid | None,
         head: Head | None,
         draft: Draft,
-        few: int,
     ) -> tuple[TimeIntervals, TimeIntervals]:
-        """Returns what is left for later, and what is still to do now after a convergence.
-
-        ``few``: how many instances are read where rule 3 will probably stop soon, or 0.
-        """
-        source, chunk = stream.inputs[0], self._evaluator.chunk
+        """Returns what is left for later, and what is still to do now after a convergence."""
+        source = stream.inputs[0]
         carried = await self._state_at(stream, start, invalid, draft)
-        limit = chunk if few > _FEW else draft.most(chunk)
-        batch, complete = await self._read(source, start, end, invalid, limit, few)
+        batch, complete = await self._read(source, start, end, lost, invalid, draft.most(self._evaluator.chunk))
         draft.spend(len(batch) + 1)
         until = end if complete else batch.last_time
         if stream.looks_on:
@@ -177,11 +159,12 @@ class Folder:
         return done.then(await self._through(stream, done.end, end, rest, again, invalid, draft, later, every))
 
     async def _read(
-        self, source: Stream, start: int, end: int, invalid: Invalid | None, limit: int, few: int
+        self, source: Stream, start: int, end: int, lost: TimeIntervals, invalid: Invalid | None, limit: int
     ) -> tuple[Batch, bool]:
-        """The first ``limit`` input instances of ``(start, end]``, or with ``few`` so many, with what has changed."""
-        if few and invalid is not None:
-            batch, complete = await self._contents.read_some(source, start, end, limit=min(few, limit), newest=False)
+        """The first ``limit`` input instances of ``(start, end]``: fewer where rule 3 will probably stop soon."""
+        if lost and invalid is not None:
+            few = min(_FEW, limit)
+            batch, complete = await self._contents.read_some(source, start, end, limit=few, newest=False)
             if complete or (batch and batch.last_time > invalid[1]):
                 return batch, complete
         return await self._contents.read_some(source, start, end, limit=limit, newest=False)

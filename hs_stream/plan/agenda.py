@@ -14,9 +14,6 @@ __all__ = ["Agenda", "Taken"]
 
 _MOST_WAITING: Final = 256
 """Intervals in which a stream remembers changes after its coverage; when there are more, they become one."""
-_MOST_SOUGHT: Final = 131_072
-"""Instances of a fold: a day of one a second, and some more."""
-_LEAST_SOUGHT: Final = 1024
 
 
 class Taken(NamedTuple):
@@ -37,7 +34,7 @@ NOTHING_TAKEN: Final = Taken()
 class Agenda:
     """See the module."""
 
-    __slots__ = ("grouped", "joined", "moved", "pending_inputs", "retried", "seeks", "unsure", "waiting", "wary")
+    __slots__ = ("grouped", "joined", "moved", "pending_inputs", "retried", "unsure", "waiting", "wary")
 
     def __init__(self) -> None:
         self.waiting = EMPTY
@@ -54,8 +51,6 @@ class Agenda:
         """What failed and somebody asks to be tried again."""
         self.grouped = 1
         """So many small intervals were evaluated together last, or may be next."""
-        self.seeks = _MOST_SOUGHT
-        """Of a fold: a step goes through so many instances in search of a state that is as it was before."""
         self.wary = False
         """Of a fold: its tool has raised, so that its states are copied before the tool gets them."""
 
@@ -114,10 +109,6 @@ class Agenda:
     def group(self, size: int) -> None:
         """So many small intervals may be evaluated together next."""
         self.grouped = size
-
-    def sought(self, *, found: bool) -> None:
-        """A step went so far, and found one or did not: where there is none, the next one looks less far."""
-        self.seeks = min(2 * self.seeks, _MOST_SOUGHT) if found else max(self.seeks // 2, _LEAST_SOUGHT)
 
     def beware(self) -> None:
         """The tool has raised."""

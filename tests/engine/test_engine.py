@@ -137,26 +137,6 @@ async def test_a_late_reading_in_a_fold_converges(bench: Bench, evaluations: Eva
     assert (await bench.verify()).clean
 
 
-async def test_a_late_reading_in_a_long_period_converges(bench: Bench, evaluations: Evaluations) -> None:
-    """A step goes on for as long as a state may be the same again; where there was none, the next looks less far."""
-    node = bench.node("cells", "integral@^2", ["power"], period="20s", max_age="10s")
-    await bench.start(bench.workflow(node), chunk=2000)
-    bench.clock.advance(10_000_000)
-    await bench.publish(*((5 * step, float(step % 7)) for step in range(20_000)))
-    evaluations()
-    await bench.publish((1001, 9.0))
-    pieces = [(start, end) for _, start, end in evaluations()]
-    assert pieces[0][0] == 1000
-    assert pieces[-1][1] <= 20_000 + 5 * 512, "4000 readings of the period, and those up to the next snapshot"
-    agenda = next(one.agenda for one in bench.engine._graph.by_id.values() if one.kind == "derived")
-    for _ in range(10):
-        agenda.sought(found=False)
-    await bench.publish((1001, 8.0))
-    assert max(end for _, _, end in evaluations()) > 90_000
-    assert agenda.seeks < 4000
-    assert (await bench.verify()).clean
-
-
 async def test_a_retracted_result_comes_back_with_a_later_revision(bench: Bench) -> None:
     await bench.start(bench.workflow(bench.node("t", "component", ["power"], key="t", publish={})))
     await bench.publish((0, {"t": 1}), (10, {"t": 1}))
