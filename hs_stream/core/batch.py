@@ -36,9 +36,8 @@ def column(values: Sequence[Value] | Times | Values) -> Values:
             return values
         return column(values.tolist())
     if values:
-        kind = type(values[0])
-        dtype = _DTYPES.get(kind)
-        if dtype is not None and (len(values) == 1 or all(type(value) is kind for value in values)):
+        dtype = _DTYPES.get(type(values[0]))
+        if dtype is not None and (len(values) == 1 or len(set(map(type, values))) == 1):
             return np.array(values, dtype)
     return values if isinstance(values, list) else list(values)
 

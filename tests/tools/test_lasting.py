@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Any
@@ -14,8 +16,8 @@ from hypothesis import strategies as st
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.time import MIN_TIME, TimeInterval, from_ms, to_ms
-from hs_stream.core.tool import Pointwise, Previous, Sources, Support, Tool, Window
+from hs_stream.core.time import MAX_TIME, MIN_TIME, Grid, TimeInterval, from_ms, to_ms
+from hs_stream.core.tool import FoldTool, Pointwise, Previous, Sources, Support, Tool, Window
 from hs_stream.plugins import default_registry
 
 REGISTRY = default_registry()
@@ -452,6 +454,37 @@ ZONES = (
     "Asia/Tehran",
     "Pacific/Apia",
 )
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_many_readings_at_once_are_added_as_one_by_one(seed: int) -> None:
+    """Bit for bit, whatever the first of them find."""
+    rng = random.Random(seed)
+    odd = [None, None, NAN, math.inf, 0.1, -0.0, 3, 1e17, 1e308][: rng.choice([3, 8, 9])]
+    values = [rng.choice(odd) if rng.random() < 0.4 else rng.uniform(-1e6, 1e6) for _ in range(120)]
+    if seed % 3 == 1:
+        values = [NAN if value is None else float(value) for value in values]
+    if seed % 3 == 2:
+        values = [bool(value) for value in values]
+    times = list(itertools.accumulate(rng.randint(1, 12) for _ in values))
+    length, before = rng.choice([200, 300, 100_000]), rng.choice([0, 1, 20])
+    parameters: dict[str, Any] = {"missing": rng.choice(["ends", "keeps"]), "period": ms(length)}
+    parameters["max_age"] = ms(rng.choice([1, 5, 15, 50_000]))
+    for pin in ("integral@^2", "time_in_state@^1"):
+        tool = build(pin, **parameters)
+        assert isinstance(tool, FoldTool)
+        state = tool.initial()
+        for time, value in zip(times[:before], values[:before], strict=True):
+            state, _ = tool.step(state, time, value)
+        rest = Batch.build(times[before:], values[before:])
+        while rest:
+            end = Grid(length).next(rest.first_time - 1)
+            some, rest = rest.slice(MIN_TIME, end), rest.slice(end, MAX_TIME)
+            expected = state
+            for time, value in some:
+                expected, _ = tool.step(expected, time, value)
+            state = tool.steps(state, some)
+            assert repr(state) == repr(expected)
 
 
 @PATIENT

@@ -334,6 +334,20 @@ def test_exact_sums_of_many_windows_are_those_of_each(numbers: list[float], size
     assert exact_sums(array, low, high).tolist() == expected
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_exact_sums_of_three_parts_are_rounded_once(seed: int) -> None:
+    """Numbers that are far from each other: a sum may be just beside the middle between two floats."""
+    random = np.random.default_rng(seed)
+    array = random.choice([2.0**53, 2.0**52, 3.0, 1.0, 0.5, 2.0**-60, 2.0**-70], 300) * random.choice([1.0, -1.0], 300)
+    size = int(random.integers(2, 9))
+    beside = array[::-1].copy()
+    high = np.arange(1, len(array) + 1)
+    low = np.maximum(high - size, 0)
+    rows = zip(low.tolist(), high.tolist(), beside.tolist(), strict=True)
+    expected = [exact_sum([*array[first:last].tolist(), more]) for first, last, more in rows]
+    assert exact_sums(array, low, high, beside).tolist() == expected
+
+
 @settings(deadline=None)
 @given(
     st.lists(

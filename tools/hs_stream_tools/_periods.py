@@ -343,9 +343,8 @@ class Kept:
             if age is not None:
                 self.until = np.minimum(self.until, self.times + age)
             before = self.low - 1
-            known = before >= 0
-            known[known] = self.until[before[known]] > spans.begins[known]
-            self.held[known] = before[known]
+            if len(self.until):
+                self.held = np.where((before >= 0) & (self.until[before] > spans.begins), before, -1)
 
     def _read(self, tool: InPeriods, part: Batch, words: bool) -> npt.NDArray[np.bool_] | None:
         values = part.values

@@ -117,25 +117,29 @@ def _sum(numbers: list[Value]) -> Value:
 
 
 class _Lasted:
-    """How long each reading of `Kept` lasted in each window, as it began, amid, and as it ended (milliseconds)."""
+    """How long each reading of `Kept` (one or more) lasted in each window: as it began, amid, as it ended (ms)."""
 
-    __slots__ = ("amid", "begun", "ended", "kept", "total")
+    __slots__ = ("amid", "at_readings", "begun", "ended", "kept", "total")
 
     def __init__(self, kept: Kept) -> None:
         spans, self.kept = kept.spans, kept
         self.amid: Ints = kept.until - kept.times
         # After the last one there may be anything.
         self.amid[-1:] = 0
-        inside = kept.low < kept.high
-        held = kept.held >= 0
-        self.begun = np.zeros(len(held), np.int64)
-        self.begun[held] = np.minimum(kept.until[kept.held[held]], spans.ends[held]) - spans.begins[held]
-        last = kept.high - 1
-        self.ended = np.zeros(len(held), np.int64)
-        self.ended[inside] = np.minimum(kept.until[last[inside]], spans.ends[inside]) - kept.times[last[inside]]
+        inside, last, held = kept.low < kept.high, np.maximum(kept.high - 1, 0), kept.held
+        # Where there is no number, any other one stands for it here.
+        begun = np.minimum(kept.until[held], spans.ends) - spans.begins
+        lasts = kept.times[last]
+        # Where each window ends at a reading nothing lasts into its end.
+        ended = spans.ends - lasts
+        self.at_readings = not ended.any()
+        if not self.at_readings:
+            ended = np.where(inside, np.minimum(ended, kept.until[last] - lasts), 0)
         until = np.concatenate(([0], np.cumsum(self.amid)))
-        between = np.where(inside, until[np.maximum(last, 0)] - until[np.minimum(kept.low, len(until) - 1)], 0)
-        self.total: Ints = self.begun + self.ended + between
+        between = until[last] - until[kept.low]
+        self.begun: Ints = np.where(held >= 0, begun, 0)
+        self.ended: Ints = ended
+        self.total: Ints = self.begun + self.ended + np.where(inside, between, 0)
 
     def lasting(self, index: int) -> tuple[list[float], list[int]]:
         """The numbers that lasted in window ``index``, and for how long each."""
@@ -156,15 +160,17 @@ def _mean_over_time(kept: Kept) -> Results:
     if not len(kept.numbers):
         return [SKIP] * len(kept.low)
     lasted, inside, last = _Lasted(kept), kept.low < kept.high, np.maximum(kept.high - 1, 0)
-    begun = np.where(lasted.begun > 0, kept.numbers[kept.held], 0.0)
-    ended = np.where(inside, kept.numbers[last], 0.0)
-    closing: Floats = np.where(lasted.ended > 0, ended, 0.0) * lasted.ended.astype(np.float64)
-    low = np.minimum(kept.low, last)
-    sums = exact_sums(kept.numbers * lasted.amid, low, last, begun * lasted.begun, closing)
+    begun: Floats = np.where(lasted.begun > 0, kept.numbers[kept.held], 0.0)
+    ended: Floats = np.where(inside, kept.numbers[last], 0.0)
+    beside: list[Floats] = [begun * lasted.begun]
+    if not lasted.at_readings:
+        beside.append(np.where(lasted.ended > 0, ended, 0.0) * lasted.ended)
+    sums = exact_sums(kept.numbers * lasted.amid, np.minimum(kept.low, last), last, *beside)
     means = sums / np.maximum(lasted.total, 1)
     # What lasted all the time is the mean itself, and so is what has not lasted yet.
     means = np.where(lasted.total == lasted.ended, ended, np.where(lasted.total == lasted.begun, begun, means)) + 0.0
-    return _where(inside | (lasted.total > 0), means[inside | (lasted.total > 0)])
+    enough = inside | (lasted.total > 0)
+    return _where(enough, means if enough.all() else means[enough])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +408,8 @@ class SlidingStd2(Holds):
     def results(self, source: Batch, spans: Spans) -> Results:
         """The root of the mean square around the mean, each window alone."""
         kept = Kept(self, source, spans)
+        if self.lasts and not len(kept.numbers):
+            return [SKIP] * len(spans.times)
         if self.lasts:
             lasted = _Lasted(kept)
             return [_spread(*lasted.lasting(index)) for index in range(len(spans.times))]

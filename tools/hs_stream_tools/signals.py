@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import NoneType
+from typing import Final, Literal
 
+import numpy as np
+
+from hs_stream.core.batch import Batch
 from hs_stream.core.kinds import Kind, Meaning
 from hs_stream.core.time import Grid, format_duration
 from hs_stream.core.tool import SKIP, Drive, Duration, FoldTool, FromInput, OnGrid, PreviousTool
@@ -14,10 +18,12 @@ from hs_stream.core.value import Value
 from hs_stream_tools._counters import CounterModel, reading
 from hs_stream_tools._exact import added, rounded
 from hs_stream_tools._kinds import NOT_AN_INTEGRAL, Unmeant, not_a_mean
-from hs_stream_tools._per_period import PerPeriod
+from hs_stream_tools._per_period import Floats, PerPeriod
 from hs_stream_tools._values import number
 
 __all__ = ["Derivative", "Derivative2", "Ewma", "Integral", "IntegralOfState"]
+
+_NUMBERS: Final = frozenset((float, int, NoneType))
 
 
 def _positive(**durations: int | None) -> None:
@@ -326,6 +332,18 @@ class IntegralOfState(PerPeriod):
         found = number("integral", value)
         assert found is not None
         return found
+
+    def rates(self, batch: Batch) -> Floats | None:
+        """The numbers, if all of them are or are missing."""
+        values = batch.values
+        if isinstance(values, list):
+            if not _NUMBERS.issuperset(map(type, values)):
+                return None
+            numbers: Floats = np.array(values, np.float64)
+        else:
+            numbers = values.astype(np.float64)
+        numbers[np.isinf(numbers)] = np.nan
+        return numbers
 
     def between(self, before: float, after: Value, elapsed: int, believed: int) -> float:
         """By the rule."""

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
+from hs_stream.core.batch import Batch
 from hs_stream.core.time import format_duration
 from hs_stream.core.tool import SKIP, Duration, FoldTool
 from hs_stream.core.value import Value, same
 from hs_stream_tools._lasting import UNKNOWN, Lasting, Said
-from hs_stream_tools._per_period import PerPeriod
+from hs_stream_tools._per_period import Floats, PerPeriod
 from hs_stream_tools._values import number, wrong
 
 __all__ = ["Debounce", "DebounceInSilence", "Threshold", "ThresholdOfState", "TimeInState", "equal"]
@@ -359,6 +362,16 @@ class TimeInState(PerPeriod):
         if isinstance(value, (bool, int, float)):
             return float(value != 0)
         raise wrong("time_in_state", "booleans or numbers", value, "; write state: the value that counts")
+
+    def rates(self, batch: Batch) -> Floats | None:
+        """1 for ``true`` and numbers other than 0, where there is no ``state``."""
+        values = batch.values
+        if self.state is not None or isinstance(values, list):
+            return None
+        rates: Floats = (values != 0).astype(np.float64)
+        if values.dtype == np.float64:
+            rates[np.isnan(values)] = np.nan
+        return rates
 
     def told(self, amount: float) -> Value:
         """In units."""
