@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import MAX_TIME, MIN_TIME, TimeIntervals
 from hs_stream.engine.evaluate import CHUNK
@@ -47,6 +48,7 @@ class StreamStatus:
     instances written since the start, ``changes_before_newest`` how often that was at or before the newest one. What is
     at or before ``floor`` is forgotten, and no change at or before ``limit`` is taken; ``None`` while nothing is.
     ``since``, of a raw stream: its readings before it came too late to say where streams without inputs begin.
+    ``meaning``: of what kind its values are and in which unit, as far as its workflows know.
     """
 
     id: int
@@ -67,6 +69,7 @@ class StreamStatus:
     floor: int | None = None
     limit: int | None = None
     since: int | None = None
+    meaning: Meaning = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ def status_of(stream: Stream, look: Outlook) -> StreamStatus:
         None if state.floor <= MIN_TIME else state.floor,
         None if stream.limit <= MIN_TIME else stream.limit,
         None if state.since <= MIN_TIME else state.since,
+        stream.meaning,
     )
 
 

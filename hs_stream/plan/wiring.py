@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from hs_stream.core.kinds import Meaning
+from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.core.time import EMPTY, TimeIntervals
 from hs_stream.core.tool import AggregateTool, FoldTool, FromInput, FromUnion, OnGrid, Support, Tool
@@ -37,6 +37,7 @@ class Wiring:
         "into",
         "kind",
         "lookaheads",
+        "meaning",
         "node",
         "outlets",
         "rank",
@@ -67,6 +68,8 @@ class Wiring:
         """Of a stream without inputs: it has nothing at or before it. ``None``: it begins with its readings."""
         self.grows = False
         """Its results are values of a plate."""
+        self.meaning = UNKNOWN
+        """What its values are, as far as its workflows know."""
         self.fingerprint = ""
         self.outlets: list[Outlet] = []
         """Who publishes it: each workflow that does, on topics of its own."""
@@ -97,6 +100,7 @@ class Wiring:
         """It is node or source ``name`` of ``workflow``, the first of those that have it."""
         self.workflow = workflow.name
         self.node = name
+        self.meaning = workflow.meanings[name]
         self.fingerprint = workflow.fingerprints[name]
         self.retention = workflow.retention.get(name)
         if (node := workflow.nodes.get(name)) is not None:
@@ -105,6 +109,7 @@ class Wiring:
 
     def share(self, workflow: WorkflowDefinition, name: str) -> None:
         """It is one of ``workflow`` too. Of retentions the longest counts."""
+        self.meaning = self.meaning.over(workflow.meanings[name])
         kept = workflow.retention.get(name)
         self.retention = None if kept is None or self.retention is None else max(kept, self.retention)
         node = workflow.nodes.get(name)

@@ -19,6 +19,7 @@ from hs_stream.core.time import TimeIntervals, format_time
 from hs_stream.service.json_values import encode, intervals
 
 if TYPE_CHECKING:
+    from hs_stream.core.kinds import Meaning
     from hs_stream.engine.engine import Engine, StreamStatus
     from hs_stream.engine.ingest import Overwritten
     from hs_stream.engine.ports import DeadLetter, HistoryEntry
@@ -28,6 +29,7 @@ __all__ = [
     "entry_json",
     "failed_json",
     "letter_json",
+    "meaning_json",
     "overwritten_json",
     "stream_json",
     "stream_states",
@@ -81,7 +83,17 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
         "stale": intervals(TimeIntervals(status.stale.pairs[-MAX_PIECES:])),
         "failed": intervals(TimeIntervals(status.failed.pairs[-MAX_PIECES:])),
         "error": status.error or None,
+        "meaning": meaning_json(status.meaning),
     }
+
+
+def meaning_json(meaning: Meaning) -> dict[str, Any]:
+    """``{kind, unit, fields: {name: {kind, unit}}}``, each where it is known."""
+    said = {"kind": meaning.kind, "unit": meaning.unit}
+    found: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
+    if fields := {name: meaning_json(one) for name, one in meaning.fields.items()}:
+        found["fields"] = fields
+    return found
 
 
 def failed_json(engine: Engine) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ class LiveChart(Pages):
         self._on_window = on_window
         self._span = RANGES["1 h"]
         self._fixed: tuple[int, int] | None = None
+        self._units = [""] * len(self._streams)
         self._known_changes = [-1] * len(self._streams)
         self._last = [MIN_TIME] * len(self._streams)
         self._sent = 0
@@ -107,6 +108,8 @@ class LiveChart(Pages):
             "xAxis": {"type": "time", "axisLabel": {"color": "#888", "hideOverlap": True}},
             "yAxis": {
                 "type": "value",
+                "nameLocation": "end",
+                "nameTextStyle": {"color": "#888"},
                 "scale": True,
                 "axisLabel": {"color": "#888"},
                 "splitLine": {"lineStyle": {"color": "rgba(128,128,128,.18)"}},
@@ -184,6 +187,10 @@ class LiveChart(Pages):
             options["series"][at]["data"] = series.points
         options["series"][-1]["data"] = revised
         options["legend"]["show"] = len(self._names) > 1 or bool(revised)
+        one = len(set(self._units)) == 1
+        options["yAxis"]["name"] = self._units[0] if one else ""
+        for at, unit in enumerate(self._units):
+            options["series"][at]["name"] = self._names[at] if one or not unit else f"{self._names[at]} ({unit})"
         options["xAxis"].update(min=low, max=high)
         for zoom in options["dataZoom"]:
             zoom.update(start=0, end=100)
@@ -199,6 +206,8 @@ class LiveChart(Pages):
 
     async def _one(self, at: int, low: int, high: int) -> Series:
         status = self._engine.find(self._streams[at])
+        meaning = status.meaning if self.field is None else status.meaning.field(self.field)
+        self._units[at] = meaning.unit or ""
         series = await read_series(self._engine, self._streams[at], low, high, self.field)
         self._known_changes[at] = status.changes_before_newest
         self._last[at] = max(series.last_time or MIN_TIME, low)

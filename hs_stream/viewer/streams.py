@@ -202,6 +202,7 @@ class StreamPages(Pages):
         values = [value for _, value in newest]
         fields = numeric_fields(values)
         stepped = bool(values) and all(isinstance(value, (bool, str)) for value in values)
+        stepped = stepped or status.meaning.kind == "state"
         with frame(str(stream), "/streams"):
             self._facts(status)
             if status.newest is None:
@@ -262,7 +263,8 @@ class StreamPages(Pages):
                 batch = await self._engine.read(status.stream, MIN_TIME, MAX_TIME, limit=1, newest=True)
             except HsStreamError:
                 return
-            live.text = shown(next(iter(batch))[1], 40) if batch else "-"
+            unit = f" {current.meaning.unit}" if batch and current.meaning.unit else ""
+            live.text = shown(next(iter(batch))[1], 40) + unit if batch else "-"
             seen.text = _ago(now, batch.last_time if batch else None)
             error.text = current.error
             error.set_visibility(bool(current.error))

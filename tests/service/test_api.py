@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,26 +74,30 @@ class Api(Context):
 
 
 @asynccontextmanager
-async def make_context(token: str = "", ready: bool = True) -> AsyncIterator[Context]:
+async def make_context(
+    token: str = "", ready: bool = True, workflows: Sequence[str] = (WORKFLOW, OFFLINE)
+) -> AsyncIterator[Context]:
     clock, store, telemetry = VirtualClock(NOW), MemoryStore(), ServiceTelemetry()
     registry = registry_once()
-    workflows = [parse_workflow(text, registry) for text in (WORKFLOW, OFFLINE)]
+    parsed = [parse_workflow(text, registry) for text in workflows]
     engine = Engine(store, settings=EngineSettings(), clock=clock, telemetry=telemetry)
-    await engine.open(workflows)
+    await engine.open(parsed)
 
     async def parts() -> dict[str, Any]:
         part = {"ok": True} if ready else {"ok": False, "error": "gone"}
         return {"ready": ready, "parts": {"broker": part}}
 
     tokens = Tokens(token)
-    context = ApiContext(engine, store, clock, workflows, registry, telemetry.exposition, parts, "1.2.3", tokens)
+    context = ApiContext(engine, store, clock, parsed, registry, telemetry.exposition, parts, "1.2.3", tokens)
     yield Context(context, engine, clock, store)
     await engine.close()
 
 
 @asynccontextmanager
-async def make_api(token: str = "", ready: bool = True) -> AsyncIterator[Api]:
-    async with make_context(token, ready) as made:
+async def make_api(
+    token: str = "", ready: bool = True, workflows: Sequence[str] = (WORKFLOW, OFFLINE)
+) -> AsyncIterator[Api]:
+    async with make_context(token, ready, workflows) as made:
         transport = httpx.ASGITransport(create_api(made.context), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Api(made.context, made.engine, made.clock, made.store, client)
@@ -118,6 +122,21 @@ async def test_health_and_readiness() -> None:
     async with make_api(ready=False) as api:
         assert (await api.get("/readyz", 503))["parts"]["broker"]["error"] == "gone"
         assert (await api.get("/healthz"))["ok"] is True
+
+
+async def test_a_stream_tells_kind_and_unit_of_its_values() -> None:
+    told = WORKFLOW.replace('climate"}}', 'climate", fields: {t: {kind: state, unit: °C}}}}')
+    async with make_api(workflows=(told,)) as api:
+        await api.deliver("climate", {"house": "1", "room": "hall"}, [(NOW, {"t": 20.5})])
+        found = {one["name"]: one["meaning"] for one in (await api.get("/api/streams"))["streams"]}
+        one = await api.get("/api/streams/temperature%5Bhouse=1,room=hall%5D")
+    assert found["climate"] == {"fields": {"t": {"kind": "state", "unit": "°C"}}}
+    assert found["temperature"] == one["meaning"] == {"kind": "state", "unit": "°C"}
+    assert found["smooth"]["unit"] == "°C"
+
+
+async def test_a_stream_of_which_nobody_knows_says_nothing(api: Api) -> None:
+    assert (await api.get("/api/streams/temperature%5Bhouse=1,room=kitchen%5D"))["meaning"] == {}
 
 
 async def test_streams_are_found_by_name_and_plate_and_paged(api: Api) -> None:

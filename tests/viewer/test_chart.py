@@ -12,6 +12,7 @@ from nicegui import Client, core, ui
 
 from hs_stream.core.batch import Batch
 from hs_stream.core.errors import StoreUnavailable
+from hs_stream.core.kinds import Meaning
 from hs_stream.core.stream import StreamId
 from hs_stream.viewer.chart import LiveChart
 
@@ -28,9 +29,12 @@ class _Engine:
     def __init__(self) -> None:
         self.reads = 0
         self.broken = False
+        self.meaning = Meaning()
 
     def find(self, stream: StreamId) -> SimpleNamespace:
-        return SimpleNamespace(id=1, stream=stream, kind="raw", changes_before_newest=7, newest=NOW)
+        return SimpleNamespace(
+            id=1, stream=stream, kind="raw", changes_before_newest=7, newest=NOW, meaning=self.meaning
+        )
 
     async def read(
         self,
@@ -93,3 +97,24 @@ async def test_a_page_that_was_left_is_not_drawn(client: Client) -> None:
     client.delete()
     await asyncio.sleep(0.1)
     assert chart._plot.options["series"][0]["data"] == []
+
+
+async def test_the_axis_has_the_unit_of_all_or_each_line_its_own(client: Client) -> None:
+    engine = _Engine()
+    engine.meaning = Meaning("state", "W")
+    chart = _chart(engine, client)
+    await asyncio.sleep(0.1)
+    assert chart._plot.options["yAxis"]["name"] == "W"
+    assert chart._plot.options["series"][0]["name"] == "power"
+
+    class Two(_Engine):
+        def find(self, stream: StreamId) -> SimpleNamespace:
+            self.meaning = Meaning(unit="W" if stream == STREAM else "°C")
+            return super().find(stream)
+
+    context = SimpleNamespace(engine=Two(), clock=SimpleNamespace(now=lambda: NOW))
+    with client:
+        both = LiveChart(cast("ApiContext", context), [STREAM, StreamId("heat")])
+    await asyncio.sleep(0.2)
+    assert both._plot.options["yAxis"]["name"] == ""
+    assert [one["name"] for one in both._plot.options["series"][:2]] == ["power (W)", "heat (°C)"]

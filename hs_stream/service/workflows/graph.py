@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hs_stream.core.kinds import Meaning
 from hs_stream.core.workflow import WorkflowDefinition
-from hs_stream.service.workflows.document import meaning_document, plate_document
+from hs_stream.service.json_documents import meaning_json
+from hs_stream.service.workflows.document import plate_document
 
 __all__ = ["dot", "graph_json", "mermaid"]
 
@@ -18,7 +18,7 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
     """
     nodes: list[dict[str, Any]] = [
         {"id": source.name, "kind": "source", "plates": list(workflow.node_plates[source.name])}
-        | {"options": dict(source.options), "meaning": _meaning(workflow.meanings[source.name])}
+        | {"options": dict(source.options), "meaning": meaning_json(workflow.meanings[source.name])}
         for source in workflow.sources.values()
     ]
     edges = []
@@ -36,7 +36,7 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
                 "on": list(node.on),
                 "into": node.into,
                 "published": node.publish is not None,
-                "meaning": _meaning(workflow.meanings[name]),
+                "meaning": meaning_json(workflow.meanings[name]),
             }
         )
         edges += [{"from": other, "to": name, "slot": slot} for slot, other in enumerate(node.inputs)]
@@ -50,11 +50,6 @@ def graph_json(workflow: WorkflowDefinition) -> dict[str, Any]:
         "nodes": nodes,
         "edges": edges,
     }
-
-
-def _meaning(meaning: Meaning) -> dict[str, Any]:
-    fields = {name: meaning_document(one) for name, one in meaning.fields.items()}
-    return meaning_document(meaning) | ({"fields": fields} if fields else {})
 
 
 def mermaid(workflow: WorkflowDefinition) -> str:
