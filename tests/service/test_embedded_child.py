@@ -86,6 +86,24 @@ async def test_it_ends_with_whoever_started_it(tmp_path: Path, module: str, kind
     await gone(pid)
 
 
+async def test_a_server_that_loses_the_first_signal_is_asked_again(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+
+    class Deaf(Shell):
+        stop_seconds = 20.0
+
+        @contextlib.contextmanager
+        def _asking(self) -> Iterator[Callable[[], bool]]:
+            yield heard.exists
+
+    again = f"echo again >> {heard}; exit"
+    lost = f"echo lost >> {heard}; trap '{again}' TERM"
+    server = Deaf(tmp_path, f'trap "{lost}" TERM; echo ready > {heard}; while :; do sleep 0.05; done')
+    await server.start()
+    await server.stop()
+    assert heard.read_text().split() == ["ready", "lost", "again"]
+
+
 async def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
     server = Shell(tmp_path, "echo there; exec sleep 60")
     starting = asyncio.create_task(server.start())

@@ -3,7 +3,8 @@
 1. The child must not outlive us, however we end. ``PR_SET_PDEATHSIG`` is not used for that: it fires when the *thread*
    that forked the child ends (ours forks from a worker thread), it needs code between fork and exec, and it is Linux
    only. Instead the server runs under a short shell guard that holds the read end of a pipe. The kernel closes our end
-   when we are gone, by ``kill -9`` too; the guard sees the end of the file and stops the server in order.
+   when we are gone, by ``kill -9`` too; the guard sees the end of the file and stops the server in order. It asks again
+   every second: mosquitto loses a signal that comes while it listens already and is not in its loop yet.
 2. The guard has a session of its own, so a Ctrl-C in the terminal reaches us and not the server, and we can still flush
    before we stop it.
 3. A port that nobody asked for is given up for another one when somebody takes it before the server does.
@@ -36,7 +37,7 @@ exec 3<&0
 "$@" </dev/null 3<&- >&2 &
 child=$!
 echo $child
-(cat <&3 >/dev/null; kill -TERM $child) >/dev/null 2>&1 &
+(cat <&3 >/dev/null; while kill -TERM $child; do sleep 1; done) >/dev/null 2>&1 &
 exec 3<&-
 wait $child
 """
