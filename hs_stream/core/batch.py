@@ -37,7 +37,7 @@ def column(values: Sequence[Value] | Times | Values) -> Values:
         return column(values.tolist())
     if values:
         dtype = _DTYPES.get(type(values[0]))
-        if dtype is not None and (len(values) == 1 or len(set(map(type, values))) == 1):
+        if dtype is not None and len(set(map(type, values))) == 1:
             return np.array(values, dtype)
     return values if isinstance(values, list) else list(values)
 

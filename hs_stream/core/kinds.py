@@ -51,6 +51,11 @@ class Meaning:
         """Whether anything is known."""
         return self != UNKNOWN
 
+    def said(self) -> dict[str, str]:
+        """``kind`` and ``unit`` by name, as far as they are known; of the value, not of its fields."""
+        pairs = {"kind": self.kind, "unit": self.unit}
+        return {key: value for key, value in pairs.items() if value is not None}
+
     def field(self, name: str) -> Meaning:
         """That of a field; `UNKNOWN` where nothing is known of it."""
         return self.fields.get(name, UNKNOWN)

@@ -81,14 +81,6 @@ class TimeInterval:
         object.__setattr__(self, "start", max(first, MIN_TIME))
         object.__setattr__(self, "end", min(last, MAX_TIME))
 
-    @classmethod
-    def between(cls, start: int, end: int) -> TimeInterval:
-        """``(start, end]`` of milliseconds that are known to be in order and within the infinities."""
-        made = object.__new__(cls)
-        object.__setattr__(made, "start", start)
-        object.__setattr__(made, "end", end)
-        return made
-
     def __contains__(self, item: object) -> bool:
         if isinstance(item, (TimeInterval, TimeIntervals)):
             return all(self.start <= start and end <= self.end for start, end in _pairs_of(item))
@@ -180,11 +172,7 @@ class TimeIntervals:
     @classmethod
     def of(cls, start: int, end: int) -> TimeIntervals:
         """``(start, end]``, or the empty set when ``start >= end``."""
-        if start >= end:
-            return EMPTY
-        made = object.__new__(cls)
-        made._pairs = ((start, end),)
-        return made
+        return cls._make(((start, end),)) if start < end else EMPTY
 
     @classmethod
     def points(cls, instants: Iterable[int]) -> TimeIntervals:
@@ -271,7 +259,7 @@ class TimeIntervals:
     @overload
     def __or__(self, other: TimeInterval) -> TimeIntervals: ...
     def __or__(self, other: TimeIntervals | TimeInterval) -> TimeIntervals:
-        pairs = other._pairs if type(other) is TimeIntervals else _pairs_of(other)
+        pairs = _pairs_of(other)
         if not pairs:
             return self
         if not self._pairs:

@@ -153,7 +153,7 @@ class Begins:
     # --- what readings say ---
 
     def may_hold_back(self, stream: Stream, placed: Placed, oldest: int) -> bool:
-        """Whether `hold_back` is to be asked."""
+        """Whether a reading of the round may be too old, so that `hold_back` is to be asked."""
         return placed.times[0] < max(oldest - self._backdate, stream.state.since)
 
     async def hold_back(self, stream: Stream, readings: Sequence[Came], placed: Placed, oldest: int) -> int | None:

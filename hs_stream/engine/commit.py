@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from hs_stream.core.stream import Difference
 from hs_stream.core.time import MIN_TIME
 from hs_stream.core.watermark import Silence
 from hs_stream.engine.breath import Breath
@@ -80,9 +81,10 @@ class Committer:
         for stream in draft.streams:
             work = draft.of(stream)
             if work.writes:
-                if not work.fresh:
-                    await self._number(work)
-                changes.append(work.change(work.merged(), publish=bool(stream.outlets)))
+                merged = work.merged()
+                if merged and not work.fresh:
+                    await self._number(work, merged)
+                changes.append(work.change(merged, publish=bool(stream.outlets)))
                 if self._breath.is_due():
                     await self._breath()
         if self._uppers and draft.now >= self._uppers_at + _UPPERS_EVERY:
@@ -94,10 +96,9 @@ class Committer:
         history = self._tally.take(draft.now)
         await self._write(Commit(self.seq + 1, changes, consumed, self._silence.proven, history), draft, arrival)
 
-    async def _number(self, work: Work) -> None:
-        if merged := work.merged():
-            inserted = merged.inserted.times.tolist()
-            work.number(await self._numbers(work.id, merged.revised.times.tolist(), merged.retracted, inserted))
+    async def _number(self, work: Work, merged: Difference) -> None:
+        inserted = merged.inserted.times.tolist()
+        work.number(await self._numbers(work.id, merged.revised.times.tolist(), merged.retracted, inserted))
 
     async def _numbers(
         self, stream: int, revised: Sequence[int], retracted: Sequence[int], inserted: Sequence[int]

@@ -272,10 +272,8 @@ class Executor:
                     await self._breath()
             else:
                 for stream, changed in streams:
-                    ready = self._processor.at_hand(stream, changed, draft)
-                    if not isinstance(ready, tuple):
-                        ready = await (ready or self._processor.process(stream, changed, draft))
-                    self._processor.finish(stream, ready, draft)
+                    ready = self._processor.process(stream, changed, draft)
+                    self._processor.finish(stream, ready if isinstance(ready, tuple) else await ready, draft)
                     if self._breath.is_due():
                         await self._breath()
             for stream, _ in streams:
@@ -285,9 +283,8 @@ class Executor:
                         await self._grow(stream, values)
 
     async def _evaluate(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
-        done = self._processor.at_hand(stream, changed, draft)
-        if not isinstance(done, tuple):
-            done = await (done or self._processor.process(stream, changed, draft))
+        ready = self._processor.process(stream, changed, draft)
+        done = ready if isinstance(ready, tuple) else await ready
         await self._breath()
         return done
 

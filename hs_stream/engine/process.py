@@ -2,10 +2,10 @@
 
 The rules are those of `hs_stream.engine.executor`. Everything is written to the draft of the step.
 
-`Processor.at_hand`, or else `Processor.process`, is the part that reads and evaluates. Several streams of one rank may
-be in it at once: it changes nothing that another stream of its rank looks at, but for what of the budget is left.
-`Processor.finish` tells others. It does not wait for anything, and comes in order of rank and id, so that causes and
-turns do not depend on who was ready first.
+`Processor.process` is the part that reads and evaluates. Several streams of one rank may be in it at once: it changes
+nothing that another stream of its rank looks at, but for what of the budget is left. `Processor.finish` tells others.
+It does not wait for anything, and comes in order of rank and id, so that causes and turns do not depend on who was
+ready first.
 """
 
 from __future__ import annotations
@@ -64,25 +64,25 @@ class Processor:
         self._silence = silence
         self._clock = clock
 
-    def at_hand(
+    def process(
         self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft
-    ) -> Done | Coroutine[Any, Any, Done] | None:
-        """`process` in the usual case, where all that it takes is in memory: nothing is awaited.
+    ) -> Done | Coroutine[Any, Any, Done]:
+        """Take back and evaluate; then it can be finished. ``changed``: per input slot.
 
-        ``None`` in any other case; nothing is done then. A coroutine where the backend has the result later.
+        In the usual case all that it takes is in memory, and it is done at once. Else what it returns is to be awaited.
         """
         usual = steady(stream, changed, draft.horizon)
         if usual is None:
-            return None
+            return self._general(stream, changed, draft)
         start, end = usual
         if draft.of(stream).frontier > start:
-            return None
+            return self._usual(stream, start, end, changed, draft)
         rest = EMPTY
         if end > start:
             part = self._folder if stream.is_fold else self._pieces
             found = part.at_hand(stream, start, end, draft)
             if found is None:
-                return None
+                return self._usual(stream, start, end, changed, draft)
             if not isinstance(found, Result) or found.torn:
                 return self._wait(found, stream, changed, end, draft)
             rest = part.accept_at_hand(stream, found, end, draft)
@@ -111,21 +111,23 @@ class Processor:
         draft.of(stream).note_old(None)
         return rest, EMPTY
 
-    async def process(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
-        """Take back and evaluate; then it can be finished. ``changed``: per input slot."""
+    async def _usual(
+        self, stream: Stream, start: int, end: int, changed: dict[int, TimeIntervals], draft: Draft
+    ) -> Done:
+        """The usual case, where something has to be read."""
+        rest = EMPTY
+        if end > start:
+            if stream.is_fold:
+                rest = await self._folder.process(stream, TimeIntervals.of(start, end), EMPTY, None, draft)
+            elif left := await self._pieces.evaluate(stream, ((start, end),), draft):
+                rest = TimeIntervals(left)
+        self._wait_for_rest(stream, changed)
+        await self._find_old(stream, draft.of(stream))
+        return rest, EMPTY
+
+    async def _general(self, stream: Stream, changed: dict[int, TimeIntervals], draft: Draft) -> Done:
+        """Any case."""
         work = draft.of(stream)
-        usual = steady(stream, changed, draft.horizon)
-        if usual is not None:
-            start, end = usual
-            rest = EMPTY
-            if end > start:
-                if stream.is_fold:
-                    rest = await self._folder.process(stream, TimeIntervals.of(start, end), EMPTY, None, draft)
-                elif left := await self._pieces.evaluate(stream, ((start, end),), draft):
-                    rest = TimeIntervals(left)
-            self._wait_for_rest(stream, changed)
-            await self._find_old(stream, work)
-            return rest, EMPTY
         before = work.end()
         work.take()
         lost, unsure, invalid, _ = await self._take_back(stream, work, changed, draft)
@@ -265,13 +267,10 @@ class Processor:
             inputs = enumerate(stream.inputs)
             return {slot: one.latest.frontier for slot, one in inputs if one.latest.frontier > end}
 
-        if stream.aggregate or stream.agenda.waiting:
-            stream.agenda.advance(end, further if stream.aggregate and work.coverage else None)
-        if stream.inputs:
-            due, ahead = find_due(stream, None, self._silence.horizon), stream.ahead
-        else:
-            # It waits for the time itself, not for silence.
-            due, ahead = find_due(stream, self._begins.of(stream), self._silence.horizon), -self._silence.idle
+        stream.agenda.advance(end, further if stream.aggregate and work.coverage else None)
+        # A stream without inputs waits for the time itself, not for silence.
+        begin, ahead = (None, stream.ahead) if stream.inputs else (self._begins.of(stream), -self._silence.idle)
+        due = find_due(stream, begin, self._silence.horizon)
         work.settle(rest, due, wanted_until(stream))
         self.note(stream)
         wanted = next_wanted(stream)

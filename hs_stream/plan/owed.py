@@ -95,11 +95,7 @@ def find_due(stream: Stream, begin: int | None, horizon: int) -> int | None:
     """
     if not stream.inputs:
         return _next_own_tick(stream, begin)
-    due = _next_output(stream)
-    pairs = stream.latest.coverage.pairs
-    if len(pairs) == 1 and pairs[0][0] <= MIN_TIME:
-        return due
-    hole = _next_hole(stream, horizon)
+    due, hole = _next_output(stream), _next_hole(stream, horizon)
     return due if hole is None else hole if due is None else min(due, hole)
 
 

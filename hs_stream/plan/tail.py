@@ -138,8 +138,7 @@ class Tail:
         if self.low >= MAX_TIME:
             self.low = frontier
         self._hold(self.batch.then(new), new)
-        if self.batch.times.size > 2 * LEAST or self.size > self.room.one:
-            self._trim()
+        self._trim()
 
     def replace(self, spans: Sequence[tuple[int, int]], new: Batch) -> None:
         """Contents inside of ``spans`` (sorted, disjoint) are now ``new``."""

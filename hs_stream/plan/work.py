@@ -150,24 +150,19 @@ class Work:
         Returns at how many instants they differ.
         """
         start, end = spans[0][0], spans[-1][1]
-        there = len(new.times)
-        changed = there
-        if len(old.times):
-            found = difference(old, new)
-            changed = len(found)
-        elif there:
-            found = Difference(new, NOTHING, [])
+        found = difference(old, new)
+        changed = len(found)
         if changed:
             self.differences.append(found)
-            self.fresh = self.fresh and start >= self.until
+            self.fresh = self.fresh and self.is_new(start)
         self.written.append((spans, new))
         if start < self.frontier:
             self._own_tail().replace(spans, new)
-        elif there:
+        elif new:
             self._own_tail().extend(self.frontier, new)
         self._lower(start)
-        if there and (last := int(new.times[-1])) > self.frontier:
-            self.frontier = last
+        if new:
+            self.frontier = max(self.frontier, new.last_time)
         inside = TimeIntervals.of(start, end) if len(spans) == 1 else TimeIntervals(spans)
         self.coverage |= inside
         if failed or (self.failed and start < self.failed.end):
@@ -196,8 +191,7 @@ class Work:
 
     def _lower(self, start: int) -> None:
         self.low = min(self.low, start)
-        if not self._covers:
-            self._covers = self.low < (self._tail if self.fork is None else self.fork).low
+        self._covers = self._covers or self.low < self.tail.low
 
     @property
     def covers_store(self) -> bool:

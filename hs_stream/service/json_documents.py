@@ -89,11 +89,8 @@ def stream_json(status: StreamStatus) -> dict[str, Any]:
 
 def meaning_json(meaning: Meaning) -> dict[str, Any]:
     """``{kind, unit, fields: {name: {kind, unit}}}``, each where it is known."""
-    said = {"kind": meaning.kind, "unit": meaning.unit}
-    found: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
-    if fields := {name: meaning_json(one) for name, one in meaning.fields.items()}:
-        found["fields"] = fields
-    return found
+    fields = {name: meaning_json(one) for name, one in meaning.fields.items()}
+    return {**meaning.said(), **({"fields": fields} if fields else {})}
 
 
 def failed_json(engine: Engine) -> list[dict[str, Any]]:

@@ -91,10 +91,11 @@ async def ready(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     await bench.publish((2_000, 2.0))
     store.deaf = True
 
-    async def process(*_: Any) -> Any:
-        raise AssertionError("that was not the usual case")
+    async def awaited(*_: Any) -> Any:
+        raise AssertionError("it was not done at once")
 
-    monkeypatch.setattr(Processor, "process", process)
+    for way in ("_usual", "_general", "_wait"):
+        monkeypatch.setattr(Processor, way, awaited)
     return bench
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hs_stream.core.kinds import UNKNOWN, Meaning
 from hs_stream_connectors.discovery.patterns import Names
 
-__all__ = ["COUNT", "MEAN", "Example", "choose", "is_averaged", "nodes_of", "said"]
+__all__ = ["COUNT", "MEAN", "Example", "choose", "is_averaged", "nodes_of"]
 
 _FIRST: Final = (
     *("temperature", "power", "apower", "act_power", "tc", "local_temperature", "humidity", "co2", "illuminance"),
@@ -82,12 +82,6 @@ def _leaves(item: Mapping[str, Any], depth: int) -> Iterator[tuple[tuple[str, ..
             yield (key,), value
 
 
-def said(meaning: Meaning) -> dict[str, str]:
-    """``kind`` and ``unit`` as a workflow file has them, where they are known."""
-    pairs = {"kind": meaning.kind, "unit": meaning.unit}
-    return {key: value for key, value in pairs.items() if value is not None}
-
-
 def nodes_of(
     source: str,
     numbers: Iterable[str],
@@ -105,7 +99,7 @@ def nodes_of(
     def component(path: tuple[str, ...]) -> None:
         before = made[path[:-1]]
         made[path] = names.node(f"{before}.{_plain(path[-1])}")
-        nodes[made[path]] = {"tool": "component@^1", "from": before, "with": {"key": path[-1]}} | said(meaning(path))
+        nodes[made[path]] = {"tool": "component@^1", "from": before, "with": {"key": path[-1]}} | meaning(path).said()
 
     wanted = [*numbers][:_MOST_NODES]
     for key in wanted:

@@ -29,7 +29,7 @@ from hs_stream.core.time import to_ms
 from hs_stream_connectors.codecs.states import Shelly1Codec
 from hs_stream_connectors.codecs.zigbee2mqtt import Zigbee2MqttCodec
 from hs_stream_connectors.discovery.announced import Announced, meaning_of
-from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of, said
+from hs_stream_connectors.discovery.examples import COUNT, MEAN, Example, choose, is_averaged, nodes_of
 from hs_stream_connectors.discovery.patterns import Names, word
 from hs_stream_connectors.discovery.payloads import decoded, objects
 from hs_stream_connectors.discovery.survey import Seen
@@ -107,7 +107,7 @@ class Context:
         else:
             name = self.names.source(name)
             meaning = partial(meaning_of, self.announced, read)
-            options = options | said(meaning(()))
+            options = options | meaning(()).said()
             nodes, published = nodes_of(name, numbers, example, self.names, meaning)
             if "zone" in options and any(one.note == note for one in self.found):
                 note = ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hs_stream.core.errors import ConfigurationError
-from hs_stream.core.kinds import Meaning
 from hs_stream.core.plate import Plate
 from hs_stream.core.time import format_duration, format_time
 from hs_stream.core.workflow import NodeDefinition, SourceDefinition, WorkflowDefinition
 from hs_stream.service.json_values import intervals
 
-__all__ = ["meaning_document", "plate_document", "to_document"]
+__all__ = ["plate_document", "to_document"]
 
 
 def to_document(workflow: WorkflowDefinition, *, resolved: bool = False) -> dict[str, Any]:
@@ -65,17 +64,11 @@ def plate_document(plate: Plate) -> dict[str, Any]:
     return document
 
 
-def meaning_document(meaning: Meaning) -> dict[str, Any]:
-    """``kind`` and ``unit``, as far as they are known; of the value, not of its fields."""
-    said = {"kind": meaning.kind, "unit": meaning.unit}
-    return {key: value for key, value in said.items() if value is not None}
-
-
 def _source_meaning(source: SourceDefinition) -> dict[str, Any]:
-    document = meaning_document(source.meaning)
+    document: dict[str, Any] = {**source.meaning.said()}
     if source.meaning.fields:
         named = source.options.get("fields") or source.meaning.fields
-        document["fields"] = {key: meaning_document(source.meaning.field(key)) for key in named}
+        document["fields"] = {key: source.meaning.field(key).said() for key in named}
     return document
 
 
@@ -89,4 +82,4 @@ def _node_document(node: NodeDefinition, resolved: bool) -> dict[str, Any]:
         document["into"] = node.into
     if parameters := node.tool.parameters():
         document["with"] = parameters
-    return document | meaning_document(node.meaning)
+    return document | node.meaning.said()
